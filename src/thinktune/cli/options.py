@@ -1,0 +1,56 @@
+"""Arguments that several commands take, spelled once."""
+
+import os
+from pathlib import Path
+
+import click
+
+from thinktune.spec.compose import Catalog, load_catalog, load_recipe
+from thinktune.spec.recipe import Recipe
+
+STORE_VARIABLE = "THINKTUNE_STORE"
+JOBS_VARIABLE = "THINKTUNE_JOBS"
+
+recipe_argument = click.argument("recipe", metavar="RECIPE")
+"""A name that `thinktune recipes` lists, or a path ending in .yaml."""
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting of the recipe, as in --set train.rank=32. Can be repeated.",
+)
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json prints one object on stdout, for programs.",
+)
+
+store_option = click.option(
+    "--store",
+    metavar="URL",
+    help="Where artifacts go: file:///path or s3://bucket/prefix.  "
+    f"[default: ${STORE_VARIABLE}, else ./thinktune-store]",
+)
+
+
+def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
+    """Recipe and catalog, checked against each other."""
+    folder = own_jobs()
+    catalog = load_catalog(folder)
+    return load_recipe(recipe, overrides, catalog=catalog, folder=folder), catalog
+
+
+def own_jobs() -> Path | None:
+    """A folder with a catalog and recipes of the user's own, instead of those that ship."""
+    given = os.environ.get(JOBS_VARIABLE)
+    return Path(given) if given else None
+
+
+def store_url(given: str | None) -> str:
+    """The store's address: the option, the environment, or a folder here."""
+    return given or os.environ.get(STORE_VARIABLE) or f"file://{Path.cwd() / 'thinktune-store'}"

@@ -1,0 +1,102 @@
+"""`thinktune plan`: memory by cause, time, and what would fit when this does not."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from thinktune.cli.options import output_option, read, recipe_argument, set_option
+from thinktune.launch.tasks import plan_recipe
+from thinktune.plan.plan import Plan
+from thinktune.spec.catalog import GIB
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.recipe import Recipe
+
+BAR_CELLS = 40
+
+
+@click.command()
+@recipe_argument
+@click.option("--hardware", metavar="NAME", help="Plan for this node instead of the recipe's.")
+@set_option
+@output_option
+def plan(recipe: str, hardware: str | None, overrides: tuple[str, ...], output: str) -> int:
+    """Show what a recipe takes on its hardware, before anything runs.
+
+    Exits with 64 when it does not fit.
+    """
+    if hardware is not None:
+        overrides = (*overrides, f"hardware={hardware}")
+    loaded, catalog = read(recipe, overrides)
+    planned = plan_recipe(loaded, catalog)
+    if output == "json":
+        click.echo(planned.model_dump_json(indent=1))
+    else:
+        show(planned, loaded, Console(highlight=False))
+    return int(ExitCode.DONE if planned.fits else ExitCode.SPEC_INVALID)
+
+
+def show(planned: Plan, recipe: Recipe, console: Console) -> None:
+    """The plan for people: a bar per cause against the capacity, then time and sizes."""
+    title = f"{recipe.name}: {recipe.model} on {recipe.nodes} × {recipe.hardware}"
+    console.print(Text(title, style="bold"))
+    console.print(Text(planned.reason, style="green" if planned.fits else "red"))
+    console.print(_memory(planned))
+    for name, value in _facts(planned):
+        console.print(f"  {name:<22}{value}", soft_wrap=True)
+    if planned.alternatives:
+        console.print(Text("What would fit:", style="bold"))
+        for other in planned.alternatives:
+            used, has = other.gpu_total_bytes / GIB, other.gpu_capacity_bytes / GIB
+            took = "" if other.hours is None else f", {hours(other.hours)}"
+            change = " ".join(f"--set {part}" for part in other.change.split())
+            console.print(f"  {change:<44}{used:.1f} of {has:.1f} GiB{took}", soft_wrap=True)
+    console.print(Text("Assumptions", style="bold"))
+    for sentence in planned.assumptions:
+        console.print(Text(f"  {sentence}", style="dim"))
+
+
+def _memory(planned: Plan) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    capacity = planned.gpu_capacity_bytes
+    for cause, size in planned.gpu_memory_bytes.items():
+        if size:
+            table.add_row(f"  {cause}", f"{size / GIB:.2f} GiB", _bar(size, capacity))
+    total = planned.gpu_total_bytes
+    table.add_row("  total", f"{total / GIB:.2f} GiB", _bar(total, capacity))
+    table.add_row("  capacity", f"{capacity / GIB:.2f} GiB", "")
+    return table
+
+
+def _bar(size: int, capacity: int) -> Text:
+    cells = round(BAR_CELLS * size / capacity) if capacity else 0
+    return Text("█" * min(cells, BAR_CELLS) or "▏", style="red" if size > capacity else "cyan")
+
+
+def _facts(planned: Plan) -> list[tuple[str, str]]:
+    execution, topology = planned.execution, planned.topology
+    facts = [
+        ("topology", f"{topology.world_size} ranks, ZeRO {topology.zero_stage}"),
+        ("micro-batch", f"{execution.micro_batch_tokens:,} tokens"),
+        ("recomputed layers", str(execution.recompute_layers)),
+        ("host memory, disk", f"{_gib(planned.host_memory_bytes)}, {_gib(planned.disk_bytes)}"),
+        ("/dev/shm, grace", f"{_gib(planned.shm_bytes)}, {planned.grace_s} s"),
+    ]
+    if planned.tokens_per_s is not None:
+        facts.append(("rate", f"{planned.tokens_per_s:,.0f} tokens/s"))
+    if planned.hours is not None and planned.gpu_hours is not None:
+        steps = f"{planned.optimizer_steps:,} steps"
+        facts.append(("time", f"{hours(planned.hours)} for {steps}"))
+    return facts
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
+
+
+def hours(value: float) -> str:
+    """`0.05` → `3 min`, `2.34` → `2.3 h`."""
+    return f"{value:.1f} h" if value >= 1 else f"{max(1, round(value * 60))} min"

@@ -1,0 +1,159 @@
+"""The executor on this machine: each stage a process of its own with its task file, as a container.
+
+Called by `thinktune run --local`. A stage whose artifact is committed is not run again; Ctrl-C asks
+the running stage to stop, which commits what it can; the same command goes on from there.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from thinktune.launch.tasks import Run
+from thinktune.spec.catalog import HardwareEntry
+from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.exit_codes import MEANING, ExitCode
+from thinktune.spec.keys import stage_prefix
+from thinktune.spec.manifest import Manifest
+from thinktune.spec.task import STAGES, Stage, StageTask
+from thinktune.store import Store, manifest_digest, open_store, read_manifest, verify
+
+PR_SET_PDEATHSIG = 1
+
+Say = Callable[[str], None]
+
+
+class StageFailed(Exception):
+    """A stage ended without its artifact; it has said why itself."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run_local(
+    run: Run, hardware: HardwareEntry, *, until: Stage, say: Say, quiet_stdout: bool = False
+) -> dict[Stage, Manifest]:
+    """Runs the stages that are not finished, in order, up to `until`; gives all their manifests.
+
+    With `quiet_stdout` the stages print to stderr. Raises StageFailed, or any ThinktuneError of the
+    store.
+    """
+    _check_machine(hardware)
+    done: dict[Stage, Manifest] = {}
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        task = run.tasks[stage]
+        store = open_store(task.store)
+        manifest = finished(store, task, stage, done)
+        if manifest is not None:
+            say(f"{stage}: done already")
+        else:
+            _run_stage(stage, task, quiet_stdout)
+            manifest = finished(store, task, stage, done)
+        if manifest is None:
+            message = f"stage {stage} ended well and committed nothing"
+            raise StageFailed(message, ExitCode.INTERNAL)
+        done[stage] = manifest
+    return done
+
+
+def finished(
+    store: Store, task: StageTask, stage: Stage, earlier: dict[Stage, Manifest]
+) -> Manifest | None:
+    """The stage's committed artifact, checked: made by this task, from these inputs, files whole.
+
+    Raises InputMissing where there is an artifact that is not what it should be.
+    """
+    prefix = stage_prefix(task.run, stage)
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        return None
+    inputs = {name: manifest_digest(m) for name, m in earlier.items() if name in manifest.inputs}
+    if manifest.task_sha256 != task.result_digest() or manifest.inputs != inputs:
+        fault = f"the artifact of {stage} was made by another recipe or from other inputs"
+        remedy = "use another --run name, or remove it"
+        raise InputMissing(store.place(prefix), fault, remedy)
+    verify(store, prefix, manifest, checksums=store.local_path("manifest.json") is not None)
+    return manifest
+
+
+def _check_machine(hardware: HardwareEntry) -> None:
+    if hardware.num_gpus == 0:
+        return
+    here = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    place = f"--local on {hardware.num_gpus}×{hardware.gpu}"
+    if here == 0:
+        remedy = "submit it to a cluster, or, for a small model, --set hardware=cpu"
+        raise SpecInvalid(place, "this machine has no NVIDIA GPU", remedy)
+    if hardware.num_gpus > 1:
+        remedy = "submit it to a cluster, or set hardware to a node with one GPU"
+        raise SpecInvalid(place, "a local run uses one GPU", remedy)
+
+
+def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="thinktune-task-") as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(task.model_dump_json(indent=1), encoding="utf-8")
+        command = [sys.executable, "-m", f"thinktune.tasks.{stage}", "--task", str(path)]
+        process = subprocess.Popen(
+            command,
+            env=_environment(stage),
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr if quiet_stdout else None,
+            start_new_session=True,  # Ctrl-C at the terminal reaches us, and we ask the stage
+            preexec_fn=_die_with_parent,
+        )
+        with _passing_on_signals(process) as interrupted:
+            code = process.wait()
+    if code == 0:
+        return
+    if interrupted() or code == ExitCode.PREEMPTED:
+        message = f"{stage} stopped; what it committed is kept, the same command goes on"
+        raise StageFailed(message, ExitCode.INTERRUPTED)
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = " (SIGKILL is often the kernel's answer to too little memory)" if code == -9 else ""
+        message = f"{stage} was killed by {name}{hint}; the same command resumes it"
+        raise StageFailed(message, 128 - code)
+    meaning = MEANING[ExitCode(code)][0] if code in set(ExitCode) else "not in our table"
+    raise StageFailed(f"{stage} failed with exit code {code}: {meaning}", code)
+
+
+def _environment(stage: Stage) -> dict[str, str]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if stage != "prep":
+        # Everything was fetched by prep; a library that asks the hub now would be a leak.
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def _die_with_parent() -> None:
+    """In the child: SIGTERM when the launcher dies, so that a killed launcher leaves no training
+    behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM become one SIGTERM to the stage; a second one kills it."""
+    asked = 0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        asked += 1
+        process.send_signal(signal.SIGTERM if asked == 1 else signal.SIGKILL)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked > 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

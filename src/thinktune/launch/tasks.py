@@ -1,0 +1,125 @@
+"""The tasks of a run, made from recipe, catalog and plan, and the run's id.
+
+The same recipe, catalog entries, file and code give the same run, which resumes.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import thinktune
+from thinktune.plan.plan import Plan, make_plan
+from thinktune.spec.catalog import DatasetEntry
+from thinktune.spec.compose import OWN_FILE, Catalog
+from thinktune.spec.errors import DataInvalid, SpecInvalid
+from thinktune.spec.recipe import Recipe
+from thinktune.spec.task import EvaluateTask, PrepTask, Stage, StageTask, TrainTask
+from thinktune.store import file_sha256
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a recipe: its id, its plan, its tasks."""
+
+    id: str
+    plan: Plan
+    tasks: dict[Stage, StageTask]
+
+
+def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
+    """The plan of a recipe whose names are known to be in the catalog."""
+    return make_plan(
+        recipe,
+        catalog.models[recipe.model],
+        catalog.hardware[recipe.hardware],
+        catalog.hardware,
+        dataset=catalog.datasets.get(recipe.data.dataset),
+    )
+
+
+def make_run(recipe: Recipe, catalog: Catalog, store: str, name: str | None = None) -> Run:
+    """Tasks of all stages. Raises SpecInvalid where the plan does not fit, DataInvalid where the
+    user's file cannot be read."""
+    recipe, source = _own_file(recipe)
+    plan = plan_recipe(recipe, catalog)
+    if not plan.fits:
+        changes = [f"--set {' --set '.join(a.change.split())}" for a in plan.alternatives]
+        remedy = f"would fit: {', or '.join(changes)}" if changes else "choose a smaller model"
+        raise SpecInvalid(f"recipe {recipe.name}", plan.reason, remedy)
+    run = name or run_id(recipe, catalog, source)
+    model = catalog.models[recipe.model]
+    prep = PrepTask(
+        run=run,
+        store=store,
+        model_name=recipe.model,
+        model=model,
+        dataset=_dataset(recipe, catalog),
+        data=recipe.data,
+        source_sha256=source,
+    )
+    train = TrainTask(
+        run=run,
+        store=store,
+        model_name=recipe.model,
+        model=model,
+        train=recipe.train,
+        execution=plan.execution,
+    )
+    evaluate = EvaluateTask(
+        run=run,
+        store=store,
+        model_name=recipe.model,
+        model=model,
+        evaluate=recipe.evaluate,
+        final_answer=recipe.data.final_answer,
+        base=recipe.train.base,
+        dtype=recipe.train.dtype,
+    )
+    return Run(run, plan, {"prep": prep, "train": train, "evaluate": evaluate})
+
+
+def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
+    """Recipe name + 8 hex of the digest of all that decides the result."""
+    parts = [
+        recipe.canonical(),
+        catalog.models[recipe.model].canonical(),
+        _dataset(recipe, catalog).canonical(),
+        source or "",
+        code_version(),
+    ]
+    return f"{recipe.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
+
+
+@cache
+def code_version() -> str:
+    """Version and digest of the package's sources: another code is another run."""
+    package = Path(thinktune.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return f"{thinktune.__version__}+{digest.hexdigest()[:12]}"
+
+
+def _own_file(recipe: Recipe) -> tuple[Recipe, str | None]:
+    if recipe.data.path is None:
+        return recipe, None
+    path = Path(recipe.data.path).resolve()
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        fault = f"the recipe's data.path cannot be read ({error.strerror})"
+        raise DataInvalid(str(path), fault, "set data.path to your file") from None
+    data = recipe.data.model_copy(update={"path": str(path)})
+    return recipe.model_copy(update={"data": data}), digest
+
+
+def _dataset(recipe: Recipe, catalog: Catalog) -> DatasetEntry:
+    if recipe.data.dataset != OWN_FILE:
+        return catalog.datasets[recipe.data.dataset]
+    return DatasetEntry(
+        licence="the user's own",
+        format=recipe.data.format or "columns",
+        description="a file of the user's own",
+    )

@@ -1,0 +1,203 @@
+"""Memory of one GPU during training, by cause, and of the node around it.
+
+Called by the search, which tries executions against it. Weights, states and activations are
+counted from shapes; the constants below are calibrated on measured runs and say so.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from thinktune.plan import shapes
+from thinktune.spec.catalog import GIB, HardwareEntry, ModelEntry
+from thinktune.spec.recipe import Recipe, TrainSpec
+from thinktune.spec.task import Execution
+
+MIB = 1024**2
+
+PACKED_BYTES = 0.5
+"""NF4 weights, per parameter."""
+ABSMAX_BYTES = 0.0159
+"""Scales with double quantisation, per parameter: 8 bits per 64 weights and 32 per 256 of these
+(arXiv:2305.14314, section 3). They are not divided by ZeRO-3: bitsandbytes keeps them outside
+the parameter."""
+LOSS_CHUNK_TOKENS = 512
+"""Tokens whose logits exist at once, in float32 with their gradient."""
+LIVE_FACTOR = 2
+"""Sets of one layer's activations that exist while it is recomputed, besides the gradients:
+calibrated on QLoRA runs on an H100 with full recompute (1.5B at 16,384 tokens 8.4 GiB, 8B and 32B
+at 8,192 tokens 13.8 and 35.8 GiB), which this model then meets within 6 %."""
+CUDA_CONTEXT_BYTES = 1 * GIB
+"""CUDA context, cuBLAS workspaces and loaded kernels; calibrated on the same runs."""
+NCCL_BYTES = GIB // 2
+"""Buffers of NCCL's channels per rank; an assumption."""
+BUCKET_BYTES = 100 * MIB
+"""Two gradient buckets of a data-parallel reduction, at most."""
+FRAGMENTATION = 0.06
+"""Share of everything allocated that the caching allocator wastes; calibrated on the same runs."""
+HOST_PROCESS_BYTES = 5 * GIB
+"""Host memory of one rank: interpreter, libraries, pinned buffers and one tensor being loaded."""
+HOST_RESERVE_BYTES = 3 * GIB
+"""Interpreter, libraries and what the allocator keeps, of a training without a GPU; calibrated on
+SmolLM2-135M in NF4 with 1,024 tokens a step: 4.1 to 4.9 GB in all."""
+SHARD_BYTES = 5 * GIB
+"""Largest file of released weights, mapped while loading."""
+DISK_RESERVE_BYTES = 5 * GIB
+"""Tokenised data, logs, trackers."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What of a recipe, a model and a node decides about memory."""
+
+    model: ModelEntry
+    train: TrainSpec
+    window: int
+    """Longest example in tokens: it goes through alone if it must."""
+    gpus_per_node: int
+    """0 on a node without."""
+    nodes: int
+    element_bytes: int
+    """Bytes of an activation: 2, or 4 where nothing computes in 16 bits."""
+
+    @property
+    def world(self) -> int:
+        """Ranks: one per GPU, or one per node without."""
+        return max(1, self.gpus_per_node) * self.nodes
+
+    @cached_property
+    def adapter(self) -> int:
+        """Trained weights."""
+        return shapes.adapter_parameters(self.model, self.train)
+
+
+def workload(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Workload:
+    """Reads from recipe and catalog what the formulas need."""
+    dtype = recipe.train.dtype
+    full = dtype == "float32" or (dtype == "auto" and hardware.num_gpus == 0)
+    return Workload(
+        model=model,
+        train=recipe.train,
+        window=recipe.data.max_tokens,
+        gpus_per_node=hardware.num_gpus,
+        nodes=recipe.nodes,
+        element_bytes=4 if full else 2,
+    )
+
+
+def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
+    """Bytes at the peak of a training step on one rank, by cause."""
+    tokens = max(execution.micro_batch_tokens, work.window)
+    causes = _weights(work, execution)
+    causes["adapter_and_optimizer"] = round(work.adapter * _adapter_bytes(work, execution))
+    causes |= _activations(work, execution, tokens)
+    causes["loss_workspace"] = min(LOSS_CHUNK_TOKENS, tokens) * work.model.vocabulary * 4 * 2
+    causes["dequantisation_workspace"] = _workspace(work)
+    causes["communication_buckets"] = _communication(work, execution)
+    # The context is outside the caching allocator, so it does not fragment.
+    causes["fragmentation_reserve"] = round(FRAGMENTATION * sum(causes.values()))
+    causes["cuda_context"] = CUDA_CONTEXT_BYTES if work.gpus_per_node else 0
+    return causes
+
+
+def _weights(work: Workload, execution: Execution) -> dict[str, int]:
+    count = shapes.linear_parameters(work.model)
+    rest = shapes.embedding_parameters(work.model) + shapes.other_parameters(work.model)
+    shards = work.world if execution.zero_stage == 3 else 1
+    quantised = work.train.base == "nf4"
+    each = PACKED_BYTES if quantised else work.element_bytes
+    return {
+        "base_weights": round(count * each / shards),
+        "quantisation_state": round(count * ABSMAX_BYTES) if quantised else 0,
+        "embeddings_head_and_norms": round(rest * work.element_bytes / shards),
+    }
+
+
+def _adapter_bytes(work: Workload, execution: Execution) -> float:
+    """Per trained weight, in float32: itself, its gradient, two Adam moments (16 in all)."""
+    gradient, moments = 4.0, _moment_bytes(work.train, work.gpus_per_node > 0)
+    if execution.zero_stage >= 1:
+        moments /= work.world
+    if execution.zero_stage >= 2:
+        gradient /= work.world
+    weight = 4.0 / work.world if execution.zero_stage == 3 else 4.0
+    return weight + gradient + moments
+
+
+def _moment_bytes(train: TrainSpec, on_gpu: bool) -> float:
+    # 8-bit states carry one float32 scale per block of 256; a node without GPUs has the plain form.
+    return 2 * (1 + 4 / 256) if train.optimizer == "adamw_8bit" and on_gpu else 8.0
+
+
+def _activations(work: Workload, execution: Execution, tokens: int) -> dict[str, int]:
+    model = work.model
+    layer = tokens * shapes.saved_elements(model) * work.element_bytes
+    recomputed = min(execution.recompute_layers, model.layers)
+    inputs = tokens * model.hidden * work.element_bytes * recomputed
+    # One layer's set for the gradients on the way back; more while a layer is recomputed.
+    live = layer * (1 + (LIVE_FACTOR if recomputed else 0))
+    return {
+        "saved_activations": inputs + layer * (model.layers - recomputed),
+        "live_recompute": live,
+    }
+
+
+def _workspace(work: Workload) -> int:
+    if work.train.base != "nf4":
+        return 0
+    # Gate and up are one group and dequantised together; so are the others, but smaller.
+    return 2 * shapes.largest_linear(work.model) * work.element_bytes
+
+
+def _communication(work: Workload, execution: Execution) -> int:
+    if work.world == 1:
+        return 0
+    buckets = min(2 * 4 * work.adapter, BUCKET_BYTES) + NCCL_BYTES
+    if execution.zero_stage == 3:
+        # The layer at work and the one fetched ahead, whole.
+        each = PACKED_BYTES if work.train.base == "nf4" else work.element_bytes
+        layer = shapes.linear_parameters(work.model) / work.model.layers * each
+        head = work.model.vocabulary * work.model.hidden * work.element_bytes
+        buckets += round(2 * layer + head)
+    return buckets
+
+
+def capacity(hardware: HardwareEntry) -> int:
+    """Bytes that a rank may use: the GPU's memory, or the host's on a node without."""
+    gib = hardware.gpu_memory_gib if hardware.num_gpus else hardware.host_memory_gib
+    return math.floor(gib * GIB)
+
+
+def host_memory(work: Workload, on_device: int) -> int:
+    """Bytes of host memory that a pod needs; `on_device` is what a rank takes on its device."""
+    if work.gpus_per_node == 0:
+        return on_device + HOST_RESERVE_BYTES
+    released = released_bytes(work.model)
+    return work.gpus_per_node * HOST_PROCESS_BYTES + min(SHARD_BYTES, released)
+
+
+def released_bytes(model: ModelEntry) -> int:
+    """Bytes of the released weights on disk."""
+    if model.packaged is not None:
+        # GGUF, unpacked to 16 bits by prep.
+        return 2 * model.parameters
+    sizes = {"float8_e4m3fn": 1, "bfloat16": 2, "float16": 2, "float32": 4}
+    return sizes[model.dtype] * model.parameters
+
+
+def checkpoint(work: Workload) -> int:
+    """Bytes of one checkpoint: adapter in float32, optimizer, and a little for the rest."""
+    moments = _moment_bytes(work.train, work.gpus_per_node > 0)
+    return round(work.adapter * (4 + moments)) + MIB
+
+
+def disk(work: Workload) -> int:
+    """Bytes of local disk: the weights, checkpoints to keep and the one being written, data."""
+    kept = work.train.keep_checkpoints + 1
+    return released_bytes(work.model) + kept * checkpoint(work) + DISK_RESERVE_BYTES
+
+
+def shared_memory(work: Workload) -> int:
+    """Bytes of /dev/shm: NCCL's segments between the ranks of a node, or the usual 64 MiB."""
+    ranks = work.gpus_per_node
+    return 64 * MIB + (ranks * 512 * MIB if ranks > 1 else 0)

@@ -1,0 +1,116 @@
+"""How long a training step takes: arithmetic, dequantisation, launches and gathers.
+
+Called by the search, to choose among executions that fit, and for the hours a plan shows. The
+figures are what a fused trainer can reach, not a promise: the share of the peak comes from probes
+on one H100 (4-bit LoRA of rank 16, packed rows, examples of about 1,000 tokens) and is scaled by
+the published peaks of other GPUs.
+"""
+
+import math
+from dataclasses import dataclass
+
+from thinktune.plan import shapes
+from thinktune.plan.memory import ABSMAX_BYTES, PACKED_BYTES, Workload
+from thinktune.spec.catalog import DatasetEntry, HardwareEntry
+from thinktune.spec.recipe import Recipe
+from thinktune.spec.task import Execution
+
+MEAN_TOKENS = 1000
+"""Assumed length of an example, as in the probes; at most half of the recipe's window."""
+PEAK_SHARE = 0.68
+"""Share of the peak that an endlessly wide model would reach."""
+HALF_WIDTH = 1500
+"""Width of the residual stream at which half of that is reached. Both are fitted to the probes:
+1.5B 50,454 and, with full recompute, 37,036 tokens/s; 8B 14,405 and 10,346; 32B 2,649 (full)."""
+LAUNCH_S = 4e-4
+"""Seconds per layer and pass that no tokens can hide: kernel launches; an assumption."""
+ZERO3_SHARE = 0.5
+"""What ZeRO-3 leaves of the speed: 3,698 against 7,509 tokens/s per GPU at 8B on two H200."""
+PARALLEL_SHARE = 0.95
+"""What data parallelism leaves of the speed per rank; an assumption."""
+LINK_BYTES_PER_S = {"nvlink": 150e9, "pcie": 10e9, "none": 10e9}
+"""What a gather reaches between the GPUs of a node; an assumption."""
+NETWORK_BYTES_PER_S = 10e9
+"""The same between nodes; an assumption (100 Gbit/s or more)."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of the whole run, all ranks together."""
+
+    tokens_per_s: float
+    step_s: float
+    """Seconds per optimizer step."""
+
+
+def mean_tokens(recipe: Recipe) -> int:
+    """Assumed length of an example in tokens."""
+    return max(1, min(MEAN_TOKENS, recipe.data.max_tokens // 2))
+
+
+def peak_share(hidden: int) -> float:
+    """Share of a GPU's dense 16-bit peak that training reaches, by the model's width."""
+    return PEAK_SHARE * hidden / (hidden + HALF_WIDTH)
+
+
+def flops_per_token(work: Workload, recomputed: int, length: int) -> float:
+    """Forward and activation gradient of frozen weights (4 per weight), and a second forward of
+    the recomputed layers (2 more); attention by its causal half, its backward pass 2.5 forwards.
+    """
+    model = work.model
+    head = model.vocabulary * model.hidden
+    weights = shapes.active_linear_parameters(model)
+    values = model.mla.v_head_size if model.mla else model.head_size
+    forward = model.layers * length * model.heads * (model.head_size + values)
+    share = recomputed / model.layers
+    return 4 * (weights + head) + 2 * weights * share + forward * (3.5 + share)
+
+
+def step_speed(
+    work: Workload, hardware: HardwareEntry, execution: Execution, batch_size: int, length: int
+) -> Speed:
+    """Speed of an optimizer step of `batch_size` examples of `length` tokens."""
+    step_tokens = batch_size * length
+    # A rank that gets no example waits for those that do: the slowest has the rounded-up share.
+    rank_tokens = math.ceil(batch_size / work.world) * length
+    passes = max(1, math.ceil(rank_tokens / execution.micro_batch_tokens))
+    micro = _micro_batch_s(work, hardware, execution, rank_tokens / passes, length)
+    share = PARALLEL_SHARE if work.world > 1 else 1.0
+    step_s = passes * micro / share
+    return Speed(tokens_per_s=step_tokens / step_s, step_s=step_s)
+
+
+def _micro_batch_s(
+    work: Workload, hardware: HardwareEntry, execution: Execution, tokens: float, length: int
+) -> float:
+    model = work.model
+    recomputed = min(execution.recompute_layers, model.layers)
+    reached = hardware.bf16_tflops * 1e12 * peak_share(model.hidden)
+    seconds = tokens * flops_per_token(work, recomputed, length) / reached
+    passes = 2 + recomputed / model.layers
+    seconds += LAUNCH_S * model.layers * passes
+    count = shapes.linear_parameters(model)
+    if work.train.base == "nf4":
+        moved = count * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
+        seconds += passes * moved / (hardware.memory_gb_per_s * 1e9)
+    if execution.zero_stage == 3:
+        each = PACKED_BYTES if work.train.base == "nf4" else work.element_bytes
+        link = LINK_BYTES_PER_S[hardware.link] if work.nodes == 1 else NETWORK_BYTES_PER_S
+        seconds = seconds / ZERO3_SHARE + passes * count * each / link
+    return seconds
+
+
+def optimizer_steps(recipe: Recipe, dataset: DatasetEntry | None) -> int | None:
+    """Optimizer steps of the run; null where neither recipe nor catalog says how many rows.
+
+    Filters and balancing drop an unknown number of rows, and a user's own file has its own.
+    """
+    data, train = recipe.data, recipe.train
+    rows = data.sample_rows
+    if rows is None and dataset is not None and dataset.rows and not data.filters:
+        held_out = data.split.test_rows + data.split.validation_rows
+        rows = None if data.balance else max(1, dataset.rows - held_out)
+    if rows is None:
+        return train.max_steps
+    steps = train.epochs * math.ceil(rows / train.batch_size)
+    return min(steps, train.max_steps) if train.max_steps else steps

@@ -1,0 +1,86 @@
+"""The task: the frozen JSON that a stage's container gets, mounted from a ConfigMap.
+
+It holds everything the stage needs; the environment adds rank, topology and credentials only.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from thinktune.spec.catalog import Count, DatasetEntry, ModelEntry
+from thinktune.spec.closed import Closed
+from thinktune.spec.recipe import DataSpec, EvaluateSpec, TrainSpec
+
+Stage = Literal["prep", "train", "evaluate"]
+STAGES: tuple[Stage, ...] = ("prep", "train", "evaluate")
+"""In the order in which they run; each reads the manifests of those before it."""
+
+
+class Execution(Closed):
+    """How the plan decided to run a training: changes speed and memory, never the result."""
+
+    num_processes: Count = 1
+    """Ranks over all nodes: one per GPU, or 1 without."""
+    micro_batch_tokens: Count = 4096
+    """Tokens that one forward and backward pass takes on a rank, at most; a longer example goes
+    alone."""
+    recompute_layers: Annotated[int, Field(ge=0)] = 0
+    """Layers whose activations are computed again in the backward pass instead of kept."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage (arXiv:1910.02054)."""
+
+
+class StageTask(Closed):
+    """What all tasks have."""
+
+    run: str
+    """Id of the run; keys in the store start with it."""
+    store: str
+    """Where artifacts are: `file:///path` or `s3://bucket/prefix`."""
+    model_name: str
+    """Name in the catalog."""
+    model: ModelEntry
+
+    def result_digest(self) -> str:
+        """Digest of what decides the result: neither where it is stored nor how the plan runs it.
+
+        Manifests hold it, and a finished stage is known by it.
+        """
+        return self.model_copy(update={"store": ""}).digest()
+
+
+class PrepTask(StageTask):
+    """Fetch the model and the dataset, render, tokenise, split."""
+
+    stage: Literal["prep"] = "prep"
+    dataset: DatasetEntry
+    data: DataSpec
+    source_sha256: str | None = None
+    """Digest of the user's own file at submission; prep refuses another."""
+
+
+class TrainTask(StageTask):
+    """Fine-tune on prep's artifact."""
+
+    stage: Literal["train"] = "train"
+    train: TrainSpec
+    execution: Execution = Execution()
+
+    def result_digest(self) -> str:
+        """As for every task; a training may resume on another topology."""
+        return self.model_copy(update={"store": "", "execution": Execution()}).digest()
+
+
+class EvaluateTask(StageTask):
+    """Ask base and tuned the held-out questions."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    evaluate: EvaluateSpec
+    final_answer: str | None
+    """Marker of the line that holds the checkable answer; null: none is asked for."""
+    base: Literal["nf4", "16bit"]
+    """Precision of the base model under the adapter: the one it was trained on."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+
+
+AnyTask = Annotated[PrepTask | TrainTask | EvaluateTask, Field(discriminator="stage")]

@@ -1,0 +1,25 @@
+"""Reads the base model that prep put into the store's cache.
+
+Called by every stage; only prep writes there (`thinktune.tasks.prep.models`).
+"""
+
+from pathlib import Path
+
+from thinktune.spec.catalog import ModelEntry
+from thinktune.spec.errors import InputMissing
+from thinktune.spec.keys import cache_prefix
+from thinktune.store import fetch, read_manifest
+from thinktune.tasks.entry import Context
+
+
+def fetch_model(
+    entry: ModelEntry, revision: str, context: Context, folder: Path, *, weights: bool
+) -> Path:
+    """The model's folder as transformers wants it; without `weights`, tokenizer and config only."""
+    prefix = cache_prefix("models", entry.repo, revision)
+    manifest = read_manifest(context.store, prefix)
+    if manifest is None:
+        place = context.store.place(prefix)
+        raise InputMissing(place, "the model is not in the store's cache", "run prep again")
+    names = None if weights else [f.name for f in manifest.files if f.name.endswith(".json")]
+    return fetch(context.store, prefix, manifest, folder, names=names)

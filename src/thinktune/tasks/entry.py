@@ -1,0 +1,111 @@
+"""What every stage's `__main__` calls: the task file in, an exit code out.
+
+Errors that people can cause end as one paragraph on stderr; anything else is ours and keeps its
+traceback. The exit code is the table's in `thinktune.spec.exit_codes`.
+"""
+
+import argparse
+import errno
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from thinktune.spec.errors import DeviceUnusable, SpecInvalid, ThinktuneError
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import StageTask
+from thinktune.store import Store, new_attempt, open_store
+from thinktune.tasks.progress import Reporter
+from thinktune.tasks.stopping import Stop
+
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a stage while it runs."""
+
+    store: Store
+    attempt: str
+    reporter: Reporter
+    stop: Stop
+
+
+def main(kind: type[StageTask]) -> NoReturn:
+    """Parses `--task FILE`, runs the stage of that kind of task, exits with the table's code."""
+    stage = str(kind.model_fields["stage"].default)
+    parser = argparse.ArgumentParser(prog=f"python -m thinktune.tasks.{stage}")
+    parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
+    path: Path = parser.parse_args().task
+    sys.exit(_guarded(lambda: _run(kind, stage, path)))
+
+
+def _run(kind: type[StageTask], stage: str, path: Path) -> None:
+    task = kind.parse(_read_json(path), str(path))
+    _quiet_libraries()
+    # Imported once the task is known to be valid: torch takes seconds to load.
+    run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
+    store = open_store(task.store)
+    attempt = new_attempt()
+    with (
+        Stop.on_signals() as stop,
+        Reporter(store, task.run, stage, attempt, quiet=_rank() != 0) as reporter,
+    ):
+        run(task, Context(store, attempt, reporter, stop))
+
+
+def _quiet_libraries() -> None:
+    """Keeps hints meant for programmers out of a job's log; errors stay."""
+    for library in ("bitsandbytes", "transformers", "accelerate", "peft", "torchao"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecInvalid(str(path), f"no task file ({error.strerror})", "give --task") from None
+    except ValueError as error:
+        raise SpecInvalid(str(path), f"not JSON ({error})", "render the task again") from None
+
+
+def _guarded(work: Callable[[], None]) -> ExitCode:
+    try:
+        work()
+    except ThinktuneError as error:
+        return _report(error)
+    except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            return _report(disk_fault(error))
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    except Exception:  # noqa: BLE001 - the last line of defence: our fault, with its traceback
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    return ExitCode.DONE
+
+
+def disk_fault(error: OSError) -> DeviceUnusable:
+    """An OSError of the disk, in our words."""
+    place = str(error.filename or "disk")
+    remedy = "free space there, or point TMPDIR or the store at a larger disk"
+    return DeviceUnusable(place, f"{error.strerror or error}", remedy)
+
+
+def _report(error: ThinktuneError) -> ExitCode:
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the task's one voice
+    return error.exit_code

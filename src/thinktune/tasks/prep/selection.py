@@ -1,0 +1,114 @@
+"""Which examples stay, and on which side of the split: filters, duplicates, balance, hold-out.
+
+Called by `stage`. Every choice is by a hash of the question and a seed, never by position, so that
+the same question falls on the same side whatever file it comes from.
+"""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from thinktune.spec.errors import DataInvalid, near_misses
+from thinktune.spec.recipe import Balance, Filter, Split
+from thinktune.tasks.prep.readers import Row
+
+
+def passes(row: Row, filters: Sequence[Filter], place: str) -> str | None:
+    """None where the row passes all filters, else the reason. Raises DataInvalid on a column that
+    no row has."""
+    for test in filters:
+        if test.column not in row:
+            fault = f"no column '{test.column}' to filter on"
+            raise DataInvalid(place, fault, near_misses(test.column, map(str, row)))
+        value = row[test.column]
+        if test.any_of is not None and value not in test.any_of:
+            return f"filter on {test.column}"
+        if test.matches is not None and not re.search(test.matches, str(value or "")):
+            return f"filter on {test.column}"
+        if test.not_empty and not str(value if value is not None else "").strip():
+            return f"filter on {test.column}"
+    return None
+
+
+T = TypeVar("T")
+
+
+def order(key: str, seed: int, purpose: str) -> str:
+    """A pseudo-random rank of a question for one purpose."""
+    return hashlib.sha256(f"{purpose}\x1f{seed}\x1f{key}".encode()).hexdigest()
+
+
+def deduplicated(items: Sequence[T], key: Callable[[T], str]) -> tuple[list[T], int]:
+    """The first of each question, and how many others there were."""
+    first: dict[str, T] = {}
+    for item in items:
+        first.setdefault(key(item), item)
+    return list(first.values()), len(items) - len(first)
+
+
+def balanced(
+    items: Sequence[T],
+    balance: Balance,
+    key: Callable[[T], str],
+    row: Callable[[T], Row],
+    place: str,
+) -> tuple[list[T], Counter[str]]:
+    """The same number for each value of the column, and what was dropped by reason."""
+    groups: dict[str, list[T]] = defaultdict(list)
+    dropped: Counter[str] = Counter()
+    for item in items:
+        if balance.column not in row(item):
+            fault = f"no column '{balance.column}' to balance by"
+            raise DataInvalid(place, fault, near_misses(balance.column, map(str, row(item))))
+        value = str(row(item)[balance.column])
+        if value in balance.values:
+            groups[value].append(item)
+        else:
+            dropped[f"{balance.column} not among the balanced values"] += 1
+    empty = [value for value in balance.values if not groups[value]]
+    if empty:
+        fault = f"no row has {balance.column} {', '.join(repr(v) for v in empty)}"
+        raise DataInvalid(place, fault, "correct data.balance.values or loosen data.filters")
+    size = min(len(groups[value]) for value in balance.values)
+    if balance.rows_per_value is not None:
+        size = min(size, balance.rows_per_value)
+    kept: list[T] = []
+    for value in balance.values:
+        ranked = sorted(groups[value], key=lambda item: order(key(item), 0, "balance"))
+        kept += ranked[:size]
+        if len(ranked) > size:
+            dropped["balance"] += len(ranked) - size
+    return kept, dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The sides of a split, as positions in the list that was split."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+def split(keys: Sequence[str], spec: Split, place: str) -> Parts:
+    """Holds out whole questions. Rows that share a held-out question are held out of training too:
+    of a test question the first row is asked, the others are left out.
+
+    Raises DataInvalid when nothing would be left to train on.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    for position, key in enumerate(keys):
+        rows[key].append(position)
+    ranked = sorted(rows, key=lambda key: order(key, spec.seed, "split"))
+    held = spec.test_rows + spec.validation_rows
+    if len(ranked) <= held:
+        fault = f"{len(ranked)} distinct questions are left, and {held} are to be held out"
+        remedy = "lower data.split.test_rows and data.split.validation_rows, or loosen the filters"
+        raise DataInvalid(place, fault, remedy)
+    test = [rows[key][0] for key in ranked[: spec.test_rows]]
+    validation = [rows[key][0] for key in ranked[spec.test_rows : held]]
+    train = sorted(position for key in ranked[held:] for position in rows[key])
+    return Parts(train, validation, test)

@@ -1,0 +1,111 @@
+"""Text to tokens, with what each token is part of; the length rule; the check that `</think>` is
+there to be learnt.
+
+Called by `stage`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from thinktune.spec.errors import DataInvalid
+from thinktune.tasks.prep.rows import Unusable
+from thinktune.tasks.prep.template import AFTER_REASONING, THINK_CLOSE, Piece, Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one example: prompt, reasoning, answer, one after the other."""
+
+    ids: list[int]
+    prompt_tokens: int
+    reasoning_tokens: int
+    answer_tokens: int
+    """The end-of-sequence token included: it is learnt, whatever the padding token is."""
+
+
+class Encoder:
+    """Tokenises rendered examples of one model."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        self._control = Tokenizer.from_file(str(tokenizer_file))
+        self._plain = Tokenizer.from_file(str(tokenizer_file))
+        # Special tokens written inside content become letters: a row cannot forge a turn.
+        self._plain.encode_special_tokens = True
+
+    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
+        """Ids of a prompt, as it stands in training and in evaluation."""
+        ids: list[int] = []
+        for piece in pieces:
+            tokenizer = self._control if piece.control else self._plain
+            ids += tokenizer.encode(piece.text, add_special_tokens=False).ids
+        return ids
+
+    def encode(self, rendered: Rendered) -> Encoded:
+        """Ids of the whole example. Raises DataInvalid where the tokenizer splits end or think."""
+        prompt = self.prompt(rendered.prompt)
+        completion = self._plain.encode(
+            rendered.reasoning + rendered.answer, add_special_tokens=False
+        )
+        boundary = len(rendered.reasoning)
+        # A token that begins in the reasoning belongs to it.
+        reasoning = sum(1 for start, _ in completion.offsets if start < boundary)
+        end = self._control.encode(rendered.end, add_special_tokens=False).ids
+        ids = prompt + completion.ids + end
+        if rendered.reasoning:
+            learnt = self._control.decode(completion.ids[:reasoning], skip_special_tokens=False)
+            if THINK_CLOSE not in learnt:
+                fault = f"{THINK_CLOSE} is not among the tokens of the reasoning"
+                raise DataInvalid("tokenizer", fault, "the model's tokenizer.json cannot write it")
+        return Encoded(ids, len(prompt), reasoning, len(ids) - len(prompt) - reasoning)
+
+    def end_id(self, end: str) -> int:
+        """The token at which generation stops. Raises DataInvalid where the tokenizer has none."""
+        ids: list[int] = self._control.encode(end, add_special_tokens=False).ids
+        if (
+            not ids
+            or not self._control.id_to_token(ids[-1])
+            or ids[-1] in self._plain.encode(end, add_special_tokens=False).ids
+        ):
+            fault = f"{end.strip()!r}, which ends a turn, is no special token of its"
+            raise DataInvalid("tokenizer", fault, "correct chat_template in the catalog")
+        return ids[-1]
+
+    def truncated(self, rendered: Rendered, encoded: Encoded, max_tokens: int) -> Rendered:
+        """Cuts the end of the reasoning so that the whole fits. Raises Unusable where it cannot."""
+        over = len(encoded.ids) - max_tokens
+        body = rendered.reasoning.removesuffix(AFTER_REASONING)
+        offsets = self._plain.encode(body, add_special_tokens=False).offsets
+        # Two tokens more than needed: the cut can change how the text around it is split.
+        keep = len(offsets) - over - 2
+        if not rendered.reasoning or keep <= 0:
+            raise Unusable("too long even without its reasoning")
+        cut = body[: offsets[keep - 1][1]]
+        line = cut.rfind("\n")
+        cut = cut[:line] if line > len(cut) // 2 else cut
+        return replace(rendered, reasoning=cut.rstrip() + AFTER_REASONING)
+
+    def count(self, text: str) -> int:
+        """Tokens of plain text."""
+        return len(self._plain.encode(text, add_special_tokens=False).ids)
+
+
+def fitted(
+    encoder: Encoder, rendered: Rendered, max_tokens: int, rule: str
+) -> tuple[Rendered, Encoded, bool]:
+    """The example within `max_tokens` by the recipe's rule, and whether it was cut.
+
+    Raises Unusable where the rule drops it.
+    """
+    encoded = encoder.encode(rendered)
+    if len(encoded.ids) <= max_tokens:
+        return rendered, encoded, False
+    if rule == "drop":
+        raise Unusable(f"longer than {max_tokens} tokens")
+    shorter = encoder.truncated(rendered, encoded, max_tokens)
+    encoded = encoder.encode(shorter)
+    if len(encoded.ids) > max_tokens:
+        raise Unusable("too long even without its reasoning")
+    return shorter, encoded, True

@@ -1,0 +1,145 @@
+"""Checkpoints: adapter, optimizer, random state and metrics so far, committed like any artifact.
+
+Called by `loop` and `stage`. Safetensors and JSON only. The data position is the step's number and
+the schedule follows from it, so neither needs a file. Older checkpoints are removed once a newer
+one is committed; a damaged one is passed over for the one before it.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from thinktune.spec.errors import InputMissing
+from thinktune.spec.keys import checkpoint_prefix, checkpoints_prefix
+from thinktune.store import commit, fetch, read_manifest
+from thinktune.tasks.entry import Context
+from thinktune.tasks.progress import utc_now
+
+STEP = re.compile(r"/step-(\d+)/manifest\.json$")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a checkpoint must belong to."""
+
+    run: str
+    inputs: dict[str, str]
+    task_sha256: str
+
+
+@dataclass
+class State:
+    """What a training step changes."""
+
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, context: Context, identity: Identity, keep: int) -> None:
+        self._context = context
+        self._identity = identity
+        self._keep = keep
+
+    def save(self, step: int, state: State, metrics: Path) -> None:
+        """Commits the state after `step` steps, then removes all but the newest ones."""
+        with tempfile.TemporaryDirectory(prefix="thinktune-checkpoint-") as temporary:
+            folder = Path(temporary)
+            _write(folder, state)
+            (folder / "metrics.jsonl").write_bytes(metrics.read_bytes())
+            commit(
+                self._context.store,
+                checkpoint_prefix(self._identity.run, step),
+                folder,
+                kind="checkpoint",
+                run=self._identity.run,
+                attempt=self._context.attempt,
+                inputs=self._identity.inputs,
+                task_sha256=self._identity.task_sha256,
+                metrics={"step": step},
+                created=utc_now(),
+            )
+        for old in self.steps()[self._keep :]:
+            self._context.store.delete_prefix(checkpoint_prefix(self._identity.run, old))
+
+    def steps(self) -> list[int]:
+        """Committed steps, newest first."""
+        keys = self._context.store.list(checkpoints_prefix(self._identity.run))
+        found = (STEP.search(info.key) for info in keys)
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    @contextmanager
+    def newest(self) -> Iterator[tuple[int, Path] | None]:
+        """The newest checkpoint that is whole and belongs to this run, as files in a folder.
+
+        A damaged one is said, removed, and passed over.
+        """
+        with tempfile.TemporaryDirectory(prefix="thinktune-resume-") as temporary:
+            for step in self.steps():
+                prefix = checkpoint_prefix(self._identity.run, step)
+                folder = Path(temporary) / f"{step}"
+                try:
+                    manifest = read_manifest(self._context.store, prefix)
+                    if manifest is None:
+                        continue
+                    if (manifest.inputs, manifest.task_sha256) != (
+                        self._identity.inputs,
+                        self._identity.task_sha256,
+                    ):
+                        fault = "it was made from other inputs"
+                        raise InputMissing(prefix, fault, "it is left out")
+                    fetch(self._context.store, prefix, manifest, folder)
+                except InputMissing as error:
+                    self._context.reporter.say(f"checkpoint of step {step} is no use: {error}")
+                    self._context.store.delete_prefix(prefix)
+                    continue
+                yield step, folder
+                return
+            yield None
+
+
+def _write(folder: Path, state: State) -> None:
+    weights = {name: p.detach().cpu().contiguous() for name, p in state.parameters.items()}
+    save_file(weights, folder / "adapter.safetensors")
+    tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
+    if state.device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(state.device)
+    numbers: dict[str, object] = {}
+    for index, values in state.optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"state.{index}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                numbers[f"state.{index}.{name}"] = value
+    save_file(tensors, folder / "optimizer.safetensors")
+    (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def restore(folder: Path, state: State) -> None:
+    """Loads what `_write` wrote, in place."""
+    weights = load_file(folder / "adapter.safetensors")
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(weights[name])
+    tensors = load_file(folder / "optimizer.safetensors")
+    torch.set_rng_state(tensors.pop("rng.cpu"))
+    cuda = tensors.pop("rng.cuda", None)
+    if cuda is not None and state.device.type == "cuda":
+        torch.cuda.set_rng_state(cuda, state.device)
+    numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
+    values: dict[int, dict[str, object]] = {}
+    for key, value in [*tensors.items(), *numbers.items()]:
+        _, index, name = key.split(".", 2)
+        values.setdefault(int(index), {})[name] = value
+    # Its own groups stay: they hold settings, and the learning rate is set before each step.
+    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": values})

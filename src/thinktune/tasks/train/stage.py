@@ -1,0 +1,138 @@
+"""The train stage: prep's artifact and the base model in, a standard PEFT adapter out.
+
+Files of the artifact: `adapter_config.json`, `adapter_model.safetensors`, `metrics.jsonl`.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from thinktune.spec.errors import InputMissing
+from thinktune.spec.keys import stage_prefix
+from thinktune.spec.manifest import Manifest, Metric
+from thinktune.spec.task import TrainTask
+from thinktune.store import commit, fetch, manifest_digest
+from thinktune.tasks.base_model import (
+    compute_dtype,
+    device_name,
+    load_base,
+    local_device,
+    versions,
+)
+from thinktune.tasks.cache import fetch_model
+from thinktune.tasks.entry import Context
+from thinktune.tasks.inputs import stage_manifest
+from thinktune.tasks.progress import utc_now
+from thinktune.tasks.train.adapter import add_adapter, save_adapter, trainable
+from thinktune.tasks.train.attention import choose_attention
+from thinktune.tasks.train.checkpoint import Checkpoints, Identity
+from thinktune.tasks.train.examples import read_examples
+from thinktune.tasks.train.loop import Data, Loop
+from thinktune.tasks.train.metrics import Metrics
+
+
+def run(task: TrainTask, context: Context) -> Manifest:
+    """Runs the stage and commits its artifact."""
+    prep = stage_manifest(context.store, task.run, "prep")
+    identity = Identity(task.run, {"prep": manifest_digest(prep)}, task.result_digest())
+    with tempfile.TemporaryDirectory(prefix="thinktune-train-") as temporary:
+        folder = Path(temporary)
+        accelerator = _accelerator(task, folder)
+        data = _data(task, context, prep, folder / "prep")
+        context.reporter.say(f"loads {task.model.repo} ({task.train.base})")
+        device = local_device()
+        dtype = compute_dtype(task.train.dtype, device)
+        attention = choose_attention(device, dtype)
+        weights = fetch_model(
+            task.model, prep.revisions["model"], context, folder / "model", weights=True
+        )
+        base = load_base(weights, task.train.base, dtype, device, attention=attention)
+        _recompute(base, task.execution.recompute_layers)
+        model = add_adapter(base, task.train, task.model)
+        size = sum(p.numel() for p in trainable(model).values())
+        context.reporter.say(
+            f"{device_name(device)}, {dtype}".replace("torch.", "")
+            + f", attention {attention.removeprefix('thinktune_')}; {size:,} trainable parameters"
+        )
+        metrics = Metrics(folder / "metrics.jsonl", accelerator)
+        checkpoints = Checkpoints(context, identity, task.train.keep_checkpoints)
+        Loop(task, context, accelerator, model, data, checkpoints, metrics).run()
+        accelerator.end_training()
+        output = folder / "output"
+        output.mkdir()
+        save_adapter(model, output)
+        (output / "metrics.jsonl").write_bytes(metrics.path.read_bytes())
+        return commit(
+            context.store,
+            stage_prefix(task.run, "train"),
+            output,
+            kind="train",
+            run=task.run,
+            attempt=context.attempt,
+            inputs=identity.inputs,
+            task_sha256=identity.task_sha256,
+            template_sha256=prep.template_sha256,
+            revisions=prep.revisions,
+            versions=versions(),
+            metrics=_summary(metrics, device),
+            created=utc_now(),
+        )
+
+
+def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
+    wandb = "wandb" in task.train.tracking
+    if wandb and not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")):
+        fault = "tracking in wandb, and WANDB_API_KEY is not set"
+        remedy = "set it, or WANDB_MODE=offline, or --set 'train.tracking=[]'"
+        raise InputMissing("environment", fault, remedy)
+    logs = os.environ.get("THINKTUNE_TRACKING_DIR", str(folder / "tracking"))
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        log_with=list(task.train.tracking) or None,
+        project_dir=logs,
+    )
+    if task.train.tracking:
+        settings = {k: v for k, v in task.train.model_dump().items() if isinstance(v, int | float)}
+        accelerator.init_trackers(task.run, config=settings)
+    return accelerator
+
+
+def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Data:
+    names = [f.name for f in prep.files if f.name.startswith(("train-", "validation-"))]
+    fetch(context.store, stage_prefix(task.run, "prep"), prep, folder, names=names)
+    loss_on = task.train.loss_on
+    return Data(
+        read_examples(folder, "train", loss_on), read_examples(folder, "validation", loss_on)
+    )
+
+
+def _recompute(model: PreTrainedModel, layers: int) -> None:
+    """Recomputes the activations of the first `layers` layers; keeps those of the others."""
+    if layers == 0:
+        return
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for number, layer in enumerate(model.model.layers):
+        layer.gradient_checkpointing = number < layers
+
+
+def _summary(metrics: Metrics, device: torch.device) -> dict[str, Metric]:
+    rows = metrics.rows()
+    steps = [row for row in rows if "loss" in row]
+    validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    tokens = sum(int(row["tokens"] or 0) for row in steps)
+    seconds = sum(float(row["seconds"] or 0) for row in steps)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {
+        "steps": len(steps),
+        "first_loss": steps[0]["loss"],
+        "last_loss": steps[-1]["loss"],
+        "validation_loss": validation[-1] if validation else None,
+        "tokens": tokens,
+        "tokens_per_s": tokens / seconds,
+        "device": device_name(device),
+        "peak_gpu_memory_bytes": peak,
+    }

@@ -1,0 +1,104 @@
+"""The memory model, against measured runs and against common sense."""
+
+import pytest
+from planning import CATALOG, a_recipe
+
+from thinktune.plan import memory
+from thinktune.spec.catalog import GIB
+from thinktune.spec.task import Execution
+
+
+def bytes_by_cause(
+    model: str, tokens: int, layers: int, rank: int = 16, hardware: str = "h100x1", stage: int = 0
+) -> dict[str, int]:
+    recipe = a_recipe(
+        model,
+        hardware,
+        data={"max_tokens": 1024},
+        train={"rank": rank, "optimizer": "adamw"},
+    )
+    work = memory.workload(recipe, CATALOG.models[model], CATALOG.hardware[hardware])
+    execution = Execution.parse(
+        {"micro_batch_tokens": tokens, "recompute_layers": layers, "zero_stage": stage}, "test"
+    )
+    return memory.gpu_memory(work, execution)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "layers", "gib"),
+    [
+        ("r1-distill-qwen-1.5b", 16384, 28, 8.4),
+        ("r1-distill-qwen-1.5b", 16384, 0, 36.0),
+        ("r1-distill-llama-8b", 8192, 32, 13.8),
+        ("r1-distill-llama-8b", 8192, 0, 43.7),
+        ("r1-distill-qwen-32b", 8192, 64, 35.8),
+    ],
+)
+def test_measured_runs(model: str, tokens: int, layers: int, gib: float) -> None:
+    total = sum(bytes_by_cause(model, tokens, layers).values())
+    assert total / GIB == pytest.approx(gib, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("model", "packed_gb", "rest_gb"),
+    [("r1-distill-qwen-32b", 16.1, 3.1), ("r1-distill-llama-70b", 35.3, 4.2)],
+)
+def test_base_weights(model: str, packed_gb: float, rest_gb: float) -> None:
+    causes = bytes_by_cause(model, 1024, 0)
+    packed = causes["base_weights"] + causes["quantisation_state"]
+    assert packed / 1e9 == pytest.approx(packed_gb, rel=0.01)
+    assert causes["embeddings_head_and_norms"] / 1e9 == pytest.approx(rest_gb, rel=0.01)
+
+
+def test_small_job_on_a_t4() -> None:
+    total = sum(bytes_by_cause("deepseek-coder-1.3b", 2048, 0, hardware="t4x1").values())
+    assert 5e9 < total < 7e9
+
+
+def test_zero_3_divides_weights_but_not_scales() -> None:
+    alone = bytes_by_cause("deepseek-r1", 1024, 61, hardware="h200x8")
+    shared = bytes_by_cause("deepseek-r1", 1024, 61, hardware="h200x8", stage=3)
+    assert shared["base_weights"] == pytest.approx(alone["base_weights"] / 8, rel=1e-6)
+    assert shared["quantisation_state"] == alone["quantisation_state"]
+    assert shared["quantisation_state"] == pytest.approx(10.6e9, rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 16, 32])
+def test_more_tokens_take_more(layers: int) -> None:
+    totals = [
+        sum(bytes_by_cause("r1-distill-llama-8b", tokens, layers).values())
+        for tokens in (1024, 2048, 4096, 8192, 16384, 32768)
+    ]
+    assert totals == sorted(set(totals))
+
+
+def test_higher_rank_takes_more() -> None:
+    totals = [
+        sum(bytes_by_cause("r1-distill-llama-8b", 4096, 0, rank=rank).values())
+        for rank in (1, 8, 16, 64, 1024)
+    ]
+    assert totals == sorted(set(totals))
+
+
+def test_more_recompute_takes_less() -> None:
+    totals = [
+        sum(bytes_by_cause("r1-distill-llama-8b", 8192, layers).values()) for layers in range(1, 33)
+    ]
+    assert totals == sorted(totals, reverse=True)
+
+
+@pytest.mark.parametrize("stages", [(0, 1), (1, 2)])
+def test_higher_zero_stage_takes_less(stages: tuple[int, int]) -> None:
+    low, high = (
+        bytes_by_cause("r1-distill-llama-8b", 4096, 0, hardware="h100x8", stage=stage)
+        for stage in stages
+    )
+    assert high["adapter_and_optimizer"] < low["adapter_and_optimizer"]
+
+
+def test_a_long_example_goes_alone_and_counts() -> None:
+    recipe = a_recipe("r1-distill-qwen-1.5b", "h100x1", data={"max_tokens": 8192})
+    model, hardware = CATALOG.models[recipe.model], CATALOG.hardware["h100x1"]
+    work = memory.workload(recipe, model, hardware)
+    small, equal = (memory.gpu_memory(work, Execution(micro_batch_tokens=n)) for n in (1024, 8192))
+    assert small == equal

@@ -1,0 +1,51 @@
+"""Addresses of stores."""
+
+import subprocess
+import sys
+
+import pytest
+
+from thinktune.spec.errors import SpecInvalid
+from thinktune.store import open_store
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "neither"),
+        ("/data/runs", "neither"),
+        ("gs://bucket/x", "neither"),
+        ("file://data/runs", "absolute path"),
+        ("file:data", "absolute path"),
+        ("s3://", "no bucket"),
+        ("s3:///x", "no bucket"),
+        ("s3://bucket/../other", r"'\.\.'"),
+        ("s3://bucket/a//b", "empty part"),
+        ("s3://bucket/a?versionId=1", r"'\?'"),
+        ("file:///data#1", "'#'"),
+    ],
+)
+def test_other_addresses_are_refused(url: str, says: str) -> None:
+    with pytest.raises(SpecInvalid, match=says):
+        open_store(url)
+
+
+def test_credentials_in_an_address_are_not_repeated() -> None:
+    with pytest.raises(SpecInvalid, match="credentials") as raised:
+        open_store("s3://key:canary@bucket/x")
+    assert "canary" not in str(raised.value)
+
+
+def test_addresses_are_kept(s3_environment: None) -> None:
+    assert open_store("s3://bucket").url == "s3://bucket"
+    assert open_store("s3://bucket/a/b/").url == "s3://bucket/a/b"
+    assert open_store("file:///data/my%20runs/").local_path("k") is not None
+    assert str(open_store("file:///data/my%20runs/").local_path("k")) == "/data/my runs/k"
+
+
+def test_a_local_store_needs_no_boto3() -> None:
+    program = (
+        "import sys, thinktune.store; thinktune.store.open_store('file:///x');"
+        "sys.exit(any(name.startswith(('boto', 's3transfer')) for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

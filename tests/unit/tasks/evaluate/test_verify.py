@@ -1,0 +1,196 @@
+import pytest
+
+from thinktune.tasks.evaluate.samples import Parsed, Sample
+from thinktune.tasks.evaluate.verify import (
+    Verifier,
+    check,
+    checkable,
+    choose_verifier,
+    final_answer,
+    judge,
+    split_thinking,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt_opens", "expected"),
+    [
+        ("<think>\nso\n</think>\n\nFour.", False, Parsed("so", "Four.", True, True)),
+        ("so\n</think>\nFour.", True, Parsed("so", "Four.", True, True)),
+        ("<think>so</think>Four.", True, Parsed("so", "Four.", True, True)),
+        ("so</think>Four.", False, Parsed("so", "Four.", True, True)),
+        ("Four.", False, Parsed("", "Four.", True, False)),
+        ("", False, Parsed("", "", True, False)),
+        ("<think>so and so", False, Parsed("so and so", "", False, True)),
+        ("so and so", True, Parsed("so and so", "", False, True)),
+        ("<think>\n\n</think>\n\nFour.", False, Parsed("", "Four.", True, True)),
+        (
+            "<think>a</think>one<think>b</think>two",
+            False,
+            Parsed("a\nb", "one\ntwo", True, True),
+        ),
+        ("<think>a</think>one<think>b", False, Parsed("a\nb", "", False, True)),
+    ],
+)
+def test_split_thinking(text: str, prompt_opens: bool, expected: Parsed) -> None:
+    assert split_thinking(text, prompt_opens) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is so.\nFinal Answer: 42", "42"),
+        ("Final Answer: 41\nNo:\nFinal Answer: 42\nBye", "42"),
+        ("  **Final Answer:** 42", "42"),
+        ("**Final Answer: 42**", "42"),
+        ("**Final Answer**: 42", "42"),
+        ("### Final Answer: -5", "-5"),
+        ("final answer: 42", None),
+        ("The Final Answer: 42", None),
+        ("Final Answer:\n42", None),
+        ("Final Answer: **", None),
+        ("Final Answer 42", None),
+        ("", None),
+    ],
+)
+def test_final_answer(text: str, expected: str | None) -> None:
+    assert final_answer(text, "Final Answer:") == expected
+
+
+NUMBERS = [
+    ("42", "42", True),
+    ("-42", "42", False),
+    ("\N{MINUS SIGN}42", "-42", True),
+    ("10-5", "5", True),
+    ("1,234,567", "1234567", True),
+    ("1{,}234", "1,234", True),
+    ("$1,200.50", "1200.5", True),
+    ("-$5", "-5", True),
+    ("12 apples.", "12", True),
+    ("5 m^2", "5", True),
+    ("5kg", "5", True),
+    ("First 3, then 4, so 7", "7", True),
+    ("First 3, then 4, so 7", "3", False),
+    ("It costs $12.50 (for 3 boxes).", "12.5", True),
+    ("1/2", "0.5", True),
+    (r"\frac{3}{4}", "0.75", True),
+    ("1 1/2", "1.5", True),
+    ("0.33", "1/3", True),
+    ("3.14159", "3.14", True),
+    ("3.1", "3.14", False),
+    ("41.9", "42", False),
+    ("50%", "0.5", True),
+    ("0.5", "50 %", True),
+    ("1.5 × 10^3", "1500", True),
+    (r"10^{3}", "1000", True),
+    ("2e3", "2000", True),
+    (r"so \boxed{12}, which 3 people share", "12", True),
+    ("none at all", "4", False),
+    ("3/0", "3", False),
+    ("9" * 6000, "9", False),
+    ("0.30000000000000004", "0.3", True),
+    ("1,2,3", "3", True),
+]
+
+
+@pytest.mark.parametrize(("candidate", "reference", "expected"), NUMBERS)
+def test_numbers(candidate: str, reference: str, expected: bool) -> None:
+    assert check(candidate, reference, "number") is expected
+
+
+@pytest.mark.parametrize(
+    ("candidate", "expected"),
+    [
+        ("B", True),
+        ("b", True),
+        ("(B)", True),
+        ("B.", True),
+        ("**B**", True),
+        ("B) Aspirin", True),
+        ("The answer is B", True),
+        ("The correct answer is: **B. Aspirin**", True),
+        ("**Answer:** (B)", True),
+        (r"\boxed{\text{B}}", True),
+        ("Option A is wrong, option C too.\nSo (B).", True),
+        ("The answer is A because …", False),
+        ("the answer is a bit unclear", False),
+        ("Both A and B would do", False),
+        ("The answer: I think it is (B)", True),
+        ("Aspirin", False),
+    ],
+)
+def test_choices(candidate: str, expected: bool) -> None:
+    assert check(candidate, "B", "choice") is expected
+
+
+@pytest.mark.parametrize(
+    ("candidate", "expected"),
+    [
+        ("acute appendicitis", True),
+        ("The diagnosis is acute appendicitis.", True),
+        ("An Acute-Appendicitis!", True),
+        ("There is much to say.\nIt is **acute appendicitis** then.", True),
+        ("not acute appendicitis", False),
+        ("appendicitis", False),
+        ("...", False),
+    ],
+)
+def test_texts(candidate: str, expected: bool) -> None:
+    assert check(candidate, "Acute appendicitis", "text") is expected
+
+
+def test_empty_and_unmeasured_answers_are_not_right() -> None:
+    verifiers: tuple[Verifier, ...] = ("number", "choice", "math", "text", "none")
+    assert not any(check(" ", "4", verifier) for verifier in verifiers)
+    assert not check("4", "4", "none")
+
+
+@pytest.mark.parametrize(
+    ("references", "expected"),
+    [
+        (["A", "(C)", "D.", None], "choice"),
+        (["4", "1,200", "$3.50", "12 km/h", "50 %", "3/4"], "number"),
+        ([r"\frac{1}{2}", "4", "x^2", "(1, 2)"], "math"),
+        (["yes", "No", "acute appendicitis"], "text"),
+        (["The patient has had an infarction, so aspirin is given at once."] * 3, "none"),
+        (["4"] * 97 + ["many"] * 3, "number"),
+        (["4"] * 50 + ["many"] * 50, "text"),
+        (["7-year-old child"], "text"),
+        ([None, " "], "none"),
+        ([], "none"),
+    ],
+)
+def test_choose_verifier(references: list[str | None], expected: str) -> None:
+    assert choose_verifier(references) == expected
+
+
+def test_checkable() -> None:
+    assert checkable("4", "number")
+    assert not checkable("many", "number")
+    assert not checkable("Aspirin", "choice")
+    assert not checkable(" ", "text")
+    assert not checkable("4", "none")
+
+
+def sample(text: str, reference: str | None = "42", opens: bool = False) -> Sample:
+    return Sample(
+        question_id="q",
+        variant="base",
+        sample=0,
+        text=text,
+        prompt_opens_think=opens,
+        tokens=9,
+        finished=True,
+        reference=reference,
+    )
+
+
+def test_judge_does_not_ask_for_the_line_but_for_the_answer() -> None:
+    without = judge(sample("That makes 42."), "Final Answer:", "number")
+    assert (without.present, without.correct) == (False, True)
+    inside = judge(sample("Final Answer: 42", opens=True), "Final Answer:", "number")
+    assert (inside.present, inside.correct) == (False, False)
+    unmarked = judge(sample("Final Answer: 42"), None, "number")
+    assert (unmarked.present, unmarked.correct) == (None, True)
+    assert judge(sample("42", reference=None), "Final Answer:", "number").correct is None
+    assert judge(sample("42", reference="many"), "Final Answer:", "number").correct is None
