@@ -79,7 +79,9 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 def _spec_invalid(cls: type[Closed], error: ValidationError, place: str) -> SpecInvalid:
-    faults = [_explain(cls, detail) for detail in error.errors()]
+    # What is wrong says more than what is missing: a misspelt key is both.
+    details = sorted(error.errors(), key=lambda detail: detail["type"] == "missing")
+    faults = [_explain(cls, detail) for detail in details]
     fault, remedy = faults[0]
     if len(faults) > 1:
         others = [f"{other}; {mend}" for other, mend in faults[1:SHOWN_FAULTS]]

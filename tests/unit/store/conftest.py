@@ -1,28 +1,15 @@
 """Stores to test: a folder, a bucket on a real S3 server, and that bucket behind faults."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from fault_proxy import Proxy, fault_proxy
-from s3_server import S3Server, s3_server
+from s3_server import BUCKET, S3Server
 
 from thinktune.store import Store, open_store
-
-BUCKET = "bucket-of-tests"
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as running:
-        running.make_bucket(BUCKET)
-        yield running
 
 
 @pytest.fixture

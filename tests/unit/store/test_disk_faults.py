@@ -5,29 +5,16 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import mounted
 
 from thinktune.spec.errors import DeviceUnusable, SpecInvalid
 from thinktune.store import Store, commit, new_attempt, open_store
 
 MEGABYTE = 1 << 20
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A small disk of its own; skips where this user may not mount."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs leave to mount a tmpfs")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def left(folder: Path) -> list[Path]:

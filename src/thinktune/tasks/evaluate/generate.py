@@ -16,14 +16,12 @@ from thinktune.tasks.entry import Context
 class _Watch(StoppingCriteria):  # type: ignore[misc]
     """Called after each token: shows life, and ends the batch when the process is asked to."""
 
-    def __init__(self, context: Context, prompt_tokens: int) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._prompt_tokens = prompt_tokens
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor, **others: Any) -> torch.Tensor:
         del scores, others
-        done = ids.shape[1] - self._prompt_tokens
-        self._context.reporter.advance(0, token=done)
+        self._context.reporter.advance(1)
         stop = self._context.stop.requested
         return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)
 
@@ -39,7 +37,8 @@ def generate(
 ) -> list[tuple[list[int], bool]]:
     """Token ids generated after each prompt, end token left out, and whether it ended by itself.
 
-    Raises Preempted when asked to stop; the batch is then done again by the next attempt.
+    Progress moves by `max_new_tokens` in all, however soon the answers end. Raises Preempted when
+    asked to stop; the batch is then done again by the next attempt.
     """
     longest = max(len(prompt) for prompt in prompts)
     pad = end[0]
@@ -56,10 +55,11 @@ def generate(
             max_new_tokens=spec.max_new_tokens,
             eos_token_id=list(end),
             pad_token_id=pad,
-            stopping_criteria=StoppingCriteriaList([_Watch(context, longest)]),
+            stopping_criteria=StoppingCriteriaList([_Watch(context)]),
             **sampling,
         )
     context.stop.check("evaluate")
+    context.reporter.advance(spec.max_new_tokens - (out.shape[1] - longest))
     return [_until_end(row[longest:].tolist(), end) for row in out]
 
 

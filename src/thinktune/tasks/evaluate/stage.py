@@ -123,8 +123,9 @@ class _Asking:
         batches = range(0, len(self._questions), size)
         result: list[Sample] = []
         for variant in VARIANTS:
-            total = len(self._questions) * self._task.evaluate.samples
-            self._context.reporter.phase(f"generate {variant}", total, "answers")
+            # Decoding steps are what takes the time; answers often end before the last one.
+            steps = len(batches) * self._task.evaluate.samples * self._task.evaluate.max_new_tokens
+            self._context.reporter.phase(f"generate {variant}", steps, "decoding steps at most")
             for number in range(self._task.evaluate.samples):
                 for start in batches:
                     some = self._questions[start : start + size]
@@ -138,7 +139,8 @@ class _Asking:
         samples, known = self._parts.get_or_make(
             name, lambda: self._ask(variant, number, batch, questions)
         )
-        self._context.reporter.advance(len(samples), **({"kept": "yes"} if known else {}))
+        if known:
+            self._context.reporter.advance(self._task.evaluate.max_new_tokens)
         return samples
 
     def _ask(

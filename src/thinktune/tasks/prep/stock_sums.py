@@ -1,4 +1,4 @@
-"""The demo's questions: what is left in stock after a few deliveries and sales, with the steps.
+"""The demo's questions: what is in stock after a few deliveries, with the steps.
 
 Called by `sources` for the generator `stock-sums`. Each answer can be checked, each question is
 distinct, and a seed gives the same questions everywhere.
@@ -9,14 +9,21 @@ from collections.abc import Iterator
 
 ROWS = 1200
 MOVES = (2, 4)
-"""Fewest and most changes of the stock per question."""
-START = (20, 60)
-CHANGE = (3, 30)
+"""Fewest and most deliveries per question."""
+START = (10, 50)
+DELIVERY = (2, 20)
+"""Sums only: a model of 135M parameters in 4 bits adds two-digit numbers well after a few hundred
+examples, and subtracts them in a third of the cases."""
 
 THINGS = ("apples", "books", "lamps", "chairs", "cups", "bikes", "keys", "pens", "shoes", "hats")
 PLACES = ("A shop", "A warehouse", "A kiosk", "A market stall", "A depot", "A studio")
-GAINS = ("{n} more arrive", "{n} are delivered", "{n} come back from customers", "{n} are added")
-LOSSES = ("{n} are sold", "{n} are sent away", "{n} break", "{n} are given to a school")
+DELIVERIES = (
+    "{n} more arrive",
+    "{n} are delivered",
+    "{n} come back from customers",
+    "{n} are added",
+    "{n} are bought for it",
+)
 
 
 def stock_sums(seed: int = 0, rows: int = ROWS) -> Iterator[dict[str, str]]:
@@ -38,12 +45,10 @@ def _row(draw: random.Random) -> dict[str, str]:
     sentences = [f"{place} has {stock} {thing}."]
     steps = [f"Start: {stock}."]
     for _ in range(draw.randint(*MOVES)):
-        change = draw.randint(*CHANGE)
-        gain = draw.random() < 0.5 or change > stock
-        sentences.append(draw.choice(GAINS if gain else LOSSES).format(n=change).capitalize() + ".")
-        after = stock + change if gain else stock - change
-        steps.append(f"{stock} {'+' if gain else '-'} {change} = {after}.")
-        stock = after
+        more = draw.randint(*DELIVERY)
+        sentences.append(draw.choice(DELIVERIES).format(n=more).capitalize() + ".")
+        steps.append(f"{stock} + {more} = {stock + more}.")
+        stock += more
     return {
         "question": " ".join([*sentences, f"How many {thing} are there now?"]),
         "reasoning": "\n".join(steps),

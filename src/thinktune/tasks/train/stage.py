@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from thinktune.spec.errors import InputMissing
@@ -61,26 +62,40 @@ def run(task: TrainTask, context: Context) -> Manifest:
         metrics = Metrics(folder / "metrics.jsonl", accelerator)
         checkpoints = Checkpoints(context, identity, task.train.keep_checkpoints)
         Loop(task, context, accelerator, model, data, checkpoints, metrics).run()
+        if accelerator.is_main_process:
+            _commit(task, context, model, metrics, identity, prep, folder / "output")
+        accelerator.wait_for_everyone()
         accelerator.end_training()
-        output = folder / "output"
-        output.mkdir()
-        save_adapter(model, output)
-        (output / "metrics.jsonl").write_bytes(metrics.path.read_bytes())
-        return commit(
-            context.store,
-            stage_prefix(task.run, "train"),
-            output,
-            kind="train",
-            run=task.run,
-            attempt=context.attempt,
-            inputs=identity.inputs,
-            task_sha256=identity.task_sha256,
-            template_sha256=prep.template_sha256,
-            revisions=prep.revisions,
-            versions=versions(),
-            metrics=_summary(metrics, device),
-            created=utc_now(),
-        )
+    return stage_manifest(context.store, task.run, "train")
+
+
+def _commit(
+    task: TrainTask,
+    context: Context,
+    model: PeftModel,
+    metrics: Metrics,
+    identity: Identity,
+    prep: Manifest,
+    output: Path,
+) -> None:
+    output.mkdir()
+    save_adapter(model, output)
+    (output / "metrics.jsonl").write_bytes(metrics.path.read_bytes())
+    commit(
+        context.store,
+        stage_prefix(task.run, "train"),
+        output,
+        kind="train",
+        run=task.run,
+        attempt=context.attempt,
+        inputs=identity.inputs,
+        task_sha256=identity.task_sha256,
+        template_sha256=prep.template_sha256,
+        revisions=prep.revisions,
+        versions=versions(),
+        metrics=_summary(metrics, local_device()),
+        created=utc_now(),
+    )
 
 
 def _accelerator(task: TrainTask, folder: Path) -> Accelerator:

@@ -82,7 +82,7 @@ def test_braces_in_a_question_stay() -> None:
 
 
 def test_the_prompt_must_hold_the_question() -> None:
-    with pytest.raises(SpecInvalid, match="does not contain {question}"):
+    with pytest.raises(SpecInvalid, match=r"does not contain \{question\}"):
         Renderer(tiny_entry(), DATA.model_copy(update={"prompt": "hello"}))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import boto3
 
+BUCKET = "bucket-of-tests"
 READY_S = 60
 STARTS = 3
 

@@ -1,5 +1,6 @@
-"""A model of some 80,000 random weights and a jobs folder with recipes for it, for tests that run real
-stages in real processes: everything is real but the model's wits.
+"""A model of some 80,000 random weights and a jobs folder with a recipe for it.
+
+For tests that run real stages in real processes: everything is real but the model's wits.
 """
 
 import json
@@ -135,8 +136,7 @@ def write_jobs(folder: Path) -> Path:
         "batch_size": 4,
         "max_steps": 6,
         "checkpoint_every_steps": 2,
-        "lr": 0.001,
-        "dropout": 0.1,
+        "lr": 0.01,
     }
     recipe["evaluate"] |= {"max_new_tokens": 8, "batch_size": 4}
     (folder / "recipes" / "tiny.yaml").write_text(yaml.safe_dump(recipe))

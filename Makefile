@@ -1,0 +1,60 @@
+# What people run; `make help` lists it. Needs Python >= 3.11 with venv, and make.
+
+PYTHON ?= python3
+EXTRAS ?= launch prep train evaluate dev
+MODEL ?=
+STORE ?=
+
+UV := $(shell command -v uv || echo .uv/bin/uv)
+BIN := .venv/bin
+
+# The machine's own Python, never a downloaded one.
+export UV_PYTHON_DOWNLOADS := never
+# Halves the start of every process that loads torch; takes half a minute once.
+export UV_COMPILE_BYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint unit local clean train
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop that only submits)
+	@$(UV) sync --frozen --quiet --python $(PYTHON) $(addprefix --extra ,$(EXTRAS)) \
+		$(if $(findstring prep,$(EXTRAS)),--group demo)
+
+.uv/bin/uv: uv-bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not there or older than 3.11; try make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv .uv || \
+		{ rm -rf .uv; echo "Python has no venv here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r uv-bootstrap.txt
+	@touch $@
+
+demo: setup ## The main job on this machine: prep, QLoRA training, evaluation of a real 135M model
+	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
+
+test: lint unit local ## Everything that CI checks
+
+lint: setup ## Style, types, layers, lock file
+	@$(UV) lock --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 1
+
+unit: setup ## Unit tests, with a real S3 server and a tiny model
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
+
+local: setup ## The main job in real processes: killed, stopped, resumed; bad input
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
+
+train: EXTRAS := launch
+train: setup ## MODEL=recipe: show the plan (submitting to a cluster is not built yet)
+	@test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make train MODEL=qwen-32b" >&2; exit 64; }
+	@$(BIN)/thinktune plan $(MODEL)
+	@echo "This needs a cluster, and submitting to one is not built yet; small models run with: thinktune run $(MODEL) --local" >&2; exit 69
+
+clean: ## Remove what was installed and cached here; artifacts in thinktune-store stay
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+"""Shared by all tests: a real S3 server and the tiny model's tokenizer, made once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from s3_server import BUCKET, S3Server, s3_server
+from tiny import write_tokenizer
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tokenizer.json of the tiny model."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return folder / "tokenizer.json"

@@ -1,0 +1,96 @@
+"""The tiny model with an adapter and the loop around it, in this process, in fp32."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from tiny import VOCABULARY, tiny_entry
+
+from thinktune.spec.recipe import TrainSpec
+from thinktune.spec.task import Execution, TrainTask
+from thinktune.store import open_store
+from thinktune.tasks.base_model import load_base
+from thinktune.tasks.entry import Context
+from thinktune.tasks.progress import Reporter
+from thinktune.tasks.stopping import Stop
+from thinktune.tasks.train.adapter import add_adapter, trainable
+from thinktune.tasks.train.attention import choose_attention
+from thinktune.tasks.train.checkpoint import Checkpoints, Identity
+from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.train.loop import Data, Loop
+from thinktune.tasks.train.metrics import Metrics
+
+CPU = torch.device("cpu")
+
+
+def some_examples(count: int, seed: int = 0) -> list[TrainExample]:
+    """Documents of 5 to 60 random tokens, targets from somewhere in the middle on."""
+    draw = np.random.default_rng(seed)
+    examples = []
+    for number in range(count):
+        length = int(draw.integers(5, 60))
+        ids = draw.integers(3, VOCABULARY, length).astype(np.int32)
+        examples.append(TrainExample(f"e{number}", ids, int(draw.integers(1, length))))
+    return examples
+
+
+@dataclass
+class Trainer:
+    """A loop and what it trains."""
+
+    loop: Loop
+    model: PeftModel
+    context: Context
+
+    def gradients(self, examples: list[TrainExample]) -> tuple[float, dict[str, torch.Tensor]]:
+        """Loss and gradient of one optimizer step."""
+        loss = self.loop.gradients(examples)
+        return loss, {n: p.grad.clone() for n, p in trainable(self.model).items()}
+
+
+Make = Callable[..., Trainer]
+
+
+def maker(tiny_folder: Path, tmp_path: Path) -> Make:
+    """`make_trainer(execution={…}, base=…, …)`: the same weights each time, B not zero."""
+
+    def make(execution: dict[str, Any] | None = None, **train: Any) -> Trainer:
+        spec = TrainSpec(**{"batch_size": 8, "base": "16bit", "dtype": "float32", **train})
+        task = TrainTask(
+            run="r",
+            store=f"file://{tmp_path}/store",
+            model_name="tiny",
+            model=tiny_entry(),
+            train=spec,
+            execution=Execution(**(execution or {})),
+        )
+        store = open_store(task.store)
+        context = Context(store, "a", Reporter(store, "r", "train", "a"), Stop())
+        base = load_base(
+            tiny_folder,
+            spec.base,
+            torch.float32,
+            CPU,
+            attention=choose_attention(CPU, torch.float32),
+        )
+        model = add_adapter(base, spec, tiny_entry())
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, parameter in trainable(model).items():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.05)
+        accelerator = Accelerator(cpu=True)
+        path = tmp_path / "metrics.jsonl"
+        checkpoints = Checkpoints(context, Identity("r", {}, "0" * 64), spec.keep_checkpoints)
+        data = Data(some_examples(20), some_examples(4, seed=9))
+        loop = Loop(
+            task, context, accelerator, model, data, checkpoints, Metrics(path, accelerator)
+        )
+        return Trainer(loop, model, context)
+
+    return make

@@ -1,0 +1,87 @@
+"""The command line: what it refuses and how, what it prints for programs, what it loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command import thinktune
+
+from thinktune.spec.compose import recipe_names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rn"], "no command 'rn'; did you mean 'run'"),
+        (["plan"], "Missing argument 'RECIPE'"),
+        (["plan", "qwen32b"], "did you mean 'qwen-32b'"),
+        (["plan", "qwen-32b", "--hardware", "h100x9"], "did you mean 'h100x8'"),
+        (
+            ["plan", "qwen-32b", "--set", "train.rnk=3"],
+            "unknown key 'train.rnk'; did you mean 'rank'",
+        ),
+        (["plan", "demo", "--output", "yaml"], "'yaml' is not one of 'text', 'json'"),
+        (["run", "demo"], "add --local"),
+        (["run", "qwen-32b", "--local"], "audit.jsonl"),
+    ],
+)
+def test_a_wrong_call_says_what_would_be_right(arguments: list[str], said: str) -> None:
+    ended = thinktune(*arguments)
+    assert said in ended.err
+    assert ended.code == (65 if "audit" in said else 64)
+    assert "Traceback" not in ended.err
+
+
+def test_gpus_that_are_not_there(tmp_path: Path) -> None:
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    ended = thinktune("run", "medical-cot-small", "--local", "--store", f"file://{tmp_path}")
+    assert ended.code == 64
+    assert "this machine has no NVIDIA GPU" in ended.err
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_plans_as_json(name: str) -> None:
+    ended = thinktune("plan", name, "--output", "json")
+    assert ended.code == 0, ended.err
+    planned = json.loads(ended.out)
+    assert planned["fits"] is True
+    assert planned["alternatives"] == []
+    causes = planned["gpu_memory_bytes"]
+    assert sum(causes.values()) == planned["gpu_total_bytes"] <= planned["gpu_capacity_bytes"]
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    ended = thinktune("plan", "qwen-32b", "--hardware", "t4x1")
+    assert ended.code == 64
+    assert "needs at least" in ended.out
+    assert "What would fit:" in ended.out
+    assert "--set hardware=a100-40x1" in ended.out
+    refused = thinktune("plan", "qwen-32b", "--hardware", "t4x1", "--output", "json")
+    assert refused.code == 64
+    assert len(json.loads(refused.out)["alternatives"]) >= 1
+
+
+def test_the_list_of_recipes() -> None:
+    listed = thinktune("recipes", "--output", "json")
+    assert [row["name"] for row in json.loads(listed.out)] == recipe_names()
+    assert "qwen-32b" in thinktune("recipes").out
+
+
+def test_it_loads_neither_torch_nor_boto3() -> None:
+    script = (
+        "import sys; import thinktune.cli.main; import thinktune.launch.local;"
+        "print([m for m in ('torch', 'transformers', 'boto3', 'pyarrow', 'numpy') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_names_the_commands() -> None:
+    ended = thinktune("--help")
+    assert ended.code == 0
+    for command in ("plan", "run", "recipes"):
+        assert command in ended.out
