@@ -1,4 +1,4 @@
-"""The tiny model with an adapter and the loop around it, in this process, in fp32."""
+"""The tiny model with an adapter and the loop around it, in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tiny import VOCABULARY, tiny_entry
 from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution, TrainTask
 from thinktune.store import open_store
-from thinktune.tasks.base_model import load_base
+from thinktune.tasks.base_model import compute_dtype, load_base
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
@@ -23,7 +23,9 @@ from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.loop import Data, Loop
+from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.train.stage import choose_path
 
 CPU = torch.device("cpu")
 
@@ -46,6 +48,7 @@ class Trainer:
     loop: Loop
     model: PeftModel
     context: Context
+    row_loss: RowLoss
 
     def gradients(self, examples: list[TrainExample]) -> tuple[float, dict[str, torch.Tensor]]:
         """Loss and gradient of one optimizer step."""
@@ -56,10 +59,12 @@ class Trainer:
 Make = Callable[..., Trainer]
 
 
-def maker(tiny_folder: Path, tmp_path: Path) -> Make:
+def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make:
     """`make_trainer(execution={…}, base=…, …)`: the same weights each time, B not zero."""
 
-    def make(execution: dict[str, Any] | None = None, **train: Any) -> Trainer:
+    def make(
+        execution: dict[str, Any] | None = None, *, fused: bool = False, **train: Any
+    ) -> Trainer:
         spec = TrainSpec(**{"batch_size": 8, "base": "16bit", "dtype": "float32", **train})
         task = TrainTask(
             run="r",
@@ -71,26 +76,32 @@ def maker(tiny_folder: Path, tmp_path: Path) -> Make:
         )
         store = open_store(task.store)
         context = Context(store, "a", Reporter(store, "r", "train", "a"), Stop())
-        base = load_base(
-            tiny_folder,
-            spec.base,
-            torch.float32,
-            CPU,
-            attention=choose_attention(CPU, torch.float32),
-        )
+        dtype = compute_dtype(spec.dtype, device)
+        attention = choose_attention(device, dtype)
+        base = load_base(tiny_folder, spec.base, dtype, device, attention=attention)
         model = add_adapter(base, spec, tiny_entry())
         torch.manual_seed(1)
         with torch.no_grad():
             for name, parameter in trainable(model).items():
                 if "lora_B" in name:
-                    parameter.normal_(std=0.05)
-        accelerator = Accelerator(cpu=True)
+                    parameter.copy_(torch.randn(parameter.shape) * 0.05)
+        accelerator = Accelerator(cpu=device.type == "cpu")
         path = tmp_path / "metrics.jsonl"
         checkpoints = Checkpoints(context, Identity("r", {}, "0" * 64), spec.keep_checkpoints)
         data = Data(some_examples(20), some_examples(4, seed=9))
+        metrics = Metrics(path, accelerator)
+        row_loss = choose_path(model, task, dtype, context) if fused else PlainLoss(model, dtype)
         loop = Loop(
-            task, context, accelerator, model, data, checkpoints, Metrics(path, accelerator)
+            task,
+            context,
+            accelerator,
+            model,
+            data,
+            checkpoints,
+            metrics,
+            row_loss=row_loss,
+            dtype=dtype,
         )
-        return Trainer(loop, model, context)
+        return Trainer(loop, model, context, row_loss)
 
     return make

@@ -42,6 +42,7 @@ class Reporter:
         self._phase, self._unit, self._done, self._of = "start", "", 0, 0
         self._figures: dict[str, Metric] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self._first = True
         self._printed = self._stored = 0.0
 
     def __enter__(self) -> Self:
@@ -69,6 +70,7 @@ class Reporter:
         self._figures = {}
         self._marks.clear()
         self._marks.append((time.monotonic(), done))
+        self._first = True
         self._printed = time.monotonic()
         if self._console.is_terminal and not self._quiet:
             self._bars = Bars(
@@ -84,6 +86,10 @@ class Reporter:
     def advance(self, by: int = 1, **figures: Metric) -> None:
         """Counts `by` more and shows the newest figures."""
         now = time.monotonic()
+        if len(self._marks) == 1 and self._first:
+            # The first of a phase often loads something; the rate is that of those after it.
+            self._marks.clear()
+            self._first = False
         self._done += by
         self._figures.update(figures)
         self._marks.append((now, self._done))
@@ -98,6 +104,8 @@ class Reporter:
 
     def eta_s(self) -> float | None:
         """Seconds left of this phase at the recent rate."""
+        if len(self._marks) < 2:
+            return None
         (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
         if n1 <= n0 or t1 <= t0:
             return None

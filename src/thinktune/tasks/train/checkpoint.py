@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ from thinktune.store import commit, fetch, read_manifest
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import utc_now
 
+SEPARATOR = "/"
 STEP = re.compile(r"/step-(\d+)/manifest\.json$")
 
 
@@ -115,14 +117,23 @@ def _write(folder: Path, state: State) -> None:
     if state.device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(state.device)
     numbers: dict[str, object] = {}
-    for index, values in state.optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"state.{index}.{name}"] = value.detach().cpu().contiguous()
-            else:
-                numbers[f"state.{index}.{name}"] = value
+    for key, value in _flat(state.optimizer.state_dict()["state"]):
+        if isinstance(value, torch.Tensor):
+            tensors[key] = value.detach().cpu().contiguous()
+        else:
+            numbers[key] = value
     save_file(tensors, folder / "optimizer.safetensors")
     (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def _flat(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by path: bitsandbytes nests the parts of its 8-bit states one level deeper."""
+    for name, value in state.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, key + SEPARATOR)
+        else:
+            yield key, value
 
 
 def restore(folder: Path, state: State) -> None:
@@ -137,9 +148,12 @@ def restore(folder: Path, state: State) -> None:
     if cuda is not None and state.device.type == "cuda":
         torch.cuda.set_rng_state(cuda, state.device)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
-    values: dict[int, dict[str, object]] = {}
+    values: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *numbers.items()]:
-        _, index, name = key.split(".", 2)
-        values.setdefault(int(index), {})[name] = value
+        index, *names = key.split(SEPARATOR)
+        level = values.setdefault(int(index), {})
+        for name in names[:-1]:
+            level = level.setdefault(name, {})
+        level[names[-1]] = value
     # Its own groups stay: they hold settings, and the learning rate is set before each step.
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": values})

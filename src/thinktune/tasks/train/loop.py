@@ -20,11 +20,12 @@ from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import Order, PackedRow, pack, spread
 from thinktune.tasks.train.checkpoint import Checkpoints, State, restore
 from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.loss import row_loss
+from thinktune.tasks.train.loss import RowLoss
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.optimizer import learning_rate, make_optimizer
 
 SHOWN_IDS = 8
+FP16_SCALE = 2.0**14
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Loop:
         data: Data,
         checkpoints: Checkpoints,
         metrics: Metrics,
+        *,
+        row_loss: RowLoss,
+        dtype: torch.dtype,
     ) -> None:
         self._task, self._context, self._accelerator = task, context, accelerator
         self._model, self._data = model, data
@@ -54,6 +58,9 @@ class Loop:
         self._order = Order(len(data.train), task.train.batch_size, task.train.seed)
         self._steps = self._order.steps(task.train.epochs, task.train.max_steps)
         self._device = accelerator.device
+        self._row_loss = row_loss
+        # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
+        self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
         optimizer, named = make_optimizer(task.train, list(trainable(model).values()), self._device)
         self._state = State(trainable(model), optimizer, self._device)
         context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
@@ -64,7 +71,7 @@ class Loop:
         self._context.reporter.phase("train", self._steps, "steps", done=done)
         every = self._task.train.evaluate_every_steps
         for step in range(done, self._steps):
-            self._step(step)
+            self.step(step)
             now = step + 1
             if now == self._steps or (every and now % every == 0):
                 self._validate(now)
@@ -86,7 +93,8 @@ class Loop:
         self._context.reporter.say(f"resumes after step {step} of {self._steps}")
         return step
 
-    def _step(self, step: int) -> None:
+    def step(self, step: int) -> None:
+        """One optimizer step, counted from 0: gradient, clipping, update, figures."""
         began = time.monotonic()
         chosen = [self._data.train[i] for i in self._order.step(step)]
         try:
@@ -122,15 +130,30 @@ class Loop:
         so rows and ranks may hold any share of the examples.
         """
         self._model.train()
-        self._state.optimizer.zero_grad(set_to_none=True)
         targets = sum(example.targets for example in chosen)
-        total = torch.zeros((), device=self._device)
-        for row in self._rows(chosen):
-            loss = row_loss(self._model, row) / targets
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        self._reduce()
-        return float(self._accelerator.reduce(total, reduction="sum"))
+        while True:
+            self._state.optimizer.zero_grad(set_to_none=True)
+            total = torch.zeros((), device=self._device)
+            for row in self._rows(chosen):
+                loss = self._row_loss(row) / targets
+                (loss * self._scale).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            self._reduce()
+            loss_value = float(self._accelerator.reduce(total, reduction="sum"))
+            if self._unscaled() or not math.isfinite(loss_value):
+                return loss_value
+
+    def _unscaled(self) -> bool:
+        """Takes the fp16 scale out of the gradients. Where they overflowed, halves the scale for
+        the same examples again: no step is skipped."""
+        if self._scale == 1.0:
+            return True
+        gradients = [p.grad for p in self._state.parameters.values() if p.grad is not None]
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            torch._foreach_div_(gradients, self._scale)
+            return True
+        self._scale /= 2
+        return False
 
     def _rows(self, chosen: Sequence[TrainExample]) -> list[PackedRow]:
         execution = self._task.execution
@@ -165,7 +188,7 @@ class Loop:
         total = torch.zeros((), device=self._device)
         with torch.no_grad():
             for row in self._rows(self._data.validation):
-                total += row_loss(self._model, row)
+                total += self._row_loss(row)
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
         self._metrics.add(step, {"validation_loss": loss})

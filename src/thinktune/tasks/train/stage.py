@@ -28,11 +28,13 @@ from thinktune.tasks.cache import fetch_model
 from thinktune.tasks.entry import Context
 from thinktune.tasks.inputs import stage_manifest
 from thinktune.tasks.progress import utc_now
+from thinktune.tasks.train import fused
 from thinktune.tasks.train.adapter import add_adapter, save_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.examples import read_examples
 from thinktune.tasks.train.loop import Data, Loop
+from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
 
 
@@ -52,7 +54,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
             task.model, prep.revisions["model"], context, folder / "model", weights=True
         )
         base = load_base(weights, task.train.base, dtype, device, attention=attention)
-        _recompute(base, task.execution.recompute_layers)
+        recompute_layers(base, task.execution.recompute_layers)
         model = add_adapter(base, task.train, task.model)
         size = sum(p.numel() for p in trainable(model).values())
         context.reporter.say(
@@ -61,7 +63,18 @@ def run(task: TrainTask, context: Context) -> Manifest:
         )
         metrics = Metrics(folder / "metrics.jsonl", accelerator)
         checkpoints = Checkpoints(context, identity, task.train.keep_checkpoints)
-        Loop(task, context, accelerator, model, data, checkpoints, metrics).run()
+        row_loss = choose_path(model, task, dtype, context)
+        Loop(
+            task,
+            context,
+            accelerator,
+            model,
+            data,
+            checkpoints,
+            metrics,
+            row_loss=row_loss,
+            dtype=dtype,
+        ).run()
         if accelerator.is_main_process:
             _commit(task, context, model, metrics, identity, prep, folder / "output")
         accelerator.wait_for_everyone()
@@ -125,7 +138,17 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
     )
 
 
-def _recompute(model: PreTrainedModel, layers: int) -> None:
+def choose_path(model: PeftModel, task: TrainTask, dtype: torch.dtype, context: Context) -> RowLoss:
+    """The fused path where it is right, else the plain one; the log says which and why."""
+    reason = fused.why_not(model, dtype, task.train.dropout)
+    if reason is None:
+        context.reporter.say("fused path")
+        return fused.fuse(model, recompute=task.execution.recompute_layers)
+    context.reporter.say(f"plain path ({reason})")
+    return PlainLoss(model, dtype)
+
+
+def recompute_layers(model: PreTrainedModel, layers: int) -> None:
     """Recomputes the activations of the first `layers` layers; keeps those of the others."""
     if layers == 0:
         return

@@ -28,7 +28,7 @@ def test_out_of_memory_says_how_long_the_rows_were(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     # No CPU raises this by itself; the GPU tests provoke it for real.
-    monkeypatch.setattr("thinktune.tasks.train.loop.row_loss", full)
+    monkeypatch.setattr(trainer.loop, "_row_loss", full)
     with pytest.raises(OutOfGpuMemory, match="rows of 512 tokens") as raised:
         trainer.loop.run()
     assert raised.value.exit_code == 73

@@ -8,7 +8,7 @@ from trainer import Make, some_examples
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.loss import row_loss
+from thinktune.tasks.train.stage import recompute_layers
 
 Gradients = dict[str, torch.Tensor]
 
@@ -32,12 +32,10 @@ def test_one_packed_row_and_eight_single_ones_agree(make_trainer: Make, base: st
 
 
 def test_recomputing_layers_changes_nothing(make_trainer: Make) -> None:
-    from thinktune.tasks.train.stage import _recompute
-
     examples = some_examples(8)
     kept = make_trainer().gradients(examples)[1]
     trainer = make_trainer()
-    _recompute(trainer.model.get_base_model(), 1)
+    recompute_layers(trainer.model.get_base_model(), 1)
     flags = [layer.gradient_checkpointing for layer in trainer.model.get_base_model().model.layers]
     assert flags == [True, False]
     assert distance(trainer.gradients(examples)[1], kept) < 1e-6
@@ -107,7 +105,7 @@ def test_gradients_are_the_same_after_an_evaluation(make_trainer: Make, base: st
     _, before = trainer.gradients(examples)
     model = trainer.model.eval()
     with torch.no_grad():
-        row_loss(model, pack(examples))
+        trainer.row_loss(pack(examples))
         model.get_base_model().set_attn_implementation("sdpa")
         model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=3, pad_token_id=2)
         model.get_base_model().set_attn_implementation("thinktune_per_document")
@@ -118,11 +116,12 @@ def test_gradients_are_the_same_after_an_evaluation(make_trainer: Make, base: st
 def test_targets_follow_the_masked_part(make_trainer: Make) -> None:
     """Tokens before the first target do not move the loss of their own prediction."""
     example = some_examples(1)[0]
-    model = make_trainer().model.eval()
+    trainer = make_trainer()
+    trainer.model.eval()
     with torch.no_grad():
-        loss = row_loss(model, pack([example]))
+        loss = trainer.row_loss(pack([example]))
         row = pack([TrainExample("x", example.ids, 1)])
-        everything = row_loss(model, row)
+        everything = trainer.row_loss(row)
     assert len(row.targets) == example.tokens - 1
     assert (
         0
