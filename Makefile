@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= launch prep train evaluate dev
+SYNC ?=
 MODEL ?=
 STORE ?=
 
@@ -20,7 +21,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop that only submits)
-	@$(UV) sync --frozen --quiet --python $(PYTHON) $(addprefix --extra ,$(EXTRAS)) \
+	@$(UV) sync --frozen --quiet --python $(PYTHON) $(SYNC) $(addprefix --extra ,$(EXTRAS)) \
 		$(if $(findstring prep,$(EXTRAS)),--group demo)
 
 .uv/bin/uv: uv-bootstrap.txt
@@ -41,7 +42,7 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 1
+	@$(BIN)/lint-imports --no-cache
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
@@ -50,6 +51,7 @@ local: setup ## The main job in real processes: killed, stopped, resumed; bad in
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
 
 train: EXTRAS := launch
+train: SYNC := --inexact
 train: setup ## MODEL=recipe: show the plan (submitting to a cluster is not built yet)
 	@test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make train MODEL=qwen-32b" >&2; exit 64; }
 	@$(BIN)/thinktune plan $(MODEL)

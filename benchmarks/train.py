@@ -30,6 +30,7 @@ from thinktune.store import open_store
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
+from thinktune.tasks.train import fused
 from thinktune.tasks.train.adapter import add_adapter
 from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
@@ -145,6 +146,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     checkpoints = Checkpoints(context, Identity("b", {}, "0" * 64), 2)
     data = Data(documents(options.batch_size * 8, entry.vocabulary), [])
     plain = options.path == "plain"
+    if not plain and (reason := fused.why_not(model, dtype, 0)) is not None:
+        raise SystemExit(f"no fused path: {reason}")
     row_loss = PlainLoss(model, dtype) if plain else choose_path(model, task, dtype, context)
     loop = Loop(
         task,
@@ -164,6 +167,14 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         loop.step(step)
     torch.cuda.synchronize()
     rows = metrics.rows()[WARMUP:]
+    if options.profile:
+        with torch.profiler.profile() as profiler:
+            loop.step(WARMUP + options.steps)
+            torch.cuda.synchronize()
+        averages = profiler.key_averages()
+        sys.stderr.write(
+            averages.table(sort_by="cuda_time_total", row_limit=30, max_name_column_width=60)
+        )
     rate = statistics.median(float(row["tokens_per_s"] or 0) for row in rows)
     peak = load_peak(torch.cuda.get_device_name())
     gemms = sum(p.numel() for p in linears(model))
@@ -211,6 +222,9 @@ def main() -> None:
     parser.add_argument("--recompute", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument(
+        "--profile", action="store_true", help="kernels of one more step, on stderr"
+    )
     parser.add_argument("--steps", type=int, default=10)
     sys.stdout.write(json.dumps(measure(parser.parse_args())) + "\n")
 

@@ -23,15 +23,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     url = f"file://{folder}/store"
     seed_store(url, folder / "seed")
 
-    def call(*settings: str, store: str = url, name: str = "r", **more: str) -> Ended:
+    def call(
+        *settings: str, store: str = url, name: str = "r", until: str = "prep", **more: str
+    ) -> Ended:
         sets = [word for setting in settings for word in ("--set", setting)]
-        where = ["--until", "prep", "--run", name, "--store", store]
+        where = ["--until", until, "--run", name, "--store", store]
         ended = thinktune("run", "tiny", "--local", *where, *sets, jobs=jobs, more=more)
         if ended.code:
             assert "Traceback" not in ended.err + ended.out
             assert len([line for line in ended.err.splitlines() if line.startswith("error")]) == 1
             if store == url:
-                assert read_manifest(open_store(url), f"runs/{name}/prep") is None
+                assert read_manifest(open_store(url), f"runs/{name}/{until}") is None
         return ended
 
     return call
@@ -140,6 +142,23 @@ def test_a_full_disk_for_temporary_files(run: Run, tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=64k") as disk:
         ended = run(TMPDIR=str(disk))
         assert ended.code == 71, ended.err
+
+
+def test_a_full_disk_for_a_checkpoint(run: Run, tmp_path: Path) -> None:
+    settings = ("train.rank=512", "train.max_steps=2")
+    assert run(*settings, name="full").code == 0
+    with mounted(tmp_path / "disk", "size=1m") as disk:
+        ended = run(*settings, name="full", until="train", TMPDIR=str(disk))
+        assert ended.code == 71, ended.err
+        assert "no space left on device" in ended.err.lower()
+
+
+def test_a_tracker_that_is_not_set_up(run: Run) -> None:
+    settings = ("train.tracking=[wandb]",)
+    ended = run(*settings, name="tracked", until="train")
+    assert ended.code == 66, ended.err
+    assert "wandb" in ended.err
+    assert "--set 'train.tracking=[]'" in ended.err
 
 
 def test_a_store_that_does_not_answer(run: Run) -> None:

@@ -27,7 +27,7 @@ from thinktune.store import Store, fetch, manifest_digest, open_store, read_mani
 
 LONG = (
     *("--set", "train.max_steps=60", "--set", "train.checkpoint_every_steps=5"),
-    *("--set", "evaluate.batch_size=1"),
+    *("--set", "evaluate.batch_size=1", "--set", "train.tracking=[tensorboard]"),
 )
 """Enough steps and batches that there is a middle to be killed in."""
 
@@ -130,6 +130,7 @@ def test_manifests_form_a_chain(
     assert prep.template_sha256 == train.template_sha256 == evaluate.template_sha256
     assert train.metrics["steps"] == 60
     assert train.metrics["last_loss"] < train.metrics["first_loss"]  # type: ignore[operator]
+    assert any(f.name.startswith("tracking/") for f in train.files)
     assert {f.name for f in evaluate.files} == {"report.json", "report.html", "samples.jsonl"}
 
 

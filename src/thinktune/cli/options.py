@@ -1,11 +1,14 @@
 """Arguments that several commands take, spelled once."""
 
 import os
+import re
 from pathlib import Path
 
 import click
 
+from thinktune.spec.catalog import NAME_RULE, is_name
 from thinktune.spec.compose import Catalog, load_catalog, load_recipe
+from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.recipe import Recipe
 
 STORE_VARIABLE = "THINKTUNE_STORE"
@@ -33,7 +36,7 @@ output_option = click.option(
 store_option = click.option(
     "--store",
     metavar="URL",
-    help="Where artifacts go: file:///path or s3://bucket/prefix.  "
+    help="Where artifacts go: a folder, file:///path or s3://bucket/prefix.  "
     f"[default: ${STORE_VARIABLE}, else ./thinktune-store]",
 )
 
@@ -45,6 +48,13 @@ def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
     return load_recipe(recipe, overrides, catalog=catalog, folder=folder), catalog
 
 
+def run_name(given: str | None) -> str | None:
+    """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
+    if given is not None and not is_name(given):
+        raise SpecInvalid("--run", f"{given!r} is no name for a run", f"give it {NAME_RULE}")
+    return given
+
+
 def own_jobs() -> Path | None:
     """A folder with a catalog and recipes of the user's own, instead of those that ship."""
     given = os.environ.get(JOBS_VARIABLE)
@@ -52,5 +62,8 @@ def own_jobs() -> Path | None:
 
 
 def store_url(given: str | None) -> str:
-    """The store's address: the option, the environment, or a folder here."""
-    return given or os.environ.get(STORE_VARIABLE) or f"file://{Path.cwd() / 'thinktune-store'}"
+    """The store's address: the option, the environment, or a folder here. A path becomes a URL."""
+    place = given or os.environ.get(STORE_VARIABLE) or "thinktune-store"
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", place):
+        return place
+    return Path(place).absolute().as_uri()

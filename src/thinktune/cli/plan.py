@@ -1,5 +1,7 @@
 """`thinktune plan`: memory by cause, time, and what would fit when this does not."""
 
+import textwrap
+
 import click
 from rich.console import Console
 from rich.table import Table
@@ -53,7 +55,15 @@ def show(planned: Plan, recipe: Recipe, console: Console) -> None:
             console.print(f"  {change:<44}{used:.1f} of {has:.1f} GiB{took}", soft_wrap=True)
     console.print(Text("Assumptions", style="bold"))
     for sentence in planned.assumptions:
-        console.print(Text(f"  {sentence}", style="dim"))
+        # Hanging, so that on a narrow terminal one sees where the next sentence starts.
+        lines = textwrap.wrap(
+            sentence,
+            console.width,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
+        console.print(Text("\n".join(lines), style="dim"), soft_wrap=True)
 
 
 def _memory(planned: Plan) -> Table:

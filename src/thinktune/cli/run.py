@@ -9,6 +9,7 @@ from thinktune.cli.options import (
     output_option,
     read,
     recipe_argument,
+    run_name,
     set_option,
     store_option,
     store_url,
@@ -16,10 +17,10 @@ from thinktune.cli.options import (
 from thinktune.launch.local import run_local
 from thinktune.launch.tasks import make_run
 from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.keys import stage_prefix
+from thinktune.spec.keys import cache_prefix, stage_prefix
 from thinktune.spec.manifest import Manifest
 from thinktune.spec.task import STAGES, Stage
-from thinktune.store import file_key, open_store
+from thinktune.store import Store, file_key, open_store, read_manifest
 
 
 @click.command()
@@ -52,10 +53,15 @@ def run(
     if not local:
         fault = "submitting to a cluster is not built yet"
         raise SpecInvalid("thinktune run", fault, "add --local to run on this machine")
+    name = run_name(name)
     loaded, catalog = read(recipe, overrides)
-    made = make_run(loaded, catalog, store_url(store), name)
+    if loaded.nodes > 1:
+        fault = f"the recipe is for {loaded.nodes} nodes, and a local run has this machine only"
+        raise SpecInvalid("--local", fault, "add --set nodes=1")
+    opened = open_store(store_url(store))
+    made = make_run(loaded, catalog, opened.url, name, until=until)
     as_json = output == "json"
-    click.echo(f"run {made.id} in {store_url(store)}", err=as_json)
+    click.echo(f"run {made.id} in {opened.url}", err=as_json)
     done = run_local(
         made,
         catalog.hardware[loaded.hardware],
@@ -63,24 +69,31 @@ def run(
         say=lambda text: click.echo(text, err=as_json),
         quiet_stdout=as_json,
     )
-    places = {stage: _place(store_url(store), made.id, stage, m) for stage, m in done.items()}
+    places = {s: _folder(opened, stage_prefix(made.id, s), m) for s, m in done.items()}
+    base = _base(opened, made.tasks["prep"].model.repo, done["prep"])
     if as_json:
         stages = {
             stage: {"place": places[stage], **manifest.model_dump(mode="json")}
             for stage, manifest in done.items()
         }
-        click.echo(json.dumps({"run": made.id, "stages": stages}, indent=1))
+        click.echo(json.dumps({"run": made.id, "base": base, "stages": stages}, indent=1))
         return
+    click.echo(f"base:    {base}")
     if "train" in places:
         click.echo(f"adapter: {places['train']}")
     if "evaluate" in places:
         click.echo(f"report:  {os.path.join(places['evaluate'], 'report.html')}")  # noqa: PTH118
 
 
-def _place(url: str, run_id: str, stage: Stage, manifest: Manifest) -> str:
-    """Where the artifact's files are: a path on this machine, or the store's address."""
-    store = open_store(url)
-    prefix = stage_prefix(run_id, stage)
+def _base(store: Store, repo: str, prep: Manifest) -> str:
+    """Where the base model lies that the adapter was trained on."""
+    prefix = cache_prefix("models", repo, prep.revisions["model"])
+    manifest = read_manifest(store, prefix)
+    return _folder(store, prefix, manifest) if manifest else f"{repo} {prep.revisions['model']}"
+
+
+def _folder(store: Store, prefix: str, manifest: Manifest) -> str:
+    """Where an artifact's files are: a path on this machine, or the store's address."""
     first = manifest.files[0].name
     key = file_key(store, prefix, manifest, first).removesuffix(f"/{first}")
     path = store.local_path(key)

@@ -103,7 +103,7 @@ def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
         command = [sys.executable, "-m", f"thinktune.tasks.{stage}", "--task", str(path)]
         process = subprocess.Popen(
             command,
-            env=_environment(stage),
+            env=_environment(stage, folder),
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr if quiet_stdout else None,
             start_new_session=True,  # Ctrl-C at the terminal reaches us, and we ask the stage
@@ -125,8 +125,10 @@ def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
     raise StageFailed(f"{stage} failed with exit code {code}: {meaning}", code)
 
 
-def _environment(stage: Stage) -> dict[str, str]:
+def _environment(stage: Stage, folder: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # What a killed stage leaves behind goes with our folder.
+    environment["TMPDIR"] = folder
     if stage != "prep":
         # Everything was fetched by prep; a library that asks the hub now would be a leak.
         environment["HF_HUB_OFFLINE"] = "1"

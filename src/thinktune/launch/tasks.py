@@ -10,11 +10,11 @@ from pathlib import Path
 
 import thinktune
 from thinktune.plan.plan import Plan, make_plan
-from thinktune.spec.catalog import DatasetEntry
+from thinktune.spec.catalog import DatasetEntry, ModelEntry
 from thinktune.spec.compose import OWN_FILE, Catalog
 from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.recipe import Recipe
-from thinktune.spec.task import EvaluateTask, PrepTask, Stage, StageTask, TrainTask
+from thinktune.spec.task import STAGES, EvaluateTask, PrepTask, Stage, StageTask, TrainTask
 from thinktune.store import file_sha256
 
 
@@ -38,17 +38,42 @@ def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
     )
 
 
-def make_run(recipe: Recipe, catalog: Catalog, store: str, name: str | None = None) -> Run:
-    """Tasks of all stages. Raises SpecInvalid where the plan does not fit, DataInvalid where the
-    user's file cannot be read."""
+def make_run(
+    recipe: Recipe,
+    catalog: Catalog,
+    store: str,
+    name: str | None = None,
+    *,
+    until: Stage = STAGES[-1],
+) -> Run:
+    """Tasks of all stages, of which those up to `until` are to be run.
+
+    Raises SpecInvalid where the plan does not fit or nothing is held out for an evaluation that is
+    asked for, DataInvalid where the user's file cannot be read.
+    """
+    if until == "evaluate" and recipe.data.split.test_rows == 0:
+        fault = "data.split.test_rows is 0, which leaves no question to evaluate with"
+        remedy = "add --set data.split.test_rows=100, or stop before that with --until train"
+        raise SpecInvalid(f"recipe {recipe.name}", fault, remedy)
     recipe, source = _own_file(recipe)
+    plan = _fitting(recipe, catalog)
+    run = name or run_id(recipe, catalog, source)
+    return Run(run, plan, _tasks(recipe, catalog, plan, run=run, store=store, source=source))
+
+
+def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
     plan = plan_recipe(recipe, catalog)
     if not plan.fits:
         changes = [f"--set {' --set '.join(a.change.split())}" for a in plan.alternatives]
         remedy = f"would fit: {', or '.join(changes)}" if changes else "choose a smaller model"
         raise SpecInvalid(f"recipe {recipe.name}", plan.reason, remedy)
-    run = name or run_id(recipe, catalog, source)
-    model = catalog.models[recipe.model]
+    return plan
+
+
+def _tasks(
+    recipe: Recipe, catalog: Catalog, plan: Plan, *, run: str, store: str, source: str | None
+) -> dict[Stage, StageTask]:
+    model = _model(recipe, catalog)
     prep = PrepTask(
         run=run,
         store=store,
@@ -76,14 +101,20 @@ def make_run(recipe: Recipe, catalog: Catalog, store: str, name: str | None = No
         base=recipe.train.base,
         dtype=recipe.train.dtype,
     )
-    return Run(run, plan, {"prep": prep, "train": train, "evaluate": evaluate})
+    return {"prep": prep, "train": train, "evaluate": evaluate}
 
 
 def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
-    """Recipe name + 8 hex of the digest of all that decides the result."""
+    """Recipe name + 8 hex of the digest of all that decides the result.
+
+    `source` is the digest of the user's own file, which stands for it wherever it lies.
+    """
+    if source is not None:
+        data = recipe.data.model_copy(update={"path": None})
+        recipe = recipe.model_copy(update={"data": data})
     parts = [
         recipe.canonical(),
-        catalog.models[recipe.model].canonical(),
+        _model(recipe, catalog).canonical(),
         _dataset(recipe, catalog).canonical(),
         source or "",
         code_version(),
@@ -115,9 +146,15 @@ def _own_file(recipe: Recipe) -> tuple[Recipe, str | None]:
     return recipe.model_copy(update={"data": data}), digest
 
 
+def _model(recipe: Recipe, catalog: Catalog) -> ModelEntry:
+    entry = catalog.models[recipe.model]
+    return entry.model_copy(update={"revision": recipe.revision or entry.revision})
+
+
 def _dataset(recipe: Recipe, catalog: Catalog) -> DatasetEntry:
     if recipe.data.dataset != OWN_FILE:
-        return catalog.datasets[recipe.data.dataset]
+        entry = catalog.datasets[recipe.data.dataset]
+        return entry.model_copy(update={"revision": recipe.data.revision or entry.revision})
     return DatasetEntry(
         licence="the user's own",
         format=recipe.data.format or "columns",

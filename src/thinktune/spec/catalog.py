@@ -4,6 +4,7 @@ Facts only, from the released config files and the vendors' data sheets. What fo
 (memory, time, topology) is computed in `thinktune.plan`.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,7 +14,10 @@ from thinktune.spec.closed import Closed
 GIB = 1024**3
 
 Count = Annotated[int, Field(gt=0)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?$"
+NAME_RULE = "at most 48 lower-case letters, digits, '-' and '.', none of those two at an end"
+"""The pattern for people."""
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case letters, digits, '-' and '.', at most 48: it becomes part of keys and labels."""
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 """A full commit hash on the hub."""
@@ -22,6 +26,11 @@ ChatTemplate = Literal[
     "deepseek-r1", "deepseek-v3", "deepseek-v2", "deepseek-coder", "chatml", "llama3"
 ]
 Architecture = Literal["llama", "qwen2", "deepseek_v2", "deepseek_v3"]
+
+
+def is_name(text: str) -> bool:
+    """Whether the text is a `Name`."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
 
 
 class PackagedWeights(Closed):

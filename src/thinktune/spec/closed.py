@@ -3,12 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
+from yaml.events import AliasEvent, Event
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from thinktune.spec.errors import SpecInvalid, near_misses
 
@@ -18,7 +21,9 @@ SHOWN_FAULTS = 4
 class Closed(BaseModel):
     """Unknown keys are refused, values never change, docstrings under fields describe them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     def canonical(self) -> str:
         """One spelling per value: sorted keys, no spaces. What digests are taken of."""
@@ -52,8 +57,46 @@ class Closed(BaseModel):
 C = TypeVar("C", bound=Closed)
 
 
+def _composer_error(problem: str, at: Event | Node) -> ComposerError:
+    return ComposerError(None, None, problem, at.start_mark)  # type: ignore[arg-type]
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML takes `2e-4` for a string, and a learning rate is written so."""
+    """YAML 1.2 floats: PyYAML takes `2e-4` for a string, and a learning rate is written so.
+
+    Also refuses what PyYAML lets pass: a key twice in a mapping, of which the first would be lost,
+    and a node that holds itself, which no JSON can say.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._open: list[str] = []
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event: Event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, AliasEvent) and event.anchor in self._open:
+            problem = f"'*{event.anchor}' stands inside what it stands for"
+            raise _composer_error(problem, event)
+        anchor = None if isinstance(event, AliasEvent) else getattr(event, "anchor", None)
+        if anchor is None:
+            return super().compose_node(parent, index)
+        self._open.append(anchor)
+        node = super().compose_node(parent, index)
+        self._open.pop()
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        # Here and not while constructing: by then `<<` has added keys that may stand again.
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                problem = f"'{key.value}' is written twice"
+                raise _composer_error(problem, key)
+            seen.add((key.tag, key.value))
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -71,6 +114,10 @@ def parse_yaml(text: str, place: str) -> Any:
     """Reads one YAML document. Raises SpecInvalid with the line of the fault."""
     try:
         return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise SpecInvalid(place, "not YAML (too deeply nested)", "nest it less") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise SpecInvalid(place, f"not YAML ({error})", "mend that value") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark else place
@@ -109,9 +156,12 @@ def _explain(cls: type[Closed], detail: ErrorDetails) -> tuple[str, str]:
         fault, _, remedy = message.partition("; ")
         where = f"'{field}': " if loc else ""
         return where + fault, remedy or "change it"
+    if kind == "json_invalid":  # what JSON cannot hold: half a character of UTF-16
+        return f"{field} holds text that is not Unicode", "write it in UTF-8"
     value = detail["input"]
     got = f"{value!r}" if isinstance(value, str | int | float | bool) else type(value).__name__
     wanted = re.sub(r"^Input should be ", "", detail["msg"])
+    wanted = re.sub(r"^String should match pattern", "text of the form", wanted)
     return f"'{field}' is {got}", f"it should be {wanted}{_described(cls, loc)}"
 
 
@@ -135,6 +185,13 @@ def _model_at(cls: type[Closed], loc: Iterable[int | str]) -> type[Closed] | Non
         if isinstance(part, str) and part in model.model_fields:
             model = _model_of(model.model_fields[part].annotation)
     return model
+
+
+def declared_type(cls: type[Closed], path: Sequence[str]) -> Any:
+    """The type of the field at that path of keys; None where there is no such field."""
+    model = _model_at(cls, path[:-1])
+    info = model.model_fields.get(path[-1]) if model else None
+    return info.annotation if info else None
 
 
 def _fields_at(cls: type[Closed], loc: list[int | str]) -> list[str]:

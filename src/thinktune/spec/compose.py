@@ -5,18 +5,23 @@ checks again.
 """
 
 import copy
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import thinktune
-from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
-from thinktune.spec.closed import Closed, parse_yaml
+from thinktune.spec.catalog import NAME_RULE, DatasetEntry, HardwareEntry, ModelEntry, is_name
+from thinktune.spec.closed import Closed, declared_type, parse_yaml
 from thinktune.spec.errors import SpecInvalid, near_misses
 from thinktune.spec.recipe import Recipe
 
 OWN_FILE = "file"
 """`data.dataset` of a user's own file: no catalog entry."""
+
+QUOTED = re.compile(r"""\s*("([^"\\]|\\.)*"|'([^']|'')*')\s*""", re.DOTALL)
+"""A text that is one quoted scalar of YAML from end to end."""
 
 
 class Catalog(Closed):
@@ -54,12 +59,16 @@ def load_recipe(
 ) -> Recipe:
     """The recipe of that name, or in that file (a path ending in .yaml), with overrides applied.
 
-    `overrides` are `dotted.key=value` with the value in YAML, as in `--set train.rank=32`.
+    `overrides` are `dotted.key=value` with the value in YAML, as in `--set train.rank=32`; a text
+    needs no quotes, whatever it holds.
     Raises SpecInvalid naming the file, the field, the fault and what would do.
     """
     path = _recipe_path(name, folder)
     data = _with_parents(path, folder, seen=())
     place = str(path)
+    if not is_name(path.stem):
+        fault = f"the file's name is the recipe's, and {path.stem!r} is no name for one"
+        raise SpecInvalid(place, fault, f"rename it: {NAME_RULE}")
     if "name" in data:
         raise SpecInvalid(place, "unknown key 'name'", "the file's name is the recipe's; remove it")
     for override in overrides:
@@ -68,6 +77,7 @@ def load_recipe(
         place += " with --set " + " --set ".join(overrides)
     recipe = Recipe.parse({"name": path.stem, **data}, place)
     _check_names(recipe, catalog, place)
+    _check_context(recipe, catalog.models[recipe.model], place)
     return recipe
 
 
@@ -89,27 +99,37 @@ def _read(path: Path, what: str) -> str:
     except OSError as error:
         reason = error.strerror or str(error)
         raise SpecInvalid(str(path), f"{what} cannot be read ({reason})", "check it") from None
+    except ValueError:  # a NUL, as no path has it
+        raise SpecInvalid(repr(str(path)), f"{what} cannot be there", "write a path") from None
 
 
-def _recipe_path(name: str, folder: Path | None) -> Path:
+def _recipe_path(name: str, folder: Path | None, beside: Path | None = None) -> Path:
+    """`beside` is the recipe that names this one: a path is first looked up from its folder."""
     if name.endswith((".yaml", ".yml")):
-        return Path(name)
+        near = beside.parent / name if beside else Path(name)
+        # os.path and not Path: that raises for a name too long to be one.
+        return near if os.path.isfile(near) else Path(name)  # noqa: PTH113
     known = recipe_names(folder)
     if name not in known:
         raise SpecInvalid(f"recipe '{name}'", "not known", near_misses(name, known))
     return (folder or jobs_folder()) / "recipes" / f"{name}.yaml"
 
 
-def _with_parents(path: Path, folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
+def _with_parents(path: Path, folder: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
     data = parse_yaml(_read(path, "the recipe"), str(path))
+    own = path.resolve()
+    if own in seen:
+        way = " → ".join(str(step) for step in (*seen[seen.index(own) :], own))
+        raise SpecInvalid(str(path), f"'extends' leads back: {way}", "end it there, no circle")
     if not isinstance(data, dict):
         raise SpecInvalid(str(path), "not a mapping", "a recipe has keys such as model and train")
     parent = data.pop("extends", None)
     if parent is None:
         return data
-    if not isinstance(parent, str) or parent in seen or parent == path.stem:
-        raise SpecInvalid(str(path), f"'extends' is {parent!r}", "name another recipe, no circle")
-    return _merged(_with_parents(_recipe_path(parent, folder), folder, (*seen, path.stem)), data)
+    if not isinstance(parent, str):
+        raise SpecInvalid(str(path), f"'extends' is {parent!r}", "name another recipe")
+    above = _recipe_path(parent, folder, beside=path)
+    return _merged(_with_parents(above, folder, (*seen, own)), data)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +159,18 @@ def _apply(data: dict[str, Any], override: str) -> None:
             fault = f"'{part}' is a value and has no keys"
             raise SpecInvalid(f"--set {override}", fault, f"set '{part}' itself")
         level = inner
-    level[parts[-1]] = parse_yaml(text, f"--set {override}")
+    level[parts[-1]] = _value(parts, text, f"--set {override}")
+
+
+def _value(path: Sequence[str], text: str, place: str) -> Any:
+    """A field of text takes it as it stands: a shell has eaten the quotes YAML would need."""
+    declared = declared_type(Recipe, path)
+    optional = declared == (str | None)
+    if declared is not str and not optional:
+        return parse_yaml(text, place)
+    if optional and text.strip() == "null":
+        return None
+    return parse_yaml(text, place) if QUOTED.fullmatch(text) else text
 
 
 def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
@@ -160,3 +191,15 @@ def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
         if target not in possible:
             fault = f"train.targets: '{target}' is no layer of {recipe.model} that takes an adapter"
             raise SpecInvalid(place, fault, near_misses(target, possible))
+
+
+def _check_context(recipe: Recipe, model: ModelEntry, place: str) -> None:
+    """What is trained on is the plan's to check: it knows what would fit instead."""
+    asked = recipe.evaluate.max_new_tokens
+    if asked >= model.context:
+        fault = (
+            f"evaluate.max_new_tokens is {asked:,}, and {recipe.model} supports "
+            f"{model.context:,} tokens, the question's among them"
+        )
+        remedy = f"lower it, as in --set evaluate.max_new_tokens={model.context // 2}"
+        raise SpecInvalid(place, fault, remedy)

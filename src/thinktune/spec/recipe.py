@@ -4,14 +4,17 @@ One YAML file under `jobs/recipes/`; the file's name is the recipe's. Reading, e
 overriding one is `thinktune.spec.compose`.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from thinktune.spec.catalog import ColumnMap, Count, Format, Name
+from thinktune.spec.catalog import ColumnMap, Count, Format, Name, Revision
 from thinktune.spec.closed import Closed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator of random numbers takes."""
 
 
 class Filter(Closed):
@@ -24,6 +27,18 @@ class Filter(Closed):
     """Keeps rows whose text matches this regular expression somewhere."""
     not_empty: Literal[True] | None = None
     """Keeps rows with a value that is neither null nor blank."""
+
+    @field_validator("matches")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"no regular expression of Python's ({error}); "
+                "mend it, with a backslash before a character that stands for itself"
+            ) from None
+        return pattern
 
     @model_validator(mode="after")
     def _one_test(self) -> Self:
@@ -40,7 +55,7 @@ class Balance(Closed):
     """Takes the same number of rows for each value of a column."""
 
     column: str
-    values: tuple[str, ...]
+    values: Annotated[tuple[str, ...], Field(min_length=1)]
     """The values to keep; rows with others are dropped."""
     rows_per_value: Count | None = None
     """Rows of each; null: as many as the rarest has."""
@@ -54,7 +69,7 @@ class Split(Closed):
     """Questions kept for `evaluate`; never trained on."""
     validation_rows: Annotated[int, Field(ge=0)] = 0
     """Questions whose loss is watched during training; never trained on."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataSpec(Closed):
@@ -62,6 +77,8 @@ class DataSpec(Closed):
 
     dataset: Name
     """Name in the catalog, or `file` for a file of your own."""
+    revision: Revision | None = None
+    """Commit of the dataset on the hub, instead of the catalog's."""
     path: str | None = None
     """Your own file (.jsonl, .json, .parquet, .csv), with `dataset: file`."""
     format: Format | None = None
@@ -134,8 +151,9 @@ class TrainSpec(Closed):
     max_steps: Count | None = None
     """Stop after this many optimizer steps, also in the middle of an epoch."""
     packing: bool = True
-    """Several examples per row, attention kept inside each; off: padded rows."""
-    seed: int = 0
+    """Several examples per row, attention kept inside each; off: each example is a row of its
+    own, without padding."""
+    seed: Seed = 0
     evaluate_every_steps: Count | None = None
     """How often the loss on the validation rows is measured; null: at the end only."""
     checkpoint_every_steps: Count = 50
@@ -164,7 +182,7 @@ class EvaluateSpec(Closed):
     accuracy."""
     side_by_side: Annotated[int, Field(ge=0)] = 3
     """Questions shown with both answers at the end."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Recipe(Closed):
@@ -175,6 +193,8 @@ class Recipe(Closed):
     description: str
     model: Name
     """Name in the catalog."""
+    revision: Revision | None = None
+    """Commit of the model on the hub, instead of the catalog's."""
     hardware: Name
     """Name in the catalog: the node that each training pod gets."""
     nodes: Count = 1

@@ -58,6 +58,11 @@ class PrepTask(StageTask):
     source_sha256: str | None = None
     """Digest of the user's own file at submission; prep refuses another."""
 
+    def result_digest(self) -> str:
+        """As for every task; the user's file is known by its content, wherever it lies."""
+        data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
+        return self.model_copy(update={"store": "", "data": data}).digest()
+
 
 class TrainTask(StageTask):
     """Fine-tune on prep's artifact."""

@@ -34,6 +34,7 @@ __all__ = [
 def open_store(url: str) -> Store:
     """Opens `file:///path` or `s3://bucket[/prefix]`, without asking it anything yet.
 
+    A path's odd characters are quoted as in any URL: `Path.as_uri` writes it so.
     Endpoint and credentials of S3 come from the environment, as boto3 takes them.
     Raises SpecInvalid for any other address.
     """
@@ -43,9 +44,10 @@ def open_store(url: str) -> Store:
         remedy = "leave them out; they come from the environment (AWS_PROFILE and the like)"
         raise SpecInvalid(place, "an address has no place for credentials", remedy)
     if parts.query or parts.fragment:
-        raise SpecInvalid(place, "it has a '?' or a '#'", "leave that out")
+        remedy = "leave that out; in a path, write %3F and %23"
+        raise SpecInvalid(place, "it has a '?' or a '#'", remedy)
     if parts.scheme == "file":
-        path = unquote(parts.path)
+        path = unquote(parts.path, errors="surrogateescape")  # names need not be UTF-8
         if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
             remedy = "write an absolute path after three slashes: file:///data/runs"
             raise SpecInvalid(place, "it is not a path on this machine", remedy)

@@ -43,7 +43,7 @@ class FileStore(Store):
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.url = f"file://{root}"
+        self.url = root.as_uri()
 
     def get(self, key: str) -> bytes:
         with self._reading(key) as path:

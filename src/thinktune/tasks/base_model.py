@@ -11,7 +11,12 @@ from typing import Literal
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from thinktune.spec.errors import DeviceUnusable
@@ -71,6 +76,8 @@ def load_base(
         local_files_only=True,
     )
     model.requires_grad_(False)
+    # The release's sampling settings would mix with the recipe's.
+    model.generation_config = GenerationConfig()
     keep_weights_packed(model)
     return model
 

@@ -8,18 +8,23 @@ from pathlib import Path
 from thinktune.spec.catalog import ModelEntry
 from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import cache_prefix
-from thinktune.store import fetch, read_manifest
+from thinktune.store import fetch, file_key, read_manifest, verify
 from thinktune.tasks.entry import Context
 
 
 def fetch_model(
     entry: ModelEntry, revision: str, context: Context, folder: Path, *, weights: bool
 ) -> Path:
-    """The model's folder as transformers wants it; without `weights`, tokenizer and config only."""
+    """The model's folder as transformers wants it, to be read only; without `weights`, tokenizer
+    and config are enough."""
     prefix = cache_prefix("models", entry.repo, revision)
     manifest = read_manifest(context.store, prefix)
     if manifest is None:
         place = context.store.place(prefix)
         raise InputMissing(place, "the model is not in the store's cache", "run prep again")
+    here = context.store.local_path(file_key(context.store, prefix, manifest, "config.json"))
+    if here is not None:  # a store on this machine: read in place, not copied
+        verify(context.store, prefix, manifest, checksums=weights)
+        return here.parent
     names = None if weights else [f.name for f in manifest.files if f.name.endswith(".json")]
     return fetch(context.store, prefix, manifest, folder, names=names)

@@ -5,12 +5,15 @@ traceback. The exit code is the table's in `thinktune.spec.exit_codes`.
 """
 
 import argparse
+import contextlib
 import errno
 import importlib
 import json
 import logging
 import os
+import re
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,7 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from thinktune.spec.errors import DeviceUnusable, SpecInvalid, ThinktuneError
+from thinktune.spec.errors import (
+    DeviceUnusable,
+    OutOfGpuMemory,
+    SpecInvalid,
+    StoreUnavailable,
+    ThinktuneError,
+)
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import StageTask
 from thinktune.store import Store, new_attempt, open_store
@@ -26,6 +35,8 @@ from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
 
 DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+ORPHAN_S = 24 * 3600
+"""Age at which an unfinished upload is taken for one whose writer was killed."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,14 @@ def main(kind: type[StageTask]) -> NoReturn:
 def _run(kind: type[StageTask], stage: str, path: Path) -> None:
     task = kind.parse(_read_json(path), str(path))
     _quiet_libraries()
+    # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
+    # tensors do. Read when torch starts, so set before it.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     # Imported once the task is known to be valid: torch takes seconds to load.
     run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
     store = open_store(task.store)
+    with contextlib.suppress(StoreUnavailable):  # housekeeping; a store that is down says so later
+        store.abort_uploads(f"runs/{task.run}/{stage}", ORPHAN_S)
     attempt = new_attempt()
     with (
         Stop.on_signals() as stop,
@@ -92,10 +108,25 @@ def _guarded(work: Callable[[], None]) -> ExitCode:
             return _report(disk_fault(error))
         traceback.print_exc()
         return ExitCode.INTERNAL
-    except Exception:  # noqa: BLE001 - the last line of defence: our fault, with its traceback
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        known = _of_a_library(error)
+        if known is not None:
+            return _report(known)
         traceback.print_exc()
         return ExitCode.INTERNAL
     return ExitCode.DONE
+
+
+def _of_a_library(error: Exception) -> ThinktuneError | None:
+    """Errors of libraries that are not imported here, known by what they say."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
+        first = str(error).splitlines()[0]
+        remedy = "lower evaluate.batch_size, data.max_tokens or train.rank, or use a larger GPU"
+        return OutOfGpuMemory("GPU", f"out of memory ({first})", remedy)
+    code = re.search(r"\(os error (\d+)\)", str(error))  # a Rust library's: safetensors
+    if code and int(code[1]) in DISK_ERRNOS:
+        return disk_fault(OSError(int(code[1]), os.strerror(int(code[1])), tempfile.gettempdir()))
+    return None
 
 
 def disk_fault(error: OSError) -> DeviceUnusable:

@@ -3,6 +3,7 @@ for `status` in the store as `<stage>/progress.json`.
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -25,6 +26,14 @@ RATE_WINDOW = 20
 """Last advances that the ETA is computed from: long enough to be calm, short enough to be true."""
 
 
+class _Steadfast(Console):
+    """Goes quiet when nobody reads any more (`thinktune run … | head`): the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Reporter:
     """One per task process. `phase` starts a count, `advance` moves it, `say` prints a line."""
 
@@ -36,7 +45,7 @@ class Reporter:
         self._stage = stage
         self._attempt = attempt
         self._quiet = quiet
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _Steadfast(highlight=False, soft_wrap=True)
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
         self._phase, self._unit, self._done, self._of = "start", "", 0, 0

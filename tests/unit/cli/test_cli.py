@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from command import thinktune
 
+from thinktune.cli.options import store_url
 from thinktune.spec.compose import recipe_names
+from thinktune.store import open_store
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,65 @@ def test_help_names_the_commands() -> None:
     assert ended.code == 0
     for command in ("plan", "run", "recipes"):
         assert command in ended.out
+
+
+@pytest.mark.parametrize("name", ["", " ", "x?y", "a/train", "../x", "a\nb", "a\n", "X"])
+def test_a_name_that_no_run_can_have(name: str, tmp_path: Path) -> None:
+    ended = thinktune("run", "demo", "--local", "--run", name, "--store", str(tmp_path / "s"))
+    assert ended.code == 64
+    assert ended.err == (
+        f"error: --run: {name!r} is no name for a run; give it at most 48 lower-case letters, "
+        "digits, '-' and '.', none of those two at an end\n"
+    )
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["--store", "ftp://x"], "write file:///path or s3://bucket/prefix"),
+        (["--set", "nodes=2"], "for 2 nodes, and a local run has this machine only"),
+        (["--set", "data.split.test_rows=0"], "--set data.split.test_rows=100, or stop"),
+        (["--set", "data.filters=[{column: id, matches: '('}]"], "no regular expression"),
+        (["--set", "train.lr=.nan"], "it should be a finite number"),
+        (["--set", "train.alpha=.inf"], "it should be a finite number"),
+        (["--set", "train.seed=-1"], "'train.seed' is -1"),
+    ],
+)
+def test_what_a_run_refuses_before_it_says_where_it_is(
+    settings: list[str], said: str, tmp_path: Path
+) -> None:
+    ended = thinktune("run", "demo", "--local", "--store", str(tmp_path / "s"), *settings)
+    assert ended.code == 64, ended.err
+    assert said in ended.err
+    assert ended.out == ""
+    assert not (tmp_path / "s").exists()
+
+
+def test_where_a_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "c#d 100%"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("THINKTUNE_STORE", raising=False)
+    places = {
+        None: here / "thinktune-store",
+        "./rel": here / "rel",
+        "rel?": here / "rel?",
+        f"{tmp_path}/abs": tmp_path / "abs",
+    }
+    for given, folder in places.items():
+        assert open_store(store_url(given)).local_path("k") == folder / "k"
+    monkeypatch.setenv("THINKTUNE_STORE", "other")
+    assert open_store(store_url(None)).local_path("k") == here / "other" / "k"
+    assert store_url("s3://bucket/x") == "s3://bucket/x"
+    assert store_url("file:///x%20y") == "file:///x%20y"
+
+
+def test_assumptions_hang_on_a_narrow_terminal() -> None:
+    ended = thinktune("plan", "qwen-32b", more={"COLUMNS": "80"})
+    lines = ended.out.split("Assumptions\n")[1].splitlines()
+    planned = json.loads(thinktune("plan", "qwen-32b", "--output", "json").out)
+    assert all(len(line) <= 80 and line.startswith("  ") for line in lines)
+    starts = [line for line in lines if not line.startswith("    ")]
+    assert len(lines) > len(starts) == len(planned["assumptions"])
+    assert " ".join(" ".join(lines).split()) == " ".join(planned["assumptions"])

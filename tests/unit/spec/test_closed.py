@@ -93,3 +93,63 @@ def test_a_learning_rate_is_a_number_without_a_dot() -> None:
 def test_broken_yaml_names_the_line() -> None:
     with pytest.raises(SpecInvalid, match=r"x\.yaml:2: not YAML"):
         parse_yaml("a: 1\nb: [", "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\nb: {c: 1,\n  c: 2}\n", 3, "'c' is written twice"),
+        ("a: 1\n'a': 2\n", 2, "'a' is written twice"),
+        ("a: &x\n  b: [*x]\n", 2, "'\\*x' stands inside what it stands for"),
+        ("- &x [*x]\n", 1, "'\\*x' stands inside"),
+    ],
+)
+def test_yaml_that_no_json_could_say(text: str, line: int, said: str) -> None:
+    with pytest.raises(SpecInvalid, match=rf"x\.yaml:{line}: not YAML \({said}"):
+        parse_yaml(text, "x.yaml")
+
+
+def test_anchors_and_merges_are_taken() -> None:
+    text = "a: &a {k: 1, l: 2}\nb: {c: &b {<<: *a, k: 3}}\nd: {<<: *b, l: 4}\ne: [*a, *a]\n"
+    read = parse_yaml(text, "x")
+    assert read["b"]["c"] == {"k": 3, "l": 2}
+    assert read["d"] == {"k": 3, "l": 4}
+    assert read["e"] == [{"k": 1, "l": 2}] * 2
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "9" * 5000])
+def test_yaml_beyond_bounds(text: str) -> None:
+    with pytest.raises(SpecInvalid, match="not YAML"):
+        parse_yaml(text, "x")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_is_what_every_generator_takes(seed: int) -> None:
+    assert "'train.seed' is" in fault(changed("train", seed=seed))
+    assert "'data.split.seed' is" in fault(changed("data", split={"seed": seed}))
+    assert "'evaluate.seed' is" in fault({**WHOLE, "evaluate": {"seed": seed}})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_figures_are_finite(value: float) -> None:
+    assert "'train.alpha' is" in fault(changed("train", alpha=value))
+    assert "it should be a finite number" in fault(changed("train", max_grad_norm=value))
+    rows = {"column": "c", "any_of": [value]}
+    assert "any_of" in fault(rows, Filter)
+
+
+def test_a_balance_has_values() -> None:
+    assert "'data.balance.values' is" in fault(
+        changed("data", balance={"column": "c", "values": []})
+    )
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "*x"])
+def test_a_filter_matches_a_regular_expression(pattern: str) -> None:
+    text = fault(changed("data", filters=[{"column": "c", "matches": pattern}]))
+    assert "'data.filters.0.matches': no regular expression of Python's (" in text
+    assert "; mend it" in text
+
+
+def test_half_a_character() -> None:
+    assert "not Unicode" in fault({**WHOLE, "description": "\ud83d"})

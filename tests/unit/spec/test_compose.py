@@ -86,3 +86,100 @@ def test_a_recipe_is_a_mapping_of_text(tmp_path: Path) -> None:
     assert "not a mapping" in fault(str(path))
     path.write_bytes(b"\xff\xfe\x00")
     assert "not UTF-8" in fault(str(path))
+
+
+@pytest.mark.parametrize(
+    ("override", "taken"),
+    [
+        ("data.answer={answer}", "{answer}"),
+        ("data.answer='{answer}'", "{answer}"),
+        ('data.answer="{answer}\\n"', "{answer}\n"),
+        ("data.answer={answer}\\n", "{answer}\\n"),
+        ('data.answer=it\'s "so"', 'it\'s "so"'),
+        ("data.answer='a' or 'b'", "'a' or 'b'"),
+        ("data.answer=null", "null"),
+        ("data.answer=", ""),
+        ("data.prompt={question} hi", "{question} hi"),
+        ("data.final_answer=Final Answer:", "Final Answer:"),
+        ("data.final_answer=null", None),
+        ("data.final_answer='null'", "null"),
+        ("data.system=# [x", "# [x"),
+        ("data.columns.question=2024", "2024"),
+    ],
+)
+def test_a_text_needs_no_quotes(override: str, taken: str | None) -> None:
+    recipe = load_recipe("demo", [override], catalog=CATALOG)
+    value: object = recipe
+    for part in override.partition("=")[0].split("."):
+        value = getattr(value, part)
+    assert value == taken
+
+
+def test_a_path_that_looks_like_a_number() -> None:
+    recipe = load_recipe("demo", ["data.dataset=file", "data.path=2024"], catalog=CATALOG)
+    assert recipe.data.path == "2024"
+
+
+def test_what_is_no_text_is_yaml() -> None:
+    overrides = ["train.max_steps=null", "train.targets=[q_proj]", "data.require_reasoning=false"]
+    recipe = load_recipe("demo", overrides, catalog=CATALOG)
+    assert recipe.train.max_steps is None
+    assert recipe.train.targets == ("q_proj",)
+    assert recipe.data.require_reasoning is False
+
+
+def test_an_answer_longer_than_the_model_can_hold() -> None:
+    said = fault("demo", "evaluate.max_new_tokens=8192")
+    assert "evaluate.max_new_tokens is 8,192, and smollm2-135m supports 8,192 tokens" in said
+    assert "--set evaluate.max_new_tokens=4096" in said
+    load_recipe("demo", ["evaluate.max_new_tokens=8191"], catalog=CATALOG)
+
+
+def test_a_file_may_have_the_name_of_what_it_extends(tmp_path: Path) -> None:
+    path = tmp_path / "demo.yaml"
+    path.write_text("extends: demo\ntrain: {rank: 4}\n")
+    recipe = load_recipe(str(path), catalog=CATALOG)
+    assert (recipe.name, recipe.train.rank) == ("demo", 4)
+
+
+def test_a_parent_is_looked_up_beside_its_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, here = tmp_path / "own", tmp_path / "here"
+    for folder, rank in ((own, 4), (here, 8)):
+        folder.mkdir()
+        (folder / "base.yaml").write_text(f"extends: demo\ntrain: {{rank: {rank}}}\n")
+    (own / "child.yaml").write_text("extends: base.yaml\n")
+    monkeypatch.chdir(here)
+    assert load_recipe("../own/child.yaml", catalog=CATALOG).train.rank == 4
+    (own / "base.yaml").unlink()
+    assert load_recipe("../own/child.yaml", catalog=CATALOG).train.rank == 8
+
+
+def test_a_circle_of_files(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml")
+    (tmp_path / "b.yaml").write_text("extends: ./a.yaml")
+    said = fault(str(tmp_path / "a.yaml"))
+    assert f"leads back: {tmp_path}/a.yaml → {tmp_path}/b.yaml → {tmp_path}/a.yaml" in said
+
+
+@pytest.mark.parametrize("parent", ["[a]", "3", '"a\\0.yaml"', f"{'a' * 300}.yaml"])
+def test_a_parent_that_cannot_be(tmp_path: Path, parent: str) -> None:
+    (tmp_path / "r.yaml").write_text(f"extends: {parent}\n")
+    assert "; " in fault(str(tmp_path / "r.yaml"))
+
+
+@pytest.mark.parametrize("stem", ["My Recipe", "-x", "a_b", "x" * 49])
+def test_a_file_whose_name_is_no_name(tmp_path: Path, stem: str) -> None:
+    path = tmp_path / f"{stem}.yaml"
+    path.write_text("extends: demo\n")
+    said = fault(str(path))
+    assert said.startswith(f"{path}: the file's name is the recipe's, and {stem!r} is no name")
+    assert "rename it: at most 48 lower-case letters" in said
+    assert "^[a-z0-9]" not in said
+
+
+def test_a_recipe_that_holds_itself(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("extends: demo\ndata: &x\n  columns: *x\n")
+    assert f"{path}:3: not YAML" in fault(str(path))

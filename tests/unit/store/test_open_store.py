@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,14 @@ def test_a_local_store_needs_no_boto3() -> None:
         "sys.exit(any(name.startswith(('boto', 's3transfer')) for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["c#d", "a b", "100%", "%20", "q?", "ü", "\udcff"])
+def test_folders_with_odd_names(tmp_path: Path, name: str) -> None:
+    url = (tmp_path / name).as_uri()
+    store = open_store(url)
+    assert store.url == url
+    assert store.local_path("k") == tmp_path / name / "k"
+    store.put("k", b"x")
+    assert (tmp_path / name / "k").read_bytes() == b"x"
+    assert open_store(store.url).get("k") == b"x"

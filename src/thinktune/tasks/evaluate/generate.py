@@ -47,6 +47,7 @@ def generate(
     sampling: dict[str, Any] = {"do_sample": False}
     if spec.temperature > 0:
         sampling = {"do_sample": True, "temperature": spec.temperature, "top_p": spec.top_p}
+        sampling["top_k"] = 0  # the library's own default is 50
     torch.manual_seed(seed)
     with torch.inference_mode():
         out = model.generate(

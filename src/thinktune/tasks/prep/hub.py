@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from thinktune.spec.errors import DataInvalid, InputMissing, StoreUnavailable, ThinktuneError
+from thinktune.spec.errors import DataInvalid, InputMissing, StoreUnavailable
 
 Kind = Literal["model", "dataset"]
 
@@ -56,9 +57,7 @@ def _asked(repo: str, ask: Callable[[], object]) -> object:
         raise InputMissing(repo, fault, remedy) from error
     except RevisionNotFoundError as error:
         raise InputMissing(repo, "no such revision", "correct it in the catalog") from error
-    except ThinktuneError:
-        raise
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         remedy = "check the network and HF_ENDPOINT, or put it into the store's cache beforehand"
         raise StoreUnavailable(repo, f"the hub did not answer ({reason})", remedy) from error

@@ -1,41 +1,34 @@
 """From a dataset's own layout to one shape: question, reasoning, answer.
 
 Called by `stage`. Layouts: `columns` (a column per role), `alpaca` (instruction, input, output),
-`sharegpt` (conversations of from/value) and `messages` (role/content, reasoning inside the content
-or under `reasoning_content`, `reasoning` or `thinking`).
+`sharegpt` and `messages` (a list of turns, read by `conversations`).
 """
 
 import hashlib
-import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from thinktune.spec.catalog import ColumnMap, Format
 from thinktune.spec.errors import DataInvalid, near_misses
-from thinktune.tasks.prep.readers import Row
+from thinktune.tasks.prep.conversations import (
+    CONVERSATIONAL,
+    Turn,
+    is_conversation,
+    one_reasoning,
+    read_conversation,
+)
+from thinktune.tasks.prep.conversations import Unusable as Unusable  # raised here, caught outside
+from thinktune.tasks.prep.readers import CONVERSATION_COLUMNS, Row
 
-THINK = re.compile(r"^\s*(?:<think>)?(?P<reasoning>.*?)</think>(?P<answer>.*)$", re.DOTALL)
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-    "developer": "system",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Something said before the last question; an assistant's turn without its reasoning."""
-
-    role: str
-    text: str
+HEAD_ROWS = 100
+"""Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
+column."""
+OPTIONAL_ROLES = ("reasoning", "summary", "system", "options", "id")
+"""Roles that a column of the same name plays in a user's own file, unless it plays another."""
+ID_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,164 +48,170 @@ class Example:
     """The row as it came: filters and balance read other columns of it."""
 
 
-class Unusable(Exception):
-    """This row is dropped; the message is the reason that the data card counts."""
-
-
-def detect_format(row: Row) -> Format:
-    """The layout of a user's own file, by its columns. Raises DataInvalid."""
-    if "messages" in row:
+def detect_format(rows: Sequence[Row], columns: ColumnMap) -> Format:
+    """The layout of a user's own file, by its first rows: the shape of a column's values comes
+    before its name, as a `conversation` may be a number."""
+    if columns.conversation is not None:
         return "messages"
-    if "conversations" in row:
-        return "sharegpt"
-    if "instruction" in row and "output" in row:
+    for name in CONVERSATION_COLUMNS:
+        if any(is_conversation(row.get(name)) for row in rows):
+            return "sharegpt" if name == "conversations" else "messages"
+    known = {name for row in rows for name in row}
+    if {"instruction", "output"} <= known:
         return "alpaca"
-    return "columns"
+    if {"question", "answer"} <= known or not known & {"messages", "conversations"}:
+        return "columns"
+    return "messages" if "messages" in known else "sharegpt"
 
 
-def check_columns(row: Row, layout: Format, columns: ColumnMap, place: str) -> None:
-    """Fails early when the first row lacks a column that the mapping names."""
+def check_columns(rows: Sequence[Row], layout: Format, columns: ColumnMap, place: str) -> None:
+    """Fails early when none of the first rows has a column that the mapping names."""
     needed = {role: name for role, name in columns.model_dump().items() if name is not None}
-    if layout == "columns":
-        for role in ("question", "answer"):
-            needed.setdefault(role, role)
-    elif layout in ("messages", "sharegpt"):
-        fallback = "messages" if layout == "messages" else "conversations"
-        needed = {"conversation": columns.conversation or fallback}
+    if layout in CONVERSATIONAL:
+        needed.setdefault("conversation", _conversation_column(rows, layout))
+        for role in ("question", "reasoning", "answer"):  # the turns hold them
+            needed.pop(role, None)
     else:
-        needed = {"question": columns.question or "instruction"}
-        needed["answer"] = columns.answer or "output"
+        needed["question"], needed["answer"] = _asked_and_answered(layout, columns)
+        needed.pop("conversation", None)
+    known = {str(name) for row in rows for name in row}
     for role, name in needed.items():
-        if name not in row:
+        if name not in known:
             fault = f"no column '{name}', which plays the role '{role}'"
-            remedy = f"set data.columns.{role}; {near_misses(name, map(str, row))}"
-            raise DataInvalid(place, fault, remedy)
+            raise DataInvalid(place, fault, f"set data.columns.{role}; {near_misses(name, known)}")
+
+
+def completed(
+    rows: Sequence[Row], layout: Format, columns: ColumnMap, *, own_file: bool
+) -> ColumnMap:
+    """The mapping with what need not be said. A name that is filled in may be missing: the role is
+    then empty."""
+    given = {role: name for role, name in columns.model_dump().items() if name is not None}
+    roles: tuple[str, ...] = OPTIONAL_ROLES if own_file else ()
+    added: dict[str, str] = {}
+    if layout in CONVERSATIONAL:
+        roles = ("system",)
+        added["conversation"] = _conversation_column(rows, layout)
+    added |= {role: role for role in roles if role not in given.values()}
+    return columns.model_copy(update={**added, **given})
 
 
 def to_example(row: Row, layout: Format, columns: ColumnMap) -> Example:
     """One row in our shape. Raises Unusable."""
-    if layout in ("messages", "sharegpt"):
-        return _conversation(row, layout, columns)
-    if layout == "alpaca":
-        question = _text(row, columns.question or "instruction")
-        more = _text(row, "input")
-        question = f"{question}\n\n{more}" if more else question
-        answer = _text(row, columns.answer or "output")
+    if layout in CONVERSATIONAL:
+        name = columns.conversation or _conversation_column([row], layout)
+        said = read_conversation(_present(row, name))
+        question, reasoning, answer = said.question, said.reasoning, said.answer
+        system, before = said.system, said.before
     else:
-        question = _text(row, columns.question or "question")
-        answer = _text(row, columns.answer or "answer")
-    reasoning = _text(row, columns.reasoning) if columns.reasoning else None
-    if not reasoning:
-        reasoning, answer = split_think(answer)
-    return _example(row, columns, question, answer, reasoning, system=None, before=())
-
-
-def split_think(text: str) -> tuple[str | None, str]:
-    """`<think>r</think>a` → (r, a); text without a closing tag → (None, text)."""
-    match = THINK.match(text)
-    if match is None:
-        if "<think>" in text:
-            raise Unusable("unfinished think part")
-        return None, text.strip()
-    reasoning, answer = match["reasoning"].strip(), match["answer"].strip()
-    if "<think>" in reasoning or "<think>" in answer or "</think>" in answer:
-        raise Unusable("more than one think part")
-    return reasoning, answer
-
-
-def normalised(question: str) -> str:
-    """What makes two questions the same: case, spacing and punctuation aside."""
-    return " ".join(re.findall(r"\w+", question.lower()))
-
-
-def question_key(example: Example) -> str:
-    """Digest of everything the model is asked, for deduplication and for the split."""
-    asked = [turn.text for turn in example.before] + [example.question, example.options or ""]
-    return hashlib.sha256("\x1f".join(normalised(text) for text in asked).encode()).hexdigest()
-
-
-def _example(
-    row: Row,
-    columns: ColumnMap,
-    question: str,
-    answer: str,
-    reasoning: str | None,
-    *,
-    system: str | None,
-    before: tuple[Turn, ...],
-) -> Example:
-    if not question.strip():
+        asked, answered = _asked_and_answered(layout, columns)
+        question = _text(_present(row, asked))
+        more = _text(row.get("input")) if layout == "alpaca" else ""
+        question = f"{question}\n\n{more}" if more else question
+        beside = _optional(row, columns.reasoning) or ""
+        reasoning, answer = one_reasoning([beside], _text(_present(row, answered)))
+        system, before = None, ()
+    question, answer = question.strip(), answer.strip()
+    if not question:
         raise Unusable("empty question")
-    if not answer.strip():
+    if not answer:
         raise Unusable("empty answer")
-    identifier = _text(row, columns.id) if columns.id else ""
-    if not identifier:
-        identifier = hashlib.sha256(normalised(question).encode()).hexdigest()[:16]
+    options = _options(row.get(columns.options)) if columns.options else None
     return Example(
-        id=identifier,
-        question=question.strip(),
-        answer=answer.strip(),
-        reasoning=reasoning.strip() if reasoning and reasoning.strip() else None,
-        summary=(_text(row, columns.summary) or None) if columns.summary else None,
-        system=system or ((_text(row, columns.system) or None) if columns.system else None),
-        options=_options(row, columns.options) if columns.options else None,
+        id=_optional(row, columns.id) or _key(before, question, options)[:ID_CHARACTERS],
+        question=question,
+        answer=answer,
+        reasoning=reasoning,
+        summary=_optional(row, columns.summary),
+        system=system or _optional(row, columns.system),
+        options=options,
         before=before,
         row=row,
     )
 
 
-def _conversation(row: Row, layout: Format, columns: ColumnMap) -> Example:
-    name = columns.conversation or ("messages" if layout == "messages" else "conversations")
-    turns = row.get(name)
-    if isinstance(turns, str):  # a list that a CSV or Parquet file carries as JSON text
-        try:
-            turns = json.loads(turns)
-        except ValueError:
-            raise Unusable("conversation is not a list of turns") from None
-    if not isinstance(turns, Sequence) or not all(isinstance(t, Mapping) for t in turns):
-        raise Unusable("conversation is not a list of turns")
-    said = [_turn(turn, layout) for turn in turns]
-    system = "\n".join(text for role, text, _ in said if role == "system") or None
-    said = [turn for turn in said if turn[0] != "system"]
-    while said and said[-1][0] != "assistant":
-        said.pop()
-    roles = [role for role, _, _ in said]
-    if len(said) < 2 or roles != ["user", "assistant"] * (len(said) // 2):
-        raise Unusable("turns do not alternate user, assistant")
-    before = []
-    for role, text, _ in said[:-2]:
-        before.append(Turn(role, split_think(text)[1] if role == "assistant" else text))
-    _, question, _ = said[-2]
-    _, content, reasoning = said[-1]
-    answer = content
-    if not reasoning:
-        reasoning, answer = split_think(content)
-    return _example(row, columns, question, answer, reasoning, system=system, before=tuple(before))
+def normalised(question: str) -> str:
+    """What makes two questions the same: case, spacing, spellings of one character and the mark at
+    the end aside. Other marks stay: `3 + 4` is not `3 - 4`, `5!` not `5`, `x²` not `x2`."""
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", question).casefold())
+    return " ".join(folded.split()).rstrip("?. ")
 
 
-def _turn(turn: Mapping[str, Any], layout: Format) -> tuple[str, str, str | None]:
-    said, text = ("from", "value") if layout == "sharegpt" else ("role", "content")
-    role = ROLES.get(str(turn.get(said, "")).lower())
-    if role is None:
-        raise Unusable(f"unknown role '{turn.get(said)}'")
-    content = turn.get(text)
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        content = "".join(
-            str(part.get("text", "")) for part in content if isinstance(part, Mapping)
-        )
-    reasoning = next((str(turn[key]) for key in REASONING_KEYS if turn.get(key)), None)
-    return role, str(content or ""), reasoning
+def question_key(example: Example) -> str:
+    """Digest of everything the model is asked, for deduplication and for the split."""
+    return _key(example.before, example.question, example.options)
 
 
-def _text(row: Row, column: str) -> str:
-    value = row.get(column)
-    return "" if value is None else str(value).strip()
+def with_distinct_ids(examples: Sequence[Example]) -> list[Example]:
+    """The same examples; of those that share an id the second becomes `id#2`, and so on.
+
+    Evaluation pairs samples by id, and a user's own column may repeat one.
+    """
+    taken = {example.id for example in examples}
+    seen: Counter[str] = Counter()
+    distinct = []
+    for example in examples:
+        seen[example.id] += 1
+        if seen[example.id] > 1:
+            while (name := f"{example.id}#{seen[example.id]}") in taken:
+                seen[example.id] += 1
+            taken.add(name)
+            example = replace(example, id=name)
+        distinct.append(example)
+    return distinct
 
 
-def _options(row: Row, column: str) -> str | None:
-    value = row.get(column)
-    if isinstance(value, str):
-        return value.strip() or None
+def _key(before: Sequence[Turn], question: str, options: str | None) -> str:
+    asked = [turn.text for turn in before] + [question, options or ""]
+    return hashlib.sha256("\x1f".join(normalised(text) for text in asked).encode()).hexdigest()
+
+
+def _asked_and_answered(layout: Format, columns: ColumnMap) -> tuple[str, str]:
+    asked, answered = ("instruction", "output") if layout == "alpaca" else ("question", "answer")
+    return columns.question or asked, columns.answer or answered
+
+
+def _conversation_column(rows: Sequence[Row], layout: Format) -> str:
+    usual = "messages" if layout == "messages" else "conversations"
+    for name in (usual, *CONVERSATION_COLUMNS):
+        if any(is_conversation(row.get(name)) for row in rows):
+            return name
+    return usual
+
+
+def _present(row: Row, column: str) -> object:
+    if column not in row:
+        raise Unusable(f"no column '{column}'")
+    return row[column]
+
+
+def _text(value: object) -> str:
+    try:
+        return "" if value is None else str(value).strip()
+    except RecursionError:  # lists in lists, just shallow enough to be read
+        raise Unusable("nested too deeply") from None
+
+
+def _optional(row: Row, column: str | None) -> str | None:
+    return (_text(row.get(column)) or None) if column else None
+
+
+def _options(value: object) -> str | None:
     if isinstance(value, Mapping):
-        return "\n".join(f"{letter}. {text}" for letter, text in value.items() if text)
-    return None
+        listed = [(str(letter), _text(text)) for letter, text in value.items()]
+    elif isinstance(value, list):
+        listed = [_option(position, option) for position, option in enumerate(value)]
+    else:
+        return _text(value) or None
+    # Texts that bring their letters keep them.
+    if all(re.match(rf"\(?{re.escape(letter)}[.):]", text) for letter, text in listed if text):
+        return "\n".join(text for _, text in listed if text) or None
+    return "\n".join(f"{letter}. {text}" for letter, text in listed if text)
+
+
+def _option(position: int, option: object) -> tuple[str, str]:
+    """Letter and text of one of a list of options: a text, or a mapping of `key` and `value`."""
+    letter = chr(ord("A") + position) if position < 26 else str(position + 1)
+    if isinstance(option, Mapping):
+        return _text(option.get("key")) or letter, _text(option.get("value"))
+    return letter, _text(option)

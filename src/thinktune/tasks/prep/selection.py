@@ -7,7 +7,7 @@ the same question falls on the same side whatever file it comes from.
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,19 +16,28 @@ from thinktune.spec.recipe import Balance, Filter, Split
 from thinktune.tasks.prep.readers import Row
 
 
-def passes(row: Row, filters: Sequence[Filter], place: str) -> str | None:
-    """None where the row passes all filters, else the reason. Raises DataInvalid on a column that
-    no row has."""
+def check_columns(
+    filters: Sequence[Filter], balance: Balance | None, known: Collection[str], place: str
+) -> None:
+    """Raises DataInvalid on a column that no row has; in a row that lacks it, it is null."""
+    wanted = [(test.column, "to filter on") for test in filters]
+    if balance is not None:
+        wanted.append((balance.column, "to balance by"))
+    for column, purpose in wanted:
+        if column not in known:
+            raise DataInvalid(place, f"no column '{column}' {purpose}", near_misses(column, known))
+
+
+def passes(row: Row, filters: Sequence[Filter]) -> str | None:
+    """None where the row passes all filters, else the reason."""
     for test in filters:
-        if test.column not in row:
-            fault = f"no column '{test.column}' to filter on"
-            raise DataInvalid(place, fault, near_misses(test.column, map(str, row)))
-        value = row[test.column]
+        value = row.get(test.column)
+        text = "" if value is None else str(value)
         if test.any_of is not None and value not in test.any_of:
             return f"filter on {test.column}"
-        if test.matches is not None and not re.search(test.matches, str(value or "")):
+        if test.matches is not None and not re.search(test.matches, text):
             return f"filter on {test.column}"
-        if test.not_empty and not str(value if value is not None else "").strip():
+        if test.not_empty and not text.strip():
             return f"filter on {test.column}"
     return None
 
@@ -60,12 +69,9 @@ def balanced(
     groups: dict[str, list[T]] = defaultdict(list)
     dropped: Counter[str] = Counter()
     for item in items:
-        if balance.column not in row(item):
-            fault = f"no column '{balance.column}' to balance by"
-            raise DataInvalid(place, fault, near_misses(balance.column, map(str, row(item))))
-        value = str(row(item)[balance.column])
-        if value in balance.values:
-            groups[value].append(item)
+        value = row(item).get(balance.column)
+        if value is not None and str(value) in balance.values:
+            groups[str(value)].append(item)
         else:
             dropped[f"{balance.column} not among the balanced values"] += 1
     empty = [value for value in balance.values if not groups[value]]

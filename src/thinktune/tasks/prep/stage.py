@@ -9,27 +9,33 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 
 import thinktune
-from thinktune.spec.catalog import Format
+from thinktune.spec.catalog import ColumnMap, Format
 from thinktune.spec.errors import DataInvalid
 from thinktune.spec.keys import stage_prefix
 from thinktune.spec.manifest import Manifest
+from thinktune.spec.recipe import DataSpec
 from thinktune.spec.task import PrepTask
 from thinktune.store import commit
 from thinktune.tasks.cache import fetch_model
 from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.card import Card, write_card
+from thinktune.tasks.prep.conversations import CONVERSATIONAL, Unusable
 from thinktune.tasks.prep.models import cached_model
+from thinktune.tasks.prep.readers import Row
 from thinktune.tasks.prep.rows import (
+    HEAD_ROWS,
     Example,
-    Unusable,
     check_columns,
+    completed,
     detect_format,
     question_key,
     to_example,
+    with_distinct_ids,
 )
 from thinktune.tasks.prep.shards import write_questions, write_shards
 from thinktune.tasks.prep.sources import Source, open_source
@@ -38,6 +44,36 @@ from thinktune.tasks.prep.tokens import Encoded, Encoder, fitted
 from thinktune.tasks.progress import utc_now
 
 REASONING_DROPPED = "no complete think part"
+ONE_THINK_PART = "each answer needs one <think>…</think>, closed, with nothing before it"
+USER_AND_ASSISTANT = "turns are by user and assistant (human and gpt), one after the other"
+REMEDIES = (
+    (
+        REASONING_DROPPED,
+        "answers need <think>…</think> before them, or map data.columns.reasoning; to train"
+        " without reasoning set data.require_reasoning=false",
+    ),
+    (
+        "two different think parts",
+        "keep the reasoning in one place, the answer's think part or a column or key of its own",
+    ),
+    ("more than one think part", ONE_THINK_PART),
+    ("unfinished think part", ONE_THINK_PART),
+    ("text before the think part", ONE_THINK_PART),
+    ("text after the think part", "the column of the reasoning holds more; map the right one"),
+    ("tool turns", "leave out conversations that use tools, by data.filters or in the file"),
+    ("turns do not alternate", USER_AND_ASSISTANT),
+    ("unknown role", USER_AND_ASSISTANT),
+    (
+        "conversation is not",
+        "map data.columns.conversation to a list of objects with role and content",
+    ),
+    ("half a surrogate pair", "write the text again, whole characters only"),
+    ("no column", "write the column into every row, or map another in data.columns"),
+    ("filter on", "loosen data.filters"),
+    ("longer than", "raise data.max_tokens, or set data.too_long=truncate"),
+    ("too long even", "raise data.max_tokens"),
+)
+"""What to do about the most frequent reason, by how it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,92 +91,113 @@ def run(task: PrepTask, context: Context) -> Manifest:
     model_revision = cached_model(task, context)
     with tempfile.TemporaryDirectory(prefix="thinktune-prep-") as temporary:
         folder = Path(temporary)
-        tokenizer = folder / "tokenizer"
-        fetch_model(task.model, model_revision, context, tokenizer, weights=False)
+        model = folder / "model"
+        tokenizer = fetch_model(task.model, model_revision, context, model, weights=False)
         encoder = Encoder(tokenizer / "tokenizer.json")
         with open_source(task, context) as source:
             card = Card(source=source.revision, model=task.model_name)
             examples, layout = _examples(task, source, card, context)
-            renderer = Renderer(
-                task.model, task.data, conversations=layout in ("messages", "sharegpt")
-            )
+            renderer = Renderer(task.model, task.data, conversations=layout in CONVERSATIONAL)
             prepared = _tokenised(task, examples, renderer, encoder, card, source, context)
             prepared = _balanced(task, prepared, card, source)
         parts = _split(task, prepared, card, source.place)
-        output = folder / "output"
-        output.mkdir()
-        write_shards(
-            output, "train", [p.example.id for p in parts[0]], [p.encoded for p in parts[0]]
-        )
-        write_shards(
-            output, "validation", [p.example.id for p in parts[1]], [p.encoded for p in parts[1]]
-        )
-        write_questions(
-            output / "test.parquet",
-            [(p.example, p.rendered, encoder.prompt(p.rendered.prompt)) for p in parts[2]],
-        )
         card.template_sha256 = renderer.digest()
-        write_card(output, card, [(p.rendered, p.encoded) for p in parts[0]])
-        manifest = commit(
-            context.store,
-            stage_prefix(task.run, "prep"),
-            output,
-            kind="prep",
-            run=task.run,
-            attempt=context.attempt,
-            inputs={},
-            task_sha256=task.result_digest(),
-            template_sha256=card.template_sha256,
-            revisions={"model": model_revision, "dataset": source.revision},
-            versions={
-                "thinktune": thinktune.__version__,
-                **{name: version(name) for name in ("tokenizers", "pyarrow")},
-            },
-            metrics={**card.counts(), "end_token": encoder.end_id(prepared[0].rendered.end)},
-            created=utc_now(),
-        )
-    context.reporter.say(
-        f"{len(parts[0])} training, {len(parts[1])} validation, {len(parts[2])} test examples"
-        f" of {card.rows} rows" + card.dropped_text()
-    )
+        output = folder / "output"
+        _write(output, parts, encoder, card)
+        revisions = {"model": model_revision, "dataset": source.revision}
+        end = encoder.end_id(prepared[0].rendered.end)
+        manifest = _commit(task, context, output, card, revisions, end)
+    sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
+    context.reporter.say(f"{sizes} examples of {card.rows} rows{card.dropped_text()}")
     return manifest
+
+
+Sides = tuple[list[Prepared], list[Prepared], list[Prepared]]
+"""Training, validation, test."""
+
+
+def _write(output: Path, sides: Sides, encoder: Encoder, card: Card) -> None:
+    output.mkdir()
+    train, validation, test = sides
+    for name, side in (("train", train), ("validation", validation)):
+        write_shards(output, name, [p.example.id for p in side], [p.encoded for p in side])
+    questions = [(p.example, p.rendered, encoder.prompt(p.rendered.prompt)) for p in test]
+    write_questions(output / "test.parquet", questions)
+    write_card(output, card, [(p.rendered, p.encoded) for p in train])
+
+
+def _commit(
+    task: PrepTask,
+    context: Context,
+    output: Path,
+    card: Card,
+    revisions: dict[str, str],
+    end_token: int,
+) -> Manifest:
+    libraries = {name: version(name) for name in ("tokenizers", "pyarrow")}
+    return commit(
+        context.store,
+        stage_prefix(task.run, "prep"),
+        output,
+        kind="prep",
+        run=task.run,
+        attempt=context.attempt,
+        inputs={},
+        task_sha256=task.result_digest(),
+        template_sha256=card.template_sha256,
+        revisions=revisions,
+        versions={"thinktune": thinktune.__version__, **libraries},
+        metrics={**card.counts(), "end_token": end_token},
+        created=utc_now(),
+    )
 
 
 def _examples(
     task: PrepTask, source: Source, card: Card, context: Context
 ) -> tuple[list[Example], Format]:
-    columns = task.dataset.columns.model_copy(
-        update={k: v for k, v in task.data.columns.model_dump().items() if v is not None}
-    )
-    layout: Format | None = task.data.format or (
-        task.dataset.format if task.data.path is None else None
-    )
+    head = list(islice(source.rows, HEAD_ROWS))
+    layout, columns = _layout(task, head, source.place)
     examples: list[Example] = []
-    for row in source.rows:
-        if card.rows == 0:
-            layout = layout or detect_format(row)
-            check_columns(row, layout, columns, source.place)
+    known: set[str] = set()
+    for row in chain(head, source.rows):
         card.rows += 1
         if card.rows % 256 == 0:
             context.stop.check("prep")
-        reason = selection.passes(row, task.data.filters, source.place)
-        if reason is None:
-            try:
-                example = to_example(row, layout or "columns", columns)
-            except Unusable as unusable:
-                reason = str(unusable)
-            else:
-                if example.reasoning is None and task.data.require_reasoning:
-                    reason = REASONING_DROPPED
-                else:
-                    examples.append(example)
-        if reason is not None:
-            card.dropped[reason] += 1
+        known.update(row)
+        try:
+            examples.append(_example(row, task.data, layout, columns))
+        except Unusable as unusable:
+            card.dropped[str(unusable)] += 1
+    if card.rows:
+        selection.check_columns(task.data.filters, task.data.balance, known, source.place)
     if task.data.deduplicate:
         examples, duplicates = selection.deduplicated(examples, question_key)
         card.drop("duplicate question", duplicates)
     _some(examples, card, source.place)
-    return examples, layout or "columns"
+    return with_distinct_ids(examples), layout
+
+
+def _layout(task: PrepTask, head: list[Row], place: str) -> tuple[Format, ColumnMap]:
+    """How rows are laid out, by the recipe, the catalog or the first rows."""
+    own_file = task.data.path is not None
+    columns = task.dataset.columns.model_copy(
+        update={k: v for k, v in task.data.columns.model_dump().items() if v is not None}
+    )
+    layout = task.data.format or (detect_format(head, columns) if own_file else task.dataset.format)
+    if head:
+        check_columns(head, layout, columns, place)
+    return layout, completed(head, layout, columns, own_file=own_file)
+
+
+def _example(row: Row, data: DataSpec, layout: Format, columns: ColumnMap) -> Example:
+    """The row in our shape, if the recipe wants it. Raises Unusable."""
+    reason = selection.passes(row, data.filters)
+    if reason is not None:
+        raise Unusable(reason)
+    example = to_example(row, layout, columns)
+    if example.reasoning is None and data.require_reasoning:
+        raise Unusable(REASONING_DROPPED)
+    return example
 
 
 def _tokenised(
@@ -183,9 +240,7 @@ def _balanced(
     return kept
 
 
-def _split(
-    task: PrepTask, prepared: list[Prepared], card: Card, place: str
-) -> tuple[list[Prepared], list[Prepared], list[Prepared]]:
+def _split(task: PrepTask, prepared: list[Prepared], card: Card, place: str) -> Sides:
     parts = selection.split([p.key for p in prepared], task.data.split, place)
     train = [prepared[i] for i in parts.train]
     if task.data.sample_rows is not None and len(train) > task.data.sample_rows:
@@ -197,7 +252,7 @@ def _split(
     if held_out & {p.key for p in train}:
         raise AssertionError("a held-out question is in training")
     card.sizes = {
-        "train": len(train),
+        "training": len(train),
         "validation": len(parts.validation),
         "test": len(parts.test),
     }
@@ -223,15 +278,9 @@ def _some(left: list[Example] | list[Prepared], card: Card, place: str) -> None:
 
 def _remedy(dropped: Counter[str]) -> str:
     most = dropped.most_common(1)[0][0]
-    if most == REASONING_DROPPED:
-        return (
-            "answers need <think>…</think> before them, or map data.columns.reasoning; to train"
-            " without reasoning set data.require_reasoning=false"
-        )
-    if most.startswith("filter on"):
-        return "loosen data.filters"
-    if most.startswith("longer than"):
-        return "raise data.max_tokens, or set data.too_long=truncate"
+    for beginning, remedy in REMEDIES:
+        if most.startswith(beginning):
+            return remedy
     if most.startswith("no "):
         return f"map data.columns.{most[3:]}, or change data.prompt and data.answer"
     return "check data.format and data.columns"

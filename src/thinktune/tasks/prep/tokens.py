@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from thinktune.spec.errors import DataInvalid
-from thinktune.tasks.prep.rows import Unusable
+from thinktune.tasks.prep.conversations import Unusable
 from thinktune.tasks.prep.template import AFTER_REASONING, THINK_CLOSE, Piece, Rendered
 
 

@@ -1,8 +1,9 @@
-"""Checkpoints: adapter, optimizer, random state and metrics so far, committed like any artifact.
+"""Checkpoints: adapter, optimizer and metrics so far, committed like any artifact.
 
-Called by `loop` and `stage`. Safetensors and JSON only. The data position is the step's number and
-the schedule follows from it, so neither needs a file. Older checkpoints are removed once a newer
-one is committed; a damaged one is passed over for the one before it.
+Called by `loop` and `stage`. Safetensors and JSON only. The data position is the step's number; the
+schedule and the random state of a step follow from it, so none of them needs a file. Older
+checkpoints are removed once a newer one is committed; a damaged one is passed over for the one
+before it.
 """
 
 import json
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import checkpoint_prefix, checkpoints_prefix
+from thinktune.spec.manifest import Manifest
 from thinktune.store import commit, fetch, read_manifest
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import utc_now
@@ -42,7 +44,10 @@ class State:
 
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    device: torch.device
+
+
+class Foreign(InputMissing):
+    """A checkpoint of another training under this run's name: not ours to use or to remove."""
 
 
 class Checkpoints:
@@ -82,9 +87,10 @@ class Checkpoints:
 
     @contextmanager
     def newest(self) -> Iterator[tuple[int, Path] | None]:
-        """The newest checkpoint that is whole and belongs to this run, as files in a folder.
+        """The newest checkpoint that is whole, as files in a folder.
 
-        A damaged one is said, removed, and passed over.
+        A damaged one is said, removed, and passed over. Raises Foreign where the newest belongs to
+        another recipe or other data.
         """
         with tempfile.TemporaryDirectory(prefix="thinktune-resume-") as temporary:
             for step in self.steps():
@@ -94,13 +100,10 @@ class Checkpoints:
                     manifest = read_manifest(self._context.store, prefix)
                     if manifest is None:
                         continue
-                    if (manifest.inputs, manifest.task_sha256) != (
-                        self._identity.inputs,
-                        self._identity.task_sha256,
-                    ):
-                        fault = "it was made from other inputs"
-                        raise InputMissing(prefix, fault, "it is left out")
+                    self._check_ours(prefix, manifest)
                     fetch(self._context.store, prefix, manifest, folder)
+                except Foreign:
+                    raise
                 except InputMissing as error:
                     self._context.reporter.say(f"checkpoint of step {step} is no use: {error}")
                     self._context.store.delete_prefix(prefix)
@@ -109,13 +112,18 @@ class Checkpoints:
                 return
             yield None
 
+    def _check_ours(self, prefix: str, manifest: Manifest) -> None:
+        ours = (self._identity.inputs, self._identity.task_sha256)
+        if (manifest.inputs, manifest.task_sha256) != ours:
+            fault = "the checkpoint was made by another recipe or from other data"
+            remedy = "use another --run name, or remove it"
+            raise Foreign(self._context.store.place(prefix), fault, remedy)
+
 
 def _write(folder: Path, state: State) -> None:
     weights = {name: p.detach().cpu().contiguous() for name, p in state.parameters.items()}
     save_file(weights, folder / "adapter.safetensors")
-    tensors: dict[str, torch.Tensor] = {"rng.cpu": torch.get_rng_state()}
-    if state.device.type == "cuda":
-        tensors["rng.cuda"] = torch.cuda.get_rng_state(state.device)
+    tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, object] = {}
     for key, value in _flat(state.optimizer.state_dict()["state"]):
         if isinstance(value, torch.Tensor):
@@ -143,10 +151,6 @@ def restore(folder: Path, state: State) -> None:
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])
     tensors = load_file(folder / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    cuda = tensors.pop("rng.cuda", None)
-    if cuda is not None and state.device.type == "cuda":
-        torch.cuda.set_rng_state(cuda, state.device)
     numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     values: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *numbers.items()]:

@@ -4,6 +4,7 @@ Called by `stage`. accelerate supplies the process group and the trackers; the o
 the loss and the gradient are ours, because they must not depend on the number of ranks.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Loop:
         # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
         self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
         optimizer, named = make_optimizer(task.train, list(trainable(model).values()), self._device)
-        self._state = State(trainable(model), optimizer, self._device)
+        self._state = State(trainable(model), optimizer)
         context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
 
     def run(self) -> None:
@@ -83,8 +84,8 @@ class Loop:
                 raise Preempted("train", fault, "run the same command again to go on")
 
     def _resume(self) -> int:
-        torch.manual_seed(self._task.train.seed + self._accelerator.process_index)
-        with self._checkpoints.newest() as found:
+        # One rank first: it alone removes what is damaged, the others then see the same.
+        with self._accelerator.main_process_first(), self._checkpoints.newest() as found:
             if found is None:
                 return 0
             step, folder = found
@@ -98,13 +99,15 @@ class Loop:
         began = time.monotonic()
         chosen = [self._data.train[i] for i in self._order.step(step)]
         try:
-            loss = self.gradients(chosen)
+            loss = self.gradients(chosen, step)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(chosen) from error
-        if not math.isfinite(loss):
-            raise self._not_finite(step, loss, chosen)
         parameters = list(self._state.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm))
+        # Before the update: a checkpoint must never hold what cannot be trained on.
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise self._not_finite(step, name, value, chosen)
         rate = learning_rate(self._task.train, step, self._steps)
         for group in self._state.optimizer.param_groups:
             group["lr"] = rate
@@ -115,7 +118,7 @@ class Loop:
             "epoch": self._order.epoch(step + 1),
             "loss": loss,
             "lr": rate,
-            "grad_norm": float(norm),
+            "grad_norm": norm,
             "tokens": tokens,
             "seconds": seconds,
             "tokens_per_s": tokens / seconds,
@@ -123,16 +126,18 @@ class Loop:
         self._metrics.add(step + 1, row)
         self._context.reporter.advance(loss=loss, **{"tok/s": round(tokens / seconds)})
 
-    def gradients(self, chosen: Sequence[TrainExample]) -> float:
+    def gradients(self, chosen: Sequence[TrainExample], step: int = 0) -> float:
         """Sets the gradient of one optimizer step over all ranks; gives the step's mean loss.
 
         The loss is the sum over target tokens divided by the step's target tokens over all ranks,
-        so rows and ranks may hold any share of the examples.
+        so rows and ranks may hold any share of the examples. Dropout is a function of seed, step
+        and rank: a resume needs no random state.
         """
         self._model.train()
         targets = sum(example.targets for example in chosen)
         while True:
             self._state.optimizer.zero_grad(set_to_none=True)
+            torch.manual_seed(self._seed(step))
             total = torch.zeros((), device=self._device)
             for row in self._rows(chosen):
                 loss = self._row_loss(row) / targets
@@ -142,6 +147,10 @@ class Loop:
             loss_value = float(self._accelerator.reduce(total, reduction="sum"))
             if self._unscaled() or not math.isfinite(loss_value):
                 return loss_value
+
+    def _seed(self, step: int) -> int:
+        name = f"{self._task.train.seed}/{step}/{self._accelerator.process_index}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
     def _unscaled(self) -> bool:
         """Takes the fp16 scale out of the gradients. Where they overflowed, halves the scale for
@@ -191,6 +200,8 @@ class Loop:
                 total += self._row_loss(row)
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
+        if not math.isfinite(loss):
+            raise self._not_finite(step - 1, "validation loss", loss, self._data.validation)
         self._metrics.add(step, {"validation_loss": loss})
         self._context.reporter.say(f"step {step}: validation loss {loss:.4f}")
 
@@ -207,10 +218,12 @@ class Loop:
         mine = torch.tensor(float(self._context.stop.requested), device=self._device)
         return float(self._accelerator.reduce(mine, reduction="sum")) > 0
 
-    def _not_finite(self, step: int, loss: float, chosen: Sequence[TrainExample]) -> LossNotFinite:
+    def _not_finite(
+        self, step: int, what: str, value: float, chosen: Sequence[TrainExample]
+    ) -> LossNotFinite:
         names = ", ".join(example.id for example in chosen[:SHOWN_IDS])
         more = f" and {len(chosen) - SHOWN_IDS} more" if len(chosen) > SHOWN_IDS else ""
-        fault = f"the loss is {loss} with the examples {names}{more}"
+        fault = f"the {what} is {value} with the examples {names}{more}"
         remedy = "look at those examples, lower train.lr, or raise train.warmup"
         return LossNotFinite(f"train step {step + 1}", fault, remedy)
 

@@ -1,9 +1,12 @@
 """The train stage: prep's artifact and the base model in, a standard PEFT adapter out.
 
-Files of the artifact: `adapter_config.json`, `adapter_model.safetensors`, `metrics.jsonl`.
+Files of the artifact: `adapter_config.json`, `adapter_model.safetensors`, `metrics.jsonl`, and
+`tracking/` where the recipe names a tracker that writes files.
 """
 
+import importlib.util
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -36,6 +39,8 @@ from thinktune.tasks.train.examples import read_examples
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
+
+TRACKING = "tracking"
 
 
 def run(task: TrainTask, context: Context) -> Manifest:
@@ -75,10 +80,12 @@ def run(task: TrainTask, context: Context) -> Manifest:
             row_loss=row_loss,
             dtype=dtype,
         ).run()
+        for tracker in accelerator.trackers:
+            tracker.finish()  # writes what it holds back, before the artifact is put together
         if accelerator.is_main_process:
             _commit(task, context, model, metrics, identity, prep, folder / "output")
         accelerator.wait_for_everyone()
-        accelerator.end_training()
+        accelerator.state.destroy_process_group()
     return stage_manifest(context.store, task.run, "train")
 
 
@@ -94,6 +101,8 @@ def _commit(
     output.mkdir()
     save_adapter(model, output)
     (output / "metrics.jsonl").write_bytes(metrics.path.read_bytes())
+    if (logs := output.parent / TRACKING).is_dir():
+        shutil.copytree(logs, output / TRACKING)
     commit(
         context.store,
         stage_prefix(task.run, "train"),
@@ -112,21 +121,29 @@ def _commit(
 
 
 def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
-    wandb = "wandb" in task.train.tracking
-    if wandb and not (os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")):
-        fault = "tracking in wandb, and WANDB_API_KEY is not set"
-        remedy = "set it, or WANDB_MODE=offline, or --set 'train.tracking=[]'"
-        raise InputMissing("environment", fault, remedy)
-    logs = os.environ.get("THINKTUNE_TRACKING_DIR", str(folder / "tracking"))
+    for tracker in task.train.tracking:
+        _check_tracker(tracker)
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         log_with=list(task.train.tracking) or None,
-        project_dir=logs,
+        project_dir=folder / TRACKING,
     )
     if task.train.tracking:
         settings = {k: v for k, v in task.train.model_dump().items() if isinstance(v, int | float)}
         accelerator.init_trackers(task.run, config=settings)
     return accelerator
+
+
+def _check_tracker(name: str) -> None:
+    """accelerate leaves out what is not there without a word; the recipe asked for it."""
+    off = "--set 'train.tracking=[]'"
+    if importlib.util.find_spec(name) is None:
+        fault = f"tracking with {name}, which is not installed"
+        raise InputMissing("train.tracking", fault, f"install thinktune[track], or {off}")
+    known = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE")
+    if name == "wandb" and not known:
+        fault = "tracking in wandb, and WANDB_API_KEY is not set"
+        raise InputMissing("environment", fault, f"set it, or WANDB_MODE=offline, or {off}")
 
 
 def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Data:

@@ -114,9 +114,70 @@ def test_bytes_that_are_no_text(tmp_path: Path, name: str) -> None:
     assert "not UTF-8 text" in fault(path)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}]},
+        {"conversations": [{"from": "human", "value": "q"}]},
+        {"conversation": [{"from": "human", "value": "q"}]},
+        {"question": "q", "options": ["x", "y"]},
+    ],
+)
+def test_an_object_that_is_the_only_row(tmp_path: Path, row: dict[str, object]) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(row))
+    assert rows(path) == [row]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters_of_csv(tmp_path: Path, delimiter: str) -> None:
+    path = tmp_path / "a.csv"
+    header = delimiter.join(["question", '"answer, or; so|"', "n"])
+    path.write_text(f"{header}\n" + delimiter.join(["q", "a", "1"]) + "\n")
+    assert rows(path) == [{"question": "q", "answer, or; so|": "a", "n": "1"}]
+    path.write_text("question\nq\n")
+    assert rows(path) == [{"question": "q"}]
+
+
+def test_half_a_surrogate_pair(tmp_path: Path) -> None:
+    lines, whole = tmp_path / "a.jsonl", tmp_path / "a.json"
+    pair, half = r'{"question": "\ud83d\ude00"}', r'{"question": ["\ud83d"]}'
+    lines.write_text(f"{pair}\n{half}\n")
+    assert r"a.jsonl:2: half a surrogate pair, \ud83d" in fault(lines)
+    whole.write_text(f"[{pair}, {half}]")
+    assert r"a.json: row 1: half a surrogate pair, \ud83d" in fault(whole)
+    lines.write_text(pair)
+    assert rows(lines) == [{"question": "😀"}]
+
+
+def test_json_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    deep = '{"question": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"question": "q"}}\n{deep}\n')
+    assert "a.jsonl:2: lists or objects nested too deeply" in fault(path)
+    path = tmp_path / "a.json"
+    path.write_text(f"[{deep}]")
+    assert "a.json: lists or objects nested too deeply" in fault(path)
+
+
 def test_no_file_and_no_kind(tmp_path: Path) -> None:
     assert "no such file" in fault(tmp_path / "none.jsonl")
     (tmp_path / "a.xlsx").write_text("x")
     assert "kind of file '.xlsx' is not known; use one of .jsonl" in fault(tmp_path / "a.xlsx")
     (tmp_path / "a.jsonl").touch()
     assert "the file is empty" in fault(tmp_path / "a.jsonl")
+
+
+def test_a_byte_order_mark_before_csv(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question;answer\nq;a\n", encoding="utf-8-sig")
+    assert rows(path) == [{"question": "q", "answer": "a"}]
+
+
+def test_parquet_text_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    column = pa.StringArray.from_buffers(
+        1, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"\xff\xfe")
+    )
+    pq.write_table(pa.table({"question": column}), path)
+    assert "not UTF-8 text" in fault(path)

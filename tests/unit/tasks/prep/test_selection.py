@@ -4,18 +4,42 @@ import pytest
 
 from thinktune.spec.errors import DataInvalid
 from thinktune.spec.recipe import Balance, Filter, Split
-from thinktune.tasks.prep.selection import balanced, deduplicated, passes, split
+from thinktune.tasks.prep.selection import (
+    balanced,
+    check_columns,
+    deduplicated,
+    passes,
+    split,
+)
 
 
 def test_filters() -> None:
     row = {"quality": "good", "text": "a proof", "n": 3, "none": None}
-    assert passes(row, [Filter(column="quality", any_of=("good", "excellent"))], "f") is None
-    assert passes(row, [Filter(column="quality", any_of=("bad",))], "f") == "filter on quality"
-    assert passes(row, [Filter(column="text", matches="pro+f")], "f") is None
-    assert passes(row, [Filter(column="n", any_of=(3,))], "f") is None
-    assert passes(row, [Filter(column="none", not_empty=True)], "f") == "filter on none"
+    assert passes(row, [Filter(column="quality", any_of=("good", "excellent"))]) is None
+    assert passes(row, [Filter(column="quality", any_of=("bad",))]) == "filter on quality"
+    assert passes(row, [Filter(column="text", matches="pro+f")]) is None
+    assert passes(row, [Filter(column="n", any_of=(3,))]) is None
+    assert passes(row, [Filter(column="none", not_empty=True)]) == "filter on none"
+    assert passes({"n": 0}, [Filter(column="n", matches="^0$")]) is None
+
+
+def test_a_column_that_some_rows_lack_is_null_there() -> None:
+    assert passes({}, [Filter(column="n", any_of=(3,))]) == "filter on n"
+    assert passes({}, [Filter(column="n", not_empty=True)]) == "filter on n"
+    assert passes({}, [Filter(column="n", matches="None")]) == "filter on n"
+    rule = Balance(column="level", values=("easy", "None"))
+    with pytest.raises(DataInvalid, match="no row has level 'None'"):
+        balanced([{"level": "easy"}, {}], rule, lambda i: "", lambda i: i, "f")
+
+
+def test_a_column_that_no_row_has() -> None:
+    known = {"quality", "level"}
+    filters = [Filter(column="qualty", not_empty=True)]
     with pytest.raises(DataInvalid, match="no column 'qualty' to filter on; did you mean"):
-        passes(row, [Filter(column="qualty", not_empty=True)], "f")
+        check_columns(filters, None, known, "f")
+    with pytest.raises(DataInvalid, match="no column 'levels' to balance by; did you mean"):
+        check_columns([], Balance(column="levels", values=("easy",)), known, "f")
+    check_columns([], Balance(column="level", values=("easy",)), known, "f")
 
 
 def test_the_first_of_each_is_kept() -> None:
@@ -39,8 +63,6 @@ def test_balance_needs_every_value() -> None:
     rule = Balance(column="level", values=("easy", "hard"))
     with pytest.raises(DataInvalid, match="no row has level 'hard'"):
         balanced(items(easy=5), rule, lambda i: i[1], lambda i: {"level": i[0]}, "f")
-    with pytest.raises(DataInvalid, match="no column 'level'"):
-        balanced(items(easy=5), rule, lambda i: i[1], lambda i: {}, "f")
 
 
 def test_no_held_out_question_is_in_training() -> None:

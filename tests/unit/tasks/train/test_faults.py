@@ -6,6 +6,7 @@ from trainer import Make
 
 from thinktune.spec.errors import LossNotFinite, OutOfGpuMemory, Preempted
 from thinktune.tasks.train.adapter import trainable
+from thinktune.tasks.train.checkpoint import Checkpoints, Foreign, Identity
 
 
 def test_a_loss_that_is_not_finite_names_the_examples(make_trainer: Make) -> None:
@@ -17,6 +18,28 @@ def test_a_loss_that_is_not_finite_names_the_examples(make_trainer: Make) -> Non
     ) as at:
         trainer.loop.run()
     assert at.value.exit_code == 74
+
+
+def test_a_gradient_that_is_not_finite_is_never_applied(make_trainer: Make) -> None:
+    trainer = make_trainer(max_steps=2, checkpoint_every_steps=1)
+    parameters = trainable(trainer.model)
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    next(iter(parameters.values())).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(LossNotFinite, match=r"the gradient norm is (inf|nan) with the examples"):
+        trainer.loop.run()
+    assert all(torch.equal(p, before[name]) for name, p in parameters.items())
+    assert trainer.loop._checkpoints.steps() == []
+
+
+def test_another_recipe_under_the_same_name_removes_nothing(make_trainer: Make) -> None:
+    trainer = make_trainer(epochs=9, max_steps=4, checkpoint_every_steps=2)
+    trainer.loop.run()
+    identity = Identity("r", {}, "1" * 64)
+    other = Checkpoints(trainer.context, identity, 2)
+    with pytest.raises(Foreign, match="by another recipe") as raised, other.newest():
+        pass
+    assert raised.value.exit_code == 66
+    assert other.steps() == [4, 2]
 
 
 def test_out_of_memory_says_how_long_the_rows_were(

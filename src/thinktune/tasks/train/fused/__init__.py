@@ -15,7 +15,7 @@ What is replaced, by what, and why it is equal:
 path stays for all else, and tests/gpu/test_fused.py holds the two against each other.
 """
 
-import inspect
+import importlib.util
 
 import torch
 from peft import PeftModel
@@ -41,16 +41,8 @@ def why_not(model: PeftModel, dtype: torch.dtype, dropout: float) -> str | None:
         return "LoRA dropout is applied to each projection's own input"
     if getattr(causal.config, "use_sliding_window", False):
         return "sliding-window attention"
-    return _varlen_is_old()
-
-
-def _varlen_is_old() -> str | None:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
         return "this torch has no varlen attention"
-    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:
-        return "this torch's varlen attention has no grouped heads"
     return None
 
 

@@ -3,6 +3,8 @@
 Called by `decoder`. Activations have no batch dimension: a packed row is (T, width).
 """
 
+import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,10 @@ from torch.nn.attention.varlen import varlen_attn
 from thinktune.tasks.train.batches import PackedRow
 from thinktune.tasks.train.fused.kernels import RmsNorm, Rotary, SwiGlu
 from thinktune.tasks.train.fused.projection import Group
+
+GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Whether this torch's kernel takes fewer key and value heads than query heads."""
+ATTEND = partial(varlen_attn, enable_gqa=True) if GROUPED else varlen_attn
 
 
 class FusedLayer:
@@ -42,8 +48,12 @@ class FusedLayer:
     def _attend(self, qkv: torch.Tensor, row: PackedRow) -> torch.Tensor:
         heads = qkv.unflatten(-1, (self._heads + 2 * self._kv_heads, self._size))
         query, key, value = heads.split([self._heads, self._kv_heads, self._kv_heads], dim=1)
+        if not GROUPED and self._heads != self._kv_heads:
+            groups = self._heads // self._kv_heads
+            key = key.repeat_interleave(groups, dim=1)
+            value = value.repeat_interleave(groups, dim=1)
         longest = max(row.lengths)
-        out = varlen_attn(
+        out = ATTEND(
             query,
             key,
             value,
@@ -53,7 +63,6 @@ class FusedLayer:
             longest,
             scale=self._scale,
             window_size=(-1, 0),
-            enable_gqa=True,
         )
         assert isinstance(out, torch.Tensor)  # a pair only where the log-sum-exp is asked for
         return out.flatten(-2)

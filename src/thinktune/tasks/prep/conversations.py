@@ -1,0 +1,186 @@
+"""Turns of a conversation, and the think part of what was said.
+
+Called by `rows`. A turn names its speaker under `from` or `role` and holds its text under `value`
+or `content`; both are taken in either layout, as datasets mix them. Reasoning stands inside the
+text, under a key of its own, or as a part of a list of contents.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinktune.spec.catalog import Format
+from thinktune.tasks.prep.readers import SURROGATE
+
+CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
+"""The layouts whose rows hold a list of turns."""
+OPEN, CLOSE = "<think>", "</think>"
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+REASONING_PARTS = ("thinking", "reasoning")
+"""Types of content parts that hold reasoning."""
+ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+TOOL_ROLES = {
+    *("tool", "tool_call", "tool_response", "observation", "ipython"),
+    *("function", "function_call", "function_response"),
+}
+ROLE_SHOWN = 40
+"""Characters of an unknown role that the data card shows."""
+
+
+class Unusable(Exception):
+    """This row is dropped; the message is the reason that the data card counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Something said before the last question; an assistant's turn without its reasoning."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A list of turns, read up to its last answer."""
+
+    system: str | None
+    before: tuple[Turn, ...]
+    question: str
+    reasoning: str | None
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    role: str
+    text: str
+    reasoning: tuple[str, ...]
+    """What stands beside the text, from each place that has some."""
+
+
+def is_conversation(value: object) -> bool:
+    """Whether a column's value is a list of turns, or JSON text of one."""
+    try:
+        turns = _turns(value)
+    except Unusable:
+        return False
+    return bool(turns) and all(_first(turn, ("role", "from")) is not None for turn in turns)
+
+
+def read_conversation(value: object) -> Conversation:
+    """A conversation column's value. Raises Unusable."""
+    said = [_said(turn) for turn in _turns(value)]
+    system = "\n".join(turn.text for turn in said if turn.role == "system") or None
+    said = [turn for turn in said if turn.role != "system"]
+    while said and said[-1].role != "assistant":
+        said.pop()
+    roles = [turn.role for turn in said]
+    if len(said) < 2 or roles != ["user", "assistant"] * (len(said) // 2):
+        raise Unusable("turns do not alternate user, assistant")
+    before = tuple(
+        Turn(turn.role, split_think(turn.text)[1] if turn.role == "assistant" else turn.text)
+        for turn in said[:-2]
+    )
+    reasoning, answer = one_reasoning(said[-1].reasoning, said[-1].text)
+    return Conversation(system, before, said[-2].text, reasoning, answer)
+
+
+def split_think(text: str) -> tuple[str | None, str]:
+    """`<think>r</think>a` → (r, a), also for `<thinking>`, also where the opening tag stood in the
+    prompt; text without tags → (None, text). Raises Unusable."""
+    text = text.replace("<thinking>", OPEN).replace("</thinking>", CLOSE)
+    reasoning, closed, answer = text.partition(CLOSE)
+    if not closed:
+        if OPEN in text:
+            raise Unusable("unfinished think part")
+        return None, text.strip()
+    if text.count(OPEN) > 1 or OPEN in answer or CLOSE in answer:
+        raise Unusable("more than one think part")
+    reasoning = reasoning.strip()
+    if OPEN in reasoning and not reasoning.startswith(OPEN):
+        raise Unusable("text before the think part")
+    return reasoning.removeprefix(OPEN).strip(), answer.strip()
+
+
+def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:
+    """Reasoning and answer, where reasoning may stand beside the text, inside it, or in both.
+
+    The text is split whatever stands beside it: an answer never keeps a think part. Raises Unusable
+    where the places say different things.
+    """
+    inside, answer = split_think(text)
+    found = [given for given in (_bare(given) for given in beside) if given]
+    found += [inside] if inside else []
+    if len({" ".join(reasoning.split()) for reasoning in found}) > 1:
+        raise Unusable("two different think parts")
+    return (found[0] if found else None), answer
+
+
+def _bare(reasoning: str) -> str:
+    """Reasoning without the tags that some datasets write around it in its own column too."""
+    inside, rest = split_think(reasoning)
+    if inside is not None and rest:
+        raise Unusable("text after the think part of the reasoning")
+    return rest if inside is None else inside
+
+
+def _turns(value: object) -> list[Mapping[str, Any]]:
+    if isinstance(value, str):  # a list that a CSV or Parquet file carries as JSON text
+        escapes = SURROGATE.search(value)
+        try:
+            value = json.loads(value)
+            if escapes:
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Unusable("half a surrogate pair in the text") from None
+        except (ValueError, RecursionError):
+            raise Unusable("conversation is not a list of turns") from None
+    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
+        raise Unusable("conversation is not a list of turns")
+    return value
+
+
+def _said(turn: Mapping[str, Any]) -> _Said:
+    name = str(_first(turn, ("role", "from")) or "").strip()
+    if name.lower() in TOOL_ROLES:
+        raise Unusable("tool turns are not supported")
+    role = ROLES.get(name.lower())
+    if role is None:
+        raise Unusable(f"unknown role '{name[:ROLE_SHOWN]}'")
+    text, thought = _content(_first(turn, ("content", "value")))
+    beside = [turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str)]
+    return _Said(role, text, (*beside, thought))
+
+
+def _content(content: object) -> tuple[str, str]:
+    """Text and reasoning of a turn's content: a text, or a list of parts."""
+    if not isinstance(content, list):
+        return ("" if content is None else str(content)), ""
+    text: list[str] = []
+    reasoning: list[str] = []
+    for part in content:
+        if isinstance(part, str):
+            text.append(part)
+        elif isinstance(part, Mapping) and part.get("type") in REASONING_PARTS:
+            if "".join(text).strip():
+                raise Unusable("text before the think part")
+            # The value may be a list of text parts itself.
+            reasoning.append(_content(_first(part, (*REASONING_PARTS, "text")))[0])
+        elif isinstance(part, Mapping) and part.get("text") is not None:
+            text.append(str(part["text"]))
+    return "".join(text), "\n".join(reasoning)
+
+
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The first that is there: a Parquet file has all names in all rows, most of them null."""
+    return next((fields[name] for name in names if fields.get(name) is not None), None)
