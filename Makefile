@@ -42,7 +42,7 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
