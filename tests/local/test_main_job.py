@@ -179,8 +179,8 @@ def manifests_or_parts(client: Store, prefix: str) -> set[str]:
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True)
-    return [int(word) for word in found.stdout.split()]
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(word) for word in found.split()]
 
 
 def test_stopped_and_killed_in_the_middle_of_training_it_resumes(

@@ -104,7 +104,7 @@ class Reporter:
         self._marks.append((now, self._done))
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, note=self._note())
-        last = self._done >= self._of
+        last = by > 0 and self._done >= self._of
         if self._bars is None and (last or now - self._printed >= LINE_EVERY_S):
             self._printed = now
             self.say(f"{self._phase} {self._note()}")
