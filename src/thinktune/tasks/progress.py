@@ -89,7 +89,8 @@ class Reporter:
                 console=self._console,
                 transient=True,
             )
-            self._bar = self._bars.add_task(f"{self._stage}: {name}", total=of, note="")
+            title = self._stage if name == self._stage else f"{self._stage}: {name}"
+            self._bar = self._bars.add_task(title, total=of, note="")
             self._bars.start()
 
     def advance(self, by: int = 1, **figures: Metric) -> None:
@@ -107,7 +108,9 @@ class Reporter:
         last = by > 0 and self._done >= self._of
         if self._bars is None and (last or now - self._printed >= LINE_EVERY_S):
             self._printed = now
-            self.say(f"{self._phase} {self._note()}")
+            self.say(self._line())
+        if last:
+            self._close_bar()
         if last or now - self._stored >= STORE_EVERY_S:
             self._put(now)
 
@@ -119,6 +122,10 @@ class Reporter:
         if n1 <= n0 or t1 <= t0:
             return None
         return (self._of - n1) * (t1 - t0) / (n1 - n0)
+
+    def _line(self) -> str:
+        named = "" if self._phase == self._stage else f"{self._phase} "
+        return named + self._note()
 
     def _note(self) -> str:
         parts = [f"{self._done}/{self._of} {self._unit}"]
@@ -152,7 +159,7 @@ class Reporter:
         if self._bars is not None:
             self._bars.stop()
             self._bars = self._bar = None
-            self.say(f"{self._phase} {self._note()}")
+            self.say(self._line())
         sys.stdout.flush()
 
 
