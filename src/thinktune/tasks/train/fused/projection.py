@@ -52,11 +52,6 @@ class Group:
         self.parts = [Part.of(module) for module in modules]
         self.sizes = [part.frozen.out_features for part in self.parts]
         self.rank = sum(p.down.shape[0] for p in self.parts if p.down is not None)
-        self._kept: torch.Tensor | None = None
-
-    def keep(self, dtype: torch.dtype) -> None:
-        """Holds the dequantised weights from now on, where memory is free for them."""
-        self._kept = self.weight(dtype)
 
     def __call__(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         """x (T, in) → (T, sum of outs), plus `residual` of that shape."""
@@ -66,8 +61,6 @@ class Group:
 
     def weight(self, dtype: torch.dtype) -> torch.Tensor:
         """All frozen weights, one below the other: (sum of outs, in)."""
-        if self._kept is not None:
-            return self._kept
         first = self.parts[0].frozen
         if len(self.parts) == 1 and not isinstance(first, Linear4bit):
             return first.weight
