@@ -21,7 +21,7 @@ help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop that only submits)
-	@$(UV) sync --frozen --quiet --python $(PYTHON) $(SYNC) $(addprefix --extra ,$(EXTRAS)) \
+	@$(UV) sync --frozen --python $(PYTHON) $(SYNC) $(addprefix --extra ,$(EXTRAS)) \
 		$(if $(findstring prep,$(EXTRAS)),--group demo)
 
 .uv/bin/uv: uv-bootstrap.txt

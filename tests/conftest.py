@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from s3_server import BUCKET, S3Server, s3_server
-from tiny import write_tokenizer
+from tiny import write_model, write_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +21,11 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokenizer")
     write_tokenizer(folder)
     return folder / "tokenizer.json"
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in the hub's layout."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_model(folder)
+    return folder

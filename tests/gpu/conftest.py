@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import write_model
 from trainer import Make, maker
 
 
@@ -13,13 +12,6 @@ def gpu() -> torch.device:
     if not torch.cuda.is_available():
         pytest.fail("these tests need a CUDA GPU; without one run `make test`")
     return torch.device("cuda", 0)
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_model(folder)
-    return folder
 
 
 @pytest.fixture

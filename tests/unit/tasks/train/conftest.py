@@ -3,15 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny import write_model
 from trainer import Make, maker
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_model(folder)
-    return folder
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from peft import PeftModel
 
 from thinktune.tasks.train.loss import RowLoss
 
-FUSED_KINDS = ("llama", "qwen2", "mistral")
+FUSED_KINDS = ("llama", "qwen2")
 
 
 def why_not(model: PeftModel, dtype: torch.dtype, dropout: float) -> str | None:
