@@ -79,7 +79,7 @@ def test_the_form_without_varlen_kernels_works_when_forced(
 
 def test_eight_bit_states_resume(make_trainer: Make) -> None:
     settings = {"dtype": "bfloat16", "base": "nf4", "epochs": 9, "dropout": 0.1}
-    settings |= {"max_steps": 6, "checkpoint_every_steps": 3}
+    settings |= {"optimizer": "adamw_8bit", "max_steps": 6, "checkpoint_every_steps": 3}
     whole = make_trainer(**settings)
     whole.loop.run()
     assert type(whole.loop._state.optimizer).__name__ == "AdamW8bit"

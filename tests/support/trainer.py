@@ -53,7 +53,7 @@ class Trainer:
     def gradients(self, examples: list[TrainExample]) -> tuple[float, dict[str, torch.Tensor]]:
         """Loss and gradient of one optimizer step."""
         loss = self.loop.gradients(examples)
-        return loss, {n: p.grad.clone() for n, p in trainable(self.model).items()}
+        return float(loss), {n: p.grad.clone() for n, p in trainable(self.model).items()}
 
 
 Make = Callable[..., Trainer]

@@ -126,6 +126,9 @@ class TrainSpec(Closed):
     16 bits."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Compute type; `auto` is bfloat16 where the device has it, else float16 (a GPU) or float32."""
+    fp8: bool = False
+    """The frozen weights' products in FP8 (e4m3, a scale per row; arXiv:2209.05433) where the fused
+    path runs on an Ada or Hopper GPU: faster, with other rounding."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
     """LoRA scale: α/r, or α/√r with rsLoRA."""
@@ -137,14 +140,20 @@ class TrainSpec(Closed):
     """Layers that take an adapter: a group, or names from the model's catalog entry."""
     loss_on: Literal["completion", "answer"] = "completion"
     """`answer` leaves the reasoning tokens out of the loss."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw_8bit"
-    """8-bit states (arXiv:2110.02861) where a GPU is there; the plain form elsewhere."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """8-bit states (arXiv:2110.02861) save 6 bytes per trained weight, and each step then waits for
+    the GPU once; the plain form is used where there is none."""
     lr: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Fraction = 0.03
     """Share of the steps in which the learning rate rises from 0."""
     weight_decay: Fraction = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
+    """A step whose gradient norm is more than this many times the running mean changes nothing;
+    null: every finite one counts."""
+    max_skipped: Count = 5
+    """Steps skipped in a row after which the training fails."""
     batch_size: Count
     """Examples per optimizer step, over all GPUs."""
     epochs: Count = 1

@@ -22,12 +22,19 @@ class Execution(Closed):
     num_processes: Count = 1
     """Ranks over all nodes: one per GPU, or 1 without."""
     micro_batch_tokens: Count = 4096
-    """Tokens that one forward and backward pass takes on a rank, at most; a longer example goes
-    alone."""
+    """Tokens that one forward and backward pass takes on a rank, at most; longer examples are
+    refused."""
     recompute_layers: Annotated[int, Field(ge=0)] = 0
     """Layers whose activations are computed again in the backward pass instead of kept."""
+    recompute_mlps: Annotated[int, Field(ge=0)] = 0
+    """Layers after these of which only gate and up are computed again: most of what a layer keeps
+    for half of its arithmetic. The plain path recomputes such layers whole."""
+    unpacked_layers: Annotated[int, Field(ge=0)] = 0
+    """Last layers whose 4-bit weights also stand in 16 bits, so that no pass unpacks them."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage (arXiv:1910.02054)."""
+    stall_s: Count = 1800
+    """Seconds without progress after which a training ends itself, to be started again."""
 
 
 class StageTask(Closed):

@@ -53,6 +53,7 @@ class Reporter:
         self._marks: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._first = True
         self._printed = self._stored = 0.0
+        self._beat = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -67,13 +68,23 @@ class Reporter:
         if self._of:
             self._put(time.monotonic())
 
+    def beat(self) -> None:
+        """Says that work goes on, between two advances."""
+        self._beat = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Seconds since anything was told."""
+        return time.monotonic() - self._beat
+
     def say(self, text: str) -> None:
         """One line for people."""
+        self.beat()
         if not self._quiet:
             self._console.print(f"{self._stage}: {text}", markup=False)
 
     def phase(self, name: str, of: int, unit: str, *, done: int = 0) -> None:
         """Begins to count `of` things; `done` of them were done before this process began."""
+        self.beat()
         self._close_bar()
         self._phase, self._of, self._unit, self._done = name, of, unit, done
         self._figures = {}
@@ -95,6 +106,7 @@ class Reporter:
 
     def advance(self, by: int = 1, **figures: Metric) -> None:
         """Counts `by` more and shows the newest figures."""
+        self.beat()
         now = time.monotonic()
         if len(self._marks) == 1 and self._first:
             # The first of a phase often loads something; the rate is that of those after it.

@@ -34,6 +34,7 @@ def _per_document(
     *,
     document_lengths: tuple[int, ...],
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Shapes: query (1, heads, T, size), key and value (1, KV heads, T, size); gives
@@ -41,7 +42,9 @@ def _per_document(
     del module, attention_mask, others
     grouped = query.shape[1] != key.shape[1]
     parts = [
-        scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+        scaled_dot_product_attention(
+            q, k, v, scale=scaling, enable_gqa=grouped, **_mask(q, sliding_window)
+        )
         for q, k, v in zip(
             torch.split(query, list(document_lengths), dim=2),
             torch.split(key, list(document_lengths), dim=2),
@@ -50,6 +53,15 @@ def _per_document(
         )
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+def _mask(query: torch.Tensor, window: int | None) -> dict[str, Any]:
+    """Causal; a mask is needed only where a window is shorter than the document."""
+    length = query.shape[2]
+    if window is None or window >= length:
+        return {"is_causal": True}
+    band = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+    return {"attn_mask": band.triu(1 - window)}
 
 
 def _varlen(
@@ -62,6 +74,7 @@ def _varlen(
     document_lengths: tuple[int, ...],
     document_boundaries: torch.Tensor,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """As `_per_document`, in one kernel; the longest length is a number, so nothing waits for the
@@ -84,7 +97,7 @@ def _varlen(
         longest,
         longest,
         scale=scaling,
-        window_size=(-1, 0),
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
     )
     assert isinstance(out, torch.Tensor)  # a pair only where the log-sum-exp is asked for
     return out.unsqueeze(0), None

@@ -24,6 +24,7 @@ from thinktune.spec.manifest import Manifest
 from thinktune.store import commit, fetch, read_manifest
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import utc_now
+from thinktune.tasks.train.guard import SpikeGuard
 
 SEPARATOR = "/"
 STEP = re.compile(r"/step-(\d+)/manifest\.json$")
@@ -44,6 +45,7 @@ class State:
 
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
+    guard: SpikeGuard
 
 
 class Foreign(InputMissing):
@@ -132,6 +134,7 @@ def _write(folder: Path, state: State) -> None:
             numbers[key] = value
     save_file(tensors, folder / "optimizer.safetensors")
     (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")
+    (folder / "guard.json").write_text(json.dumps(state.guard.state()), encoding="utf-8")
 
 
 def _flat(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -161,3 +164,4 @@ def restore(folder: Path, state: State) -> None:
         level[names[-1]] = value
     # Its own groups stay: they hold settings, and the learning rate is set before each step.
     state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": values})
+    state.guard.load(json.loads((folder / "guard.json").read_text(encoding="utf-8")))

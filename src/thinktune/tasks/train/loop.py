@@ -6,7 +6,6 @@ the loss and the gradient are ours, because they must not depend on the number o
 
 import hashlib
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,18 +13,19 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 
-from thinktune.spec.errors import LossNotFinite, OutOfGpuMemory, Preempted
+from thinktune.spec.errors import DataInvalid, OutOfGpuMemory, Preempted
 from thinktune.spec.task import TrainTask
 from thinktune.tasks.entry import Context
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import Order, PackedRow, pack, spread
 from thinktune.tasks.train.checkpoint import Checkpoints, State, restore
 from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.train.guard import SpikeGuard
+from thinktune.tasks.train.ledger import Entry, Ledger
 from thinktune.tasks.train.loss import RowLoss
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.optimizer import learning_rate, make_optimizer
+from thinktune.tasks.train.optimizer import learning_rate, make_optimizer, update
 
-SHOWN_IDS = 8
 FP16_SCALE = 2.0**14
 
 
@@ -60,10 +60,15 @@ class Loop:
         self._steps = self._order.steps(task.train.epochs, task.train.max_steps)
         self._device = accelerator.device
         self._row_loss = row_loss
+        longest = max((e.tokens for e in (*data.train, *data.validation)), default=0)
+        if longest > task.execution.micro_batch_tokens:
+            raise _too_long(longest, task.execution.micro_batch_tokens)
         # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
         self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
         optimizer, named = make_optimizer(task.train, list(trainable(model).values()), self._device)
-        self._state = State(trainable(model), optimizer)
+        guard = SpikeGuard(task.train.spike_factor, self._device)
+        self._state = State(trainable(model), optimizer, guard)
+        self._ledger = Ledger(task, context, metrics)
         context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
 
     def run(self) -> None:
@@ -94,39 +99,37 @@ class Loop:
         self._context.reporter.say(f"resumes after step {step} of {self._steps}")
         return step
 
-    def step(self, step: int) -> None:
-        """One optimizer step, counted from 0: gradient, clipping, update, figures."""
-        began = time.monotonic()
+    def step(self, step: int) -> int:
+        """One optimizer step, counted from 0: gradient, clipping, update. Returns its tokens.
+
+        Nothing in it waits for the GPU: whether to skip is decided there, and the figures are read
+        while the next step runs.
+        """
+        self._ledger.begin()
         chosen = [self._data.train[i] for i in self._order.step(step)]
         try:
             loss = self.gradients(chosen, step)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(chosen) from error
-        parameters = list(self._state.parameters.values())
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm))
-        # Before the update: a checkpoint must never hold what cannot be trained on.
-        for name, value in (("loss", loss), ("gradient norm", norm)):
-            if not math.isfinite(value):
-                raise self._not_finite(step, name, value, chosen)
+        state = self._state
+        parameters = list(state.parameters.values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm)
+        skip = state.guard.judge(loss, norm)
         rate = learning_rate(self._task.train, step, self._steps)
-        for group in self._state.optimizer.param_groups:
+        for group in state.optimizer.param_groups:
             group["lr"] = rate
-        self._state.optimizer.step()
-        seconds = time.monotonic() - began
-        tokens = sum(example.tokens for example in chosen)
-        row = {
-            "epoch": self._order.epoch(step + 1),
-            "loss": loss,
-            "lr": rate,
-            "grad_norm": norm,
-            "tokens": tokens,
-            "seconds": seconds,
-            "tokens_per_s": tokens / seconds,
-        }
-        self._metrics.add(step + 1, row)
-        self._context.reporter.advance(loss=loss, **{"tok/s": round(tokens / seconds)})
+        update(state.optimizer, skip)
+        # One step late, and before anything is saved: what must not be trained on never is.
+        self._ledger.settle()
+        epoch = self._order.epoch(step + 1)
+        self._ledger.enter(Entry(step, epoch, rate, chosen), loss, norm, state.guard, self._stop())
+        return sum(example.tokens for example in chosen)
 
-    def gradients(self, chosen: Sequence[TrainExample], step: int = 0) -> float:
+    def finish(self) -> None:
+        """Writes down the figures of the last step."""
+        self._ledger.settle()
+
+    def gradients(self, chosen: Sequence[TrainExample], step: int = 0) -> torch.Tensor:
         """Sets the gradient of one optimizer step over all ranks; gives the step's mean loss.
 
         The loss is the sum over target tokens divided by the step's target tokens over all ranks,
@@ -144,9 +147,9 @@ class Loop:
                 (loss * self._scale).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
             self._reduce()
-            loss_value = float(self._accelerator.reduce(total, reduction="sum"))
-            if self._unscaled() or not math.isfinite(loss_value):
-                return loss_value
+            total = self._sum(total)
+            if self._unscaled() or not math.isfinite(float(total)):
+                return total
 
     def _seed(self, step: int) -> int:
         name = f"{self._task.train.seed}/{step}/{self._accelerator.process_index}"
@@ -193,43 +196,61 @@ class Loop:
     def _validate(self, step: int) -> None:
         if not self._data.validation:
             return
+        self.finish()
         self._model.eval()
         total = torch.zeros((), device=self._device)
         with torch.no_grad():
             for row in self._rows(self._data.validation):
                 total += self._row_loss(row)
+                self._context.reporter.beat()
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
         if not math.isfinite(loss):
-            raise self._not_finite(step - 1, "validation loss", loss, self._data.validation)
+            entry = Entry(step - 1, 0, 0, self._data.validation)
+            raise self._ledger.not_finite(entry, "validation loss", loss)
         self._metrics.add(step, {"validation_loss": loss})
         self._context.reporter.say(f"step {step}: validation loss {loss:.4f}")
+        self._ledger.begin(again=True)
 
     def _checkpoint_is_due(self, step: int) -> bool:
         return step % self._task.train.checkpoint_every_steps == 0
 
     def _save(self, step: int) -> None:
+        self.finish()
         if self._accelerator.is_main_process:
             self._checkpoints.save(step, self._state, self._metrics.path)
         self._accelerator.wait_for_everyone()
+        self._ledger.begin(again=True)
+
+    def _stop(self) -> torch.Tensor:
+        """How many ranks were asked to stop."""
+        mine = torch.full((), float(self._context.stop.requested), device=self._device)
+        return self._sum(mine)
+
+    def _sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Over all ranks."""
+        total: torch.Tensor = self._accelerator.reduce(value, reduction="sum")
+        return total
 
     def _stop_requested(self) -> bool:
-        """Whether any rank was asked to stop: all of them must save the same step."""
-        mine = torch.tensor(float(self._context.stop.requested), device=self._device)
-        return float(self._accelerator.reduce(mine, reduction="sum")) > 0
-
-    def _not_finite(
-        self, step: int, what: str, value: float, chosen: Sequence[TrainExample]
-    ) -> LossNotFinite:
-        names = ", ".join(example.id for example in chosen[:SHOWN_IDS])
-        more = f" and {len(chosen) - SHOWN_IDS} more" if len(chosen) > SHOWN_IDS else ""
-        fault = f"the {what} is {value} with the examples {names}{more}"
-        remedy = "look at those examples, lower train.lr, or raise train.warmup"
-        return LossNotFinite(f"train step {step + 1}", fault, remedy)
+        """Whether to stop after this step. Several ranks must save the same one: they learn of each
+        other's requests with the figures of the step before."""
+        if self._accelerator.num_processes == 1:
+            return self._context.stop.requested
+        return self._ledger.stopping
 
     def _out_of_memory(self, chosen: Sequence[TrainExample]) -> OutOfGpuMemory:
         longest = max(example.tokens for example in chosen)
-        rows = self._task.execution.micro_batch_tokens
-        fault = f"out of memory with rows of {rows} tokens (longest example {longest})"
+        plan = self._task.execution
+        fault = (
+            f"out of memory with rows of {plan.micro_batch_tokens} tokens (longest example"
+            f" {longest}), {plan.recompute_layers} layers and {plan.recompute_mlps} MLPs recomputed"
+        )
         remedy = "lower data.max_tokens or train.rank, or choose larger hardware"
         return OutOfGpuMemory("GPU", fault, remedy)
+
+
+def _too_long(longest: int, rows: int) -> DataInvalid:
+    fault = f"an example has {longest:,} tokens, and a micro-batch takes {rows:,}"
+    remedy = "lower data.max_tokens and run prep again, or plan for longer rows"
+    return DataInvalid("train", fault, remedy)

@@ -23,8 +23,20 @@ def make_optimizer(
     reason = ""
     if train.optimizer == "adamw_8bit":
         reason = " (the 8-bit form needs a GPU; the same method in 32 bits)"
-    plain = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+    plain = torch.optim.AdamW(
+        parameters, lr=train.lr, weight_decay=train.weight_decay, fused=device.type == "cuda"
+    )
     return plain, f"AdamW{reason}"
+
+
+def update(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
+    """One step, or none where `skip` is 1. The fused form decides on the device; the others make
+    the host wait for it."""
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = skip  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
+        optimizer.step()
+    elif not bool(skip):
+        optimizer.step()
 
 
 def learning_rate(train: TrainSpec, step: int, steps: int) -> float:

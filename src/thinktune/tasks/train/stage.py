@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import stage_prefix
@@ -39,6 +38,7 @@ from thinktune.tasks.train.examples import read_examples
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.watchdog import Watchdog
 
 TRACKING = "tracking"
 
@@ -47,7 +47,10 @@ def run(task: TrainTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     prep = stage_manifest(context.store, task.run, "prep")
     identity = Identity(task.run, {"prep": manifest_digest(prep)}, task.result_digest())
-    with tempfile.TemporaryDirectory(prefix="thinktune-train-") as temporary:
+    with (
+        Watchdog(context.reporter, task.execution.stall_s),
+        tempfile.TemporaryDirectory(prefix="thinktune-train-") as temporary,
+    ):
         folder = Path(temporary)
         accelerator = _accelerator(task, folder)
         data = _data(task, context, prep, folder / "prep")
@@ -59,7 +62,6 @@ def run(task: TrainTask, context: Context) -> Manifest:
             task.model, prep.revisions["model"], context, folder / "model", weights=True
         )
         base = load_base(weights, task.train.base, dtype, device, attention=attention)
-        recompute_layers(base, task.execution.recompute_layers)
         model = add_adapter(base, task.train, task.model)
         size = sum(p.numel() for p in trainable(model).values())
         context.reporter.say(
@@ -157,20 +159,26 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
 
 def choose_path(model: PeftModel, task: TrainTask, dtype: torch.dtype, context: Context) -> RowLoss:
     """The fused path where it is right, else the plain one; the log says which and why."""
-    reason = fused.why_not(model, dtype, task.train.dropout)
+    execution = task.execution
+    reason = fused.why_not(model, dtype)
     if reason is None:
-        context.reporter.say("fused path")
-        return fused.fuse(model, recompute=task.execution.recompute_layers)
+        no_fp8 = fused.why_not_fp8(model) if task.train.fp8 else None
+        fp8 = task.train.fp8 and no_fp8 is None
+        note = ", FP8 products" if fp8 else f" without FP8 ({no_fp8})" if no_fp8 else ""
+        context.reporter.say(f"fused path{note}")
+        return fused.fuse(model, execution, dtype, dropout=task.train.dropout, fp8=fp8)
     context.reporter.say(f"plain path ({reason})")
+    recompute_layers(model, execution.recompute_layers + execution.recompute_mlps)
     return PlainLoss(model, dtype)
 
 
-def recompute_layers(model: PreTrainedModel, layers: int) -> None:
+def recompute_layers(model: PeftModel, layers: int) -> None:
     """Recomputes the activations of the first `layers` layers; keeps those of the others."""
     if layers == 0:
         return
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    for number, layer in enumerate(model.model.layers):
+    causal = model.get_base_model()
+    causal.gradient_checkpointing_enable({"use_reentrant": False})
+    for number, layer in enumerate(causal.model.layers):
         layer.gradient_checkpointing = number < layers
 
 

@@ -35,7 +35,7 @@ def test_recomputing_layers_changes_nothing(make_trainer: Make) -> None:
     examples = some_examples(8)
     kept = make_trainer().gradients(examples)[1]
     trainer = make_trainer()
-    recompute_layers(trainer.model.get_base_model(), 1)
+    recompute_layers(trainer.model, 1)
     flags = [layer.gradient_checkpointing for layer in trainer.model.get_base_model().model.layers]
     assert flags == [True, False]
     assert distance(trainer.gradients(examples)[1], kept) < 1e-6

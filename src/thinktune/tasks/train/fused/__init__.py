@@ -1,18 +1,22 @@
 """The fast training path of one GPU, in one package with one switch.
 
-What is replaced, by what, and why it is equal:
+What is replaced, by what, why it is equal, and the test in tests/gpu that says so:
 
-| plain transformers + PEFT | here | equal because |
-|---|---|---|
-| a LoRA linear each for q, k, v (gate, up) | one `Group` for all (`projection`) | the same sums |
-| RMSNorm, rotary, SwiGLU as several kernels | one Triton kernel each (`kernels`) | fp32 inside |
-| attention with a mask or per document | one varlen kernel (`layer`) | causal in each document |
-| residual adds | the epilogue of the product before (`addmm`) | the same sum |
-| logits, kept or computed twice | loss and gradient in place (`head`) | the same softmax |
-| recompute of all layers or none | of as many as the plan says | the same layer again |
+- a LoRA linear each for q, k, v (gate, up) → one product with the adapters in the margin of its
+  operands (`weights`): the same sums. test_fused.py
+- dequantisation in three kernels → in one (`nf4`): the same table and scales. test_kernels.py
+- RMSNorm, rotary, SwiGLU of several kernels → one each (`kernels`): fp32 inside. test_kernels.py
+- attention with a mask → the flash kernel by document (`layer`): causal in each. test_fused.py
+- autograd keeping what each operation read → what a layer keeps, written out (`layer`): the same
+  derivative. test_fused.py
+- a dropout mask per projection → one per group (`weights.Mask`): each projection sees the same
+  distribution. test_fused.py
+- logits kept, or computed twice → loss and gradient in place (`head`): one softmax. test_kernels.py
+
+One thing changes the result and is off unless the recipe asks for it: products in FP8 (`fp8`).
 
 `fuse` decides by what the device and the recipe allow and says why not where it does not; the plain
-path stays for all else, and tests/gpu/test_fused.py holds the two against each other.
+path stays for all else.
 """
 
 import importlib.util
@@ -20,12 +24,15 @@ import importlib.util
 import torch
 from peft import PeftModel
 
+from thinktune.spec.task import Execution
 from thinktune.tasks.train.loss import RowLoss
 
-FUSED_KINDS = ("llama", "qwen2")
+FUSED_KINDS = ("llama", "qwen2", "qwen3", "mistral")
+LARGEST_HEAD = 192
+"""Of the flash kernel's backward pass on every GPU since Ampere."""
 
 
-def why_not(model: PeftModel, dtype: torch.dtype, dropout: float) -> str | None:
+def why_not(model: PeftModel, dtype: torch.dtype) -> str | None:
     """The reason to take the plain path; None where the fused one is right."""
     causal = model.get_base_model()
     parameter = next(causal.parameters())
@@ -37,17 +44,31 @@ def why_not(model: PeftModel, dtype: torch.dtype, dropout: float) -> str | None:
         return "the GPU is older than Ampere"
     if causal.config.model_type not in FUSED_KINDS:
         return f"architecture {causal.config.model_type}"
-    if dropout > 0:
-        return "LoRA dropout is applied to each projection's own input"
-    if getattr(causal.config, "use_sliding_window", False):
-        return "sliding-window attention"
-    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
-        return "this torch has no varlen attention"
+    size = causal.model.layers[0].self_attn.head_dim
+    if size % 8 or size > LARGEST_HEAD:
+        return f"heads of {size}: the attention kernel takes multiples of 8 up to {LARGEST_HEAD}"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
     return None
 
 
-def fuse(model: PeftModel, *, recompute: int) -> RowLoss:
+def why_not_fp8(model: PeftModel) -> str | None:
+    """The reason for products in half precision on the fused path; None where FP8 is right."""
+    from thinktune.tasks.train.fused.fp8 import Fp8Group  # needs triton
+    from thinktune.tasks.train.fused.layer import grouped
+
+    causal = model.get_base_model()
+    if torch.cuda.get_device_capability(next(causal.parameters()).device) < (8, 9):
+        return "the GPU is older than Ada and Hopper"
+    if not all(Fp8Group.fits(group) for layer in causal.model.layers for group in grouped(layer)):
+        return "the base is not in 4 bits, or its layers have odd sizes"
+    return None
+
+
+def fuse(
+    model: PeftModel, execution: Execution, dtype: torch.dtype, *, dropout: float, fp8: bool
+) -> RowLoss:
     """The loss over fused layers, for models that `why_not` has nothing against."""
     from thinktune.tasks.train.fused.decoder import FusedLoss  # needs triton
 
-    return FusedLoss(model.get_base_model(), recompute)
+    return FusedLoss(model.get_base_model(), execution, dtype, dropout=dropout, fp8=fp8)

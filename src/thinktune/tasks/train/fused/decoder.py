@@ -6,36 +6,84 @@ Made by `fused.fuse`, called by `thinktune.tasks.train.loop`.
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
+from thinktune.spec.task import Execution
 from thinktune.tasks.train.batches import PackedRow
 from thinktune.tasks.train.fused.head import HeadLoss
-from thinktune.tasks.train.fused.kernels import RmsNorm
-from thinktune.tasks.train.fused.layer import FusedLayer
+from thinktune.tasks.train.fused.kernels import norm, norm_back
+from thinktune.tasks.train.fused.layer import GROUPS, FusedLayer, Pass, Recompute
 
 
 class FusedLoss:
-    """Embedding, layers, last norm, head; the first `recompute` layers keep only their input."""
+    """Embedding, layers, last norm, head."""
 
-    def __init__(self, causal: Any, recompute: int) -> None:
+    def __init__(
+        self, causal: Any, execution: Execution, dtype: torch.dtype, *, dropout: float, fp8: bool
+    ) -> None:
         self._model, self._head = causal.model, causal.lm_head
         self._eps = causal.config.rms_norm_eps
-        self._layers = [FusedLayer(layer, causal.config) for layer in causal.model.layers]
-        self._recompute = recompute
+        self._dropout = dropout
+        layers = causal.model.layers
+        self._layers = [
+            FusedLayer(
+                layer,
+                causal.config,
+                dtype,
+                _level(execution, number),
+                # The last ones: their backward pass comes first, while most is still kept.
+                keep=number >= len(layers) - execution.unpacked_layers,
+                fp8=fp8,
+            )
+            for number, layer in enumerate(layers)
+        ]
+        groups = [group for layer in self._layers for group in layer.groups]
+        self._factors: list[torch.Tensor] = [
+            factor for group in groups for factor in group.factors()
+        ]
+        self._halves = [half for group in groups for half in group.halves()]
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Brings the factors' half-precision copies up to date."""
+        torch._foreach_copy_(self._halves, self._factors)
 
     def __call__(self, row: PackedRow) -> torch.Tensor:
         """The sum of the cross-entropy over the row's targets."""
+        self._refresh()
         hidden = self._model.embed_tokens(row.ids)
         cos, sin = self._model.rotary_emb(hidden, row.positions)
-        cos, sin = cos[0].contiguous(), sin[0].contiguous()
+        dropout = self._dropout if self._model.training else 0.0
+        seed = int(torch.randint(2**31 - GROUPS * len(self._layers), ())) if dropout else 0
+        passed = Pass(row, cos[0].contiguous(), sin[0].contiguous(), dropout, seed)
         hidden = hidden[0]
         for number, layer in enumerate(self._layers):
-            if number < self._recompute and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, cos, sin, row, use_reentrant=False)
-            else:
-                hidden = layer(hidden, cos, sin, row)
+            hidden = layer(hidden, passed, number)
         # The last norm works row by row: only rows that predict a target need it.
         predicting = hidden.index_select(0, row.predict_at)
-        normed = RmsNorm.apply(predicting, self._model.norm.weight, self._eps)
+        normed = _LastNorm.apply(predicting, self._model.norm.weight, self._eps)
         loss: torch.Tensor = HeadLoss.apply(normed, self._head.weight, row.targets)
         return loss
+
+
+def _level(execution: Execution, number: int) -> Recompute:
+    """The first layers give most: theirs is kept longest."""
+    if number < execution.recompute_layers:
+        return Recompute.LAYER
+    if number < execution.recompute_layers + execution.recompute_mlps:
+        return Recompute.MLP
+    return Recompute.ELEMENTWISE
+
+
+class _LastNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
+        y = torch.empty_like(x)
+        ctx.save_for_backward(x, w, norm(x, w, eps, y))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        x, w, rstd = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        norm_back(dy, x, w, rstd, None, dx)
+        return dx, None, None

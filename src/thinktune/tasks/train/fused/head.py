@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-CHUNK_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 29
 """Of logits at once, in half precision."""
 BLOCK = 8192
 

@@ -1,10 +1,9 @@
-"""Elementwise Triton kernels of the fused layer: RMSNorm, rotary embedding, SwiGLU.
+"""Elementwise Triton kernels of the fused layer: RMSNorm, rotary embedding, SwiGLU, LoRA dropout.
 
-Called by `layer`. Each is one pass over its data forward and one backward; weights are frozen, so
-none computes a gradient for them. bf16 or fp16 in and out, fp32 inside.
+Called by `layer`. Each is one pass over its data; weights are frozen, so none computes a gradient
+for them. bf16 or fp16 in and out, fp32 inside. Rows may have any stride, so that results land
+beside the margin where the next product reads them.
 """
-
-from typing import Any
 
 import torch
 import triton
@@ -12,7 +11,7 @@ import triton.language as tl
 
 
 @triton.jit
-def _norm_forward(x, w, y, rstd, width: tl.constexpr, eps, block: tl.constexpr):
+def _norm(x, w, y, rstd, width: tl.constexpr, stride, eps, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
@@ -22,151 +21,277 @@ def _norm_forward(x, w, y, rstd, width: tl.constexpr, eps, block: tl.constexpr):
     # Rounded before the weight, as transformers does.
     normed = (value * scale).to(y.dtype.element_ty)
     weight = tl.load(w + at, mask=inside, other=0.0).to(y.dtype.element_ty)
-    tl.store(y + row * width + at, normed * weight, mask=inside)
+    tl.store(y + row * stride + at, normed * weight, mask=inside)
 
 
 @triton.jit
-def _norm_backward(dy, x, w, rstd, dx, width: tl.constexpr, block: tl.constexpr):
+def _norm_back(
+    dy, x, w, rstd, residual, dx, y, width: tl.constexpr, dy_stride, residual_stride, dx_stride,
+    added: tl.constexpr,
+    block: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     inside = at < width
-    grad = tl.load(dy + row * width + at, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(dy + row * dy_stride + at, mask=inside, other=0.0).to(tl.float32)
     value = tl.load(x + row * width + at, mask=inside, other=0.0).to(tl.float32)
-    weight = tl.load(w + at, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(w + at, mask=inside, other=0.0).to(y.dtype.element_ty)
     scale = tl.load(rstd + row)
     normed = value * scale
-    weighted = grad * weight
+    tl.store(y + row * width + at, normed.to(y.dtype.element_ty) * weight, mask=inside)
+    weighted = grad * weight.to(tl.float32)
     mean = tl.sum(weighted * normed) / width
-    tl.store(
-        dx + row * width + at,
-        ((weighted - normed * mean) * scale).to(dx.dtype.element_ty),
-        mask=inside,
-    )
+    result = (weighted - normed * mean) * scale
+    if added:
+        result += tl.load(residual + row * residual_stride + at, mask=inside, other=0.0).to(
+            tl.float32
+        )
+    tl.store(dx + row * dx_stride + at, result.to(dx.dtype.element_ty), mask=inside)
 
 
-class RmsNorm(torch.autograd.Function):
-    """y = x / rms(x) · w. Shapes: x (T, width), w (width,)."""
+def norm(x: torch.Tensor, w: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
+    """out = x / rms(x) · w; returns 1 / rms. Shapes: x, out (T, width), w (width,) → (T,)."""
+    rows, width = x.shape
+    rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
+    block = triton.next_power_of_2(width)
+    _norm[(rows,)](x, w, out, rstd, width, out.stride(0), eps, block, num_warps=_warps(block))
+    return rstd
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, eps: float) -> torch.Tensor:
-        rows, width = x.shape
-        y = torch.empty_like(x)
-        rstd = torch.empty(rows, dtype=torch.float32, device=x.device)
-        block = triton.next_power_of_2(width)
-        _norm_forward[(rows,)](x, w, y, rstd, width, eps, block, num_warps=_warps(block))
-        ctx.save_for_backward(x, w, rstd)
-        return y
 
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        x, w, rstd = ctx.saved_tensors
-        rows, width = x.shape
-        dx = torch.empty_like(x)
-        block = triton.next_power_of_2(width)
-        grid = (rows,)
-        _norm_backward[grid](dy.contiguous(), x, w, rstd, dx, width, block, num_warps=_warps(block))
-        return dx, None, None
+def norm_back(
+    dy: torch.Tensor,
+    x: torch.Tensor,
+    w: torch.Tensor,
+    rstd: torch.Tensor,
+    residual: torch.Tensor | None,
+    out: torch.Tensor,
+) -> torch.Tensor:
+    """out = gradient of x, plus `residual`; returns the norm's output again, (T, width)."""
+    rows, width = x.shape
+    y = torch.empty_like(x)
+    added = x if residual is None else residual
+    block = triton.next_power_of_2(width)
+    _norm_back[(rows,)](
+        dy, x, w, rstd, added, out, y, width, dy.stride(0), added.stride(0), out.stride(0),
+        residual is not None, block, num_warps=_warps(block),
+    )  # fmt: skip
+    return y
 
 
 @triton.jit
-def _rotate(x, cos, sin, stride, half: tl.constexpr, block: tl.constexpr, back: tl.constexpr):
+def _turn(
+    x, out, cos, sin, q_norm, k_norm, q_heads, k_heads, x_stride, out_stride, eps,
+    normed: tl.constexpr, half: tl.constexpr, block: tl.constexpr, heads: tl.constexpr,
+):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
+    part = tl.program_id(1)
+    first_head = part * q_heads
+    head = tl.arange(0, heads)
     at = tl.arange(0, block)
-    inside = at < half
-    c = tl.load(cos + token * 2 * half + at, mask=inside, other=0.0).to(tl.float32)
-    s = tl.load(sin + token * 2 * half + at, mask=inside, other=0.0).to(tl.float32)
-    if back:
-        s = -s
-    base = x + token * stride + head * 2 * half
-    first = tl.load(base + at, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(base + half + at, mask=inside, other=0.0).to(tl.float32)
-    kind = x.dtype.element_ty
-    tl.store(base + at, (first * c - second * s).to(kind), mask=inside)
-    tl.store(base + half + at, (second * c + first * s).to(kind), mask=inside)
+    inside = (head < tl.where(part == 0, q_heads, k_heads))[:, None] & (at < half)[None, :]
+    c = tl.load(cos + token * 2 * half + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+    s = tl.load(sin + token * 2 * half + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+    place = (first_head + head)[:, None] * 2 * half + at[None, :]
+    source = x + token * x_stride + place
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + half, mask=inside, other=0.0).to(tl.float32)
+    kind = out.dtype.element_ty
+    if normed:
+        square = tl.sum(first * first, 1) + tl.sum(second * second, 1)
+        scale = tl.rsqrt(square / (2 * half) + eps)[:, None]
+        weights = q_norm if part == 0 else k_norm
+        lower = tl.load(weights + at, mask=at < half, other=0.0).to(kind)[None, :]
+        upper = tl.load(weights + half + at, mask=at < half, other=0.0).to(kind)[None, :]
+        first = ((first * scale).to(kind) * lower).to(tl.float32)
+        second = ((second * scale).to(kind) * upper).to(tl.float32)
+    target = out + token * out_stride + place
+    tl.store(target, (first * c - second * s).to(kind), mask=inside)
+    tl.store(target + half, (second * c + first * s).to(kind), mask=inside)
 
 
-class Rotary(torch.autograd.Function):
-    """Rotates the first `heads` heads of each row in place; the rest (values) passes.
+@triton.jit
+def _turn_back(
+    dq, dk, dv, x, out, cos, sin, q_norm, k_norm, q_heads, k_heads, q_stride, k_stride, v_stride,
+    x_stride, out_stride, eps,
+    normed: tl.constexpr, half: tl.constexpr, block: tl.constexpr, heads: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    head = tl.arange(0, heads)
+    at = tl.arange(0, block)
+    inside = (head < tl.where(part == 0, q_heads, k_heads))[:, None] & (at < half)[None, :]
+    own = head[:, None] * 2 * half + at[None, :]
+    if part == 0:
+        source = dq + token * q_stride + own
+        first_head = 0
+    elif part == 1:
+        source = dk + token * k_stride + own
+        first_head = q_heads
+    else:
+        source = dv + token * v_stride + own
+        first_head = q_heads + k_heads
+    place = first_head * 2 * half + own
+    target = out + token * out_stride + place
+    kind = out.dtype.element_ty
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + half, mask=inside, other=0.0).to(tl.float32)
+    if part < 2:
+        c = tl.load(cos + token * 2 * half + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+        s = tl.load(sin + token * 2 * half + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+        turned = first * c + second * s
+        second = second * c - first * s
+        first = turned
+        if normed:
+            raw = x + token * x_stride + place
+            low = tl.load(raw, mask=inside, other=0.0).to(tl.float32)
+            high = tl.load(raw + half, mask=inside, other=0.0).to(tl.float32)
+            scale = tl.rsqrt((tl.sum(low * low, 1) + tl.sum(high * high, 1)) / (2 * half) + eps)
+            scale = scale[:, None]
+            weights = q_norm if part == 0 else k_norm
+            first *= tl.load(weights + at, mask=at < half, other=0.0).to(tl.float32)[None, :]
+            second *= tl.load(weights + half + at, mask=at < half, other=0.0).to(tl.float32)[
+                None, :
+            ]
+            low *= scale
+            high *= scale
+            mean = ((tl.sum(first * low, 1) + tl.sum(second * high, 1)) / (2 * half))[:, None]
+            first = (first - low * mean) * scale
+            second = (second - high * mean) * scale
+    tl.store(target, first.to(kind), mask=inside)
+    tl.store(target + half, second.to(kind), mask=inside)
 
-    Shapes: x (T, all heads · size), cos and sin (T, size), both halves alike. In place is safe:
-    the projection before it does not keep its output.
+
+class Heads:
+    """How a row of q, k and v is made of heads, and what is done to them before attention.
+
+    `norms` are the weights of q's and k's RMSNorm over a head (Qwen3), or None.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int
-    ) -> torch.Tensor:
-        ctx.save_for_backward(cos, sin)
-        ctx.heads = heads
-        ctx.mark_dirty(x)
-        _turn(x, cos, sin, heads, back=False)
-        return x
+    def __init__(
+        self,
+        query: int,
+        key: int,
+        size: int,
+        norms: tuple[torch.Tensor, torch.Tensor] | None,
+        eps: float,
+    ) -> None:
+        self.query, self.key, self.size = query, key, size
+        self.norms, self._eps = norms, eps
+        self._half = size // 2
+        self._block = triton.next_power_of_2(self._half)
+        self._heads = triton.next_power_of_2(max(query, key))
 
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        cos, sin = ctx.saved_tensors
-        dx = dy.clone() if not dy.is_contiguous() else dy
-        _turn(dx, cos, sin, ctx.heads, back=True)
-        return dx, None, None, None
+    def turn(self, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """q and k normed and rotated: in place, or into a new tensor (T, heads · size) where there
+        is a norm, whose backward pass needs its input. Shapes: cos, sin (T, size)."""
+        out = qkv
+        if self.norms is not None:
+            out = qkv.new_empty(len(qkv), (self.query + self.key) * self.size)
+        q_norm, k_norm = self.norms or (qkv, qkv)
+        _turn[(len(qkv), 2)](
+            qkv, out, cos, sin, q_norm, k_norm, self.query, self.key, qkv.stride(0), out.stride(0),
+            self._eps, self.norms is not None, self._half, self._block, self._heads, num_warps=4,
+        )  # fmt: skip
+        return out
 
-
-def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int, *, back: bool) -> None:
-    half = cos.shape[-1] // 2
-    block = triton.next_power_of_2(half)
-    grid = (x.shape[0], heads)
-    _rotate[grid](x, cos, sin, x.stride(0), half, block, back, num_warps=1)
+    def turn_back(
+        self,
+        gradients: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        out: torch.Tensor,
+    ) -> None:
+        """The gradient of `turn`'s input into `out`, v's beside it. Shapes: the gradients of q, k
+        and v (T, heads, size), out (T, (q + 2·k heads) · size)."""
+        dq, dk, dv = gradients
+        q_norm, k_norm = self.norms or (qkv, qkv)
+        _turn_back[(len(out), 3)](
+            dq, dk, dv, qkv, out, cos, sin, q_norm, k_norm, self.query, self.key, dq.stride(0),
+            dk.stride(0), dv.stride(0), qkv.stride(0), out.stride(0), self._eps,
+            self.norms is not None, self._half, self._block, self._heads, num_warps=4,
+        )  # fmt: skip
 
 
 @triton.jit
-def _swiglu_forward(x, y, width, block: tl.constexpr):
+def _swiglu(x, y, width, x_stride, y_stride, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < width
-    gate = tl.load(x + row * 2 * width + at, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(x + row * 2 * width + width + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(
-        y + row * width + at, (gate * tl.sigmoid(gate) * up).to(y.dtype.element_ty), mask=inside
-    )
+    gate = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(x + row * x_stride + width + at, mask=inside, other=0.0).to(tl.float32)
+    kind = y.dtype.element_ty
+    # Rounded between the two, as transformers does.
+    silu = (gate * tl.sigmoid(gate)).to(kind)
+    tl.store(y + row * y_stride + at, silu * up.to(kind), mask=inside)
 
 
 @triton.jit
-def _swiglu_backward(dy, x, dx, width, block: tl.constexpr):
+def _swiglu_back(dy, x, y, width, dy_stride, x_stride, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * block + tl.arange(0, block)
     inside = at < width
-    grad = tl.load(dy + row * width + at, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(x + row * 2 * width + at, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(x + row * 2 * width + width + at, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(dy + row * dy_stride + at, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(x + row * x_stride + width + at, mask=inside, other=0.0).to(tl.float32)
     share = tl.sigmoid(gate)
     silu = gate * share
-    kind = dx.dtype.element_ty
+    kind = y.dtype.element_ty
+    tl.store(y + row * width + at, silu.to(kind) * up.to(kind), mask=inside)
     d_gate = grad * up * (share + silu * (1 - share))
-    tl.store(dx + row * 2 * width + at, d_gate.to(kind), mask=inside)
-    tl.store(dx + row * 2 * width + width + at, (grad * silu).to(kind), mask=inside)
+    tl.store(x + row * x_stride + at, d_gate.to(kind), mask=inside)
+    tl.store(x + row * x_stride + width + at, (grad * silu).to(kind), mask=inside)
 
 
-class SwiGlu(torch.autograd.Function):
-    """silu(gate) · up, both halves in one tensor. Shapes: x (T, 2 · width) → (T, width)."""
+def swiglu(x: torch.Tensor, out: torch.Tensor) -> None:
+    """out = silu(gate) · up. Shapes: x (T, 2 · width), gate first; out (T, width)."""
+    rows, width = out.shape
+    block = min(2048, triton.next_power_of_2(width))
+    grid = (rows, triton.cdiv(width, block))
+    _swiglu[grid](x, out, width, x.stride(0), out.stride(0), block, num_warps=4)
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        rows, width = x.shape[0], x.shape[1] // 2
-        y = torch.empty(rows, width, dtype=x.dtype, device=x.device)
-        block = min(2048, triton.next_power_of_2(width))
-        _swiglu_forward[(rows, triton.cdiv(width, block))](x, y, width, block, num_warps=4)
-        ctx.save_for_backward(x)
-        return y
 
-    @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:
-        (x,) = ctx.saved_tensors
-        rows, width = x.shape[0], x.shape[1] // 2
-        dx = torch.empty_like(x)
-        block = min(2048, triton.next_power_of_2(width))
-        grid = (rows, triton.cdiv(width, block))
-        _swiglu_backward[grid](dy.contiguous(), x, dx, width, block, num_warps=4)
-        return dx
+def swiglu_back(dy: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Writes the gradient of x over x itself; returns silu(gate) · up again, (T, width)."""
+    rows, width = dy.shape
+    y = torch.empty(rows, width, dtype=x.dtype, device=x.device)
+    block = min(2048, triton.next_power_of_2(width))
+    grid = (rows, triton.cdiv(width, block))
+    _swiglu_back[grid](dy, x, y, width, dy.stride(0), x.stride(0), block, num_warps=4)
+    return y
+
+
+@triton.jit
+def _dropped(x, y, width, x_stride, seed, chance, block: tl.constexpr, add: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * block + tl.arange(0, block)
+    inside = at < width
+    keep = tl.rand(seed, row * width + at) >= chance
+    value = tl.load(x + row * x_stride + at, mask=inside, other=0.0).to(tl.float32)
+    value = tl.where(keep, value / (1 - chance), 0.0)
+    place = y + row * width + at
+    if add:
+        value += tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(place, value.to(y.dtype.element_ty), mask=inside)
+
+
+def dropped(x: torch.Tensor, seed: int, chance: float) -> torch.Tensor:
+    """x with each element 0 by `chance`, else larger by 1 / (1 - chance): the same by seed."""
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _drop(x, y, seed, chance, add=False)
+    return y
+
+
+def add_dropped(y: torch.Tensor, x: torch.Tensor, seed: int, chance: float) -> None:
+    """y += `dropped(x, seed, chance)`."""
+    _drop(x, y, seed, chance, add=True)
+
+
+def _drop(x: torch.Tensor, y: torch.Tensor, seed: int, chance: float, *, add: bool) -> None:
+    rows, width = x.shape
+    block = min(1024, triton.next_power_of_2(width))
+    grid = (rows, triton.cdiv(width, block))
+    _dropped[grid](x, y, width, x.stride(0), seed, chance, block, add, num_warps=4)
 
 
 def _warps(block: int) -> int:

@@ -1,68 +1,346 @@
-"""A decoder layer over fused projections and kernels.
+"""A decoder layer as one autograd function: what it keeps and what it computes again, in writing.
 
-Called by `decoder`. Activations have no batch dimension: a packed row is (T, width).
+Called by `decoder`. Activations have no batch dimension: a packed row is (T, width). Kept per layer
+are its input, q/k/v, the attention's output, the residual stream between the halves, and the
+output of gate and up; norms and SwiGLU are computed again from these, for they cost one pass over
+memory. Two levels more give memory for time (`Recompute`).
 """
 
-import inspect
-from functools import partial
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from typing import Any
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
+from torch.autograd.function import once_differentiable
 
 from thinktune.tasks.train.batches import PackedRow
-from thinktune.tasks.train.fused.kernels import RmsNorm, Rotary, SwiGlu
-from thinktune.tasks.train.fused.projection import Group
+from thinktune.tasks.train.fused.fp8 import Fp8Group
+from thinktune.tasks.train.fused.kernels import (
+    Heads,
+    norm,
+    norm_back,
+    swiglu,
+    swiglu_back,
+)
+from thinktune.tasks.train.fused.weights import Group, Mask
 
-GROUPED = "enable_gqa" in inspect.signature(varlen_attn).parameters
-"""Whether this torch's kernel takes fewer key and value heads than query heads."""
-ATTEND = partial(varlen_attn, enable_gqa=True) if GROUPED else varlen_attn
+GROUPS = 4
+
+
+class Recompute(IntEnum):
+    """What the backward pass computes again."""
+
+    ELEMENTWISE = 0
+    """Norms and SwiGLU only: no product runs twice."""
+    MLP = 1
+    """Gate and up too: they are 58 % of a layer's products and 60 % of what it keeps."""
+    LAYER = 2
+    """All but the last product: only the layer's input is kept."""
+
+
+@dataclass
+class Pass:
+    """What a row brings along to every layer."""
+
+    row: PackedRow
+    cos: torch.Tensor
+    sin: torch.Tensor
+    """(T, head size) each."""
+    dropout: float
+    """Of the adapters' input; 0 in validation."""
+    seed: int
+    """Of the row's dropout masks."""
+
+
+@dataclass
+class Kept:
+    """A layer's activations between its passes; None: to be computed again. `low…` are
+    s·x·Aᵀ of the four groups, (T, margin)."""
+
+    hidden: torch.Tensor
+    rstd: torch.Tensor | None = None
+    low_qkv: torch.Tensor | None = None
+    qkv: torch.Tensor | None = None
+    attended: torch.Tensor | None = None
+    attention: tuple[torch.Tensor, ...] = ()
+    """Log-sum-exp and random state of the attention kernel."""
+    low_out: torch.Tensor | None = None
+    middle: torch.Tensor | None = None
+    middle_rstd: torch.Tensor | None = None
+    low_gate_up: torch.Tensor | None = None
+    gate_up: torch.Tensor | None = None
+    low_down: torch.Tensor | None = None
+
+    def drop(self, level: Recompute) -> None:
+        """Lets go of what `level` computes again."""
+        if level == Recompute.LAYER:
+            for field in fields(self)[1:]:
+                if field.name != "low_down":
+                    setattr(self, field.name, field.default)
+        elif level == Recompute.MLP:
+            self.gate_up = None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of one layer: a function of the row's seed, so that they can be drawn again."""
+
+    seed: int
+    chance: float
+
+    def of(self, group: int) -> Mask:
+        """The mask of the layer's group of that number."""
+        return Mask(self.seed + group, self.chance)
+
+
+def grouped(layer: Any) -> list[list[torch.nn.Module]]:
+    """The projections of a decoder layer, those of one input together."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return [
+        [attention.q_proj, attention.k_proj, attention.v_proj],
+        [attention.o_proj],
+        [mlp.gate_proj, mlp.up_proj],
+        [mlp.down_proj],
+    ]
 
 
 class FusedLayer:
     """One decoder layer of Llama's kind, over the modules of the plain one."""
 
-    def __init__(self, layer: Any, config: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = Group([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.out = Group([attention.o_proj])
-        self.gate_up = Group([mlp.gate_proj, mlp.up_proj])
-        self.down = Group([mlp.down_proj])
-        self._norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+    def __init__(
+        self,
+        layer: Any,
+        config: Any,
+        dtype: torch.dtype,
+        level: Recompute,
+        *,
+        keep: bool,
+        fp8: bool,
+    ) -> None:
+        attention = layer.self_attn
+        kind = Fp8Group if fp8 else Group
+        self.groups = [kind(modules, dtype, keep=keep) for modules in grouped(layer)]
+        self.qkv, self.out, self.gate_up, self.down = self.groups
+        self.level = level
+        self._first_norm = layer.input_layernorm.weight
+        self._second_norm = layer.post_attention_layernorm.weight
         self._eps = config.rms_norm_eps
-        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self._size = attention.head_dim
-        self._scale = attention.scaling
-
-    def __call__(
-        self, hidden: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, row: PackedRow
-    ) -> torch.Tensor:
-        """(T, width) → (T, width)."""
-        normed = RmsNorm.apply(hidden, self._norms[0], self._eps)
-        qkv = Rotary.apply(self.qkv(normed), cos, sin, self._heads + self._kv_heads)
-        attended = self._attend(qkv, row)
-        hidden = self.out(attended, residual=hidden)
-        normed = RmsNorm.apply(hidden, self._norms[1], self._eps)
-        return self.down(SwiGlu.apply(self.gate_up(normed)), residual=hidden)
-
-    def _attend(self, qkv: torch.Tensor, row: PackedRow) -> torch.Tensor:
-        heads = qkv.unflatten(-1, (self._heads + 2 * self._kv_heads, self._size))
-        query, key, value = heads.split([self._heads, self._kv_heads, self._kv_heads], dim=1)
-        if not GROUPED and self._heads != self._kv_heads:
-            groups = self._heads // self._kv_heads
-            key = key.repeat_interleave(groups, dim=1)
-            value = value.repeat_interleave(groups, dim=1)
-        longest = max(row.lengths)
-        out = ATTEND(
-            query,
-            key,
-            value,
-            row.boundaries,
-            row.boundaries,
-            longest,
-            longest,
-            scale=self._scale,
-            window_size=(-1, 0),
+        norms = None
+        if hasattr(attention, "q_norm"):
+            norms = (attention.q_norm.weight, attention.k_norm.weight)
+        self._heads = Heads(
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            attention.head_dim,
+            norms,
+            self._eps,
         )
-        assert isinstance(out, torch.Tensor)  # a pair only where the log-sum-exp is asked for
-        return out.flatten(-2)
+        self._scale = attention.scaling
+        # Per layer where the architecture has it so (Qwen), else the model's own (Mistral).
+        window = getattr(config, "sliding_window", None)
+        self._window = getattr(attention, "sliding_window", window)
+
+    def __call__(self, hidden: torch.Tensor, passed: Pass, number: int) -> torch.Tensor:
+        """(T, width) → (T, width)."""
+        factors = [factor for group in self.groups for factor in group.factors()]
+        out: torch.Tensor = _Layer.apply(self, passed, number, hidden, *factors)
+        return out
+
+    # Forward: each step fills in what it makes of `kept` and hands on what the next one reads.
+
+    def attend(self, kept: Kept, passed: Pass, masks: Masks) -> None:
+        """From the layer's input to q, k, v and the attention's output."""
+        x, kept.rstd, kept.low_qkv = self._normed(
+            kept.hidden, self._first_norm, self.qkv, masks.of(0)
+        )
+        kept.qkv = self.qkv.product(x, kept.low_qkv)
+        query, key, value = self._query_key_value(kept.qkv, passed)
+        row = passed.row
+        longest = max(row.lengths)
+        out, *rest = torch.ops.aten._flash_attention_forward(
+            query, key, value, row.boundaries, row.boundaries, longest, longest, 0.0, True, False,
+            scale=self._scale, **self._sliding(longest),
+        )  # fmt: skip
+        kept.attended, kept.attention = out.flatten(-2), tuple(rest[:3])
+
+    def project_out(self, kept: Kept, masks: Masks) -> None:
+        """The attention's output into the residual stream."""
+        assert kept.attended is not None
+        kept.low_out = self.out.low(kept.attended, masks.of(1))
+        kept.middle = self.out.product(kept.attended, kept.low_out, residual=kept.hidden)
+
+    def widen(self, kept: Kept, masks: Masks) -> None:
+        """From the residual stream to the outputs of gate and up, with room."""
+        assert kept.middle is not None
+        group = self.gate_up
+        x, kept.middle_rstd, kept.low_gate_up = self._normed(
+            kept.middle, self._second_norm, group, masks.of(2)
+        )
+        kept.gate_up = group.room(x, group.outs)
+        group.product(x, kept.low_gate_up, out=kept.gate_up[:, : group.outs])
+
+    def narrow(self, kept: Kept, masks: Masks) -> torch.Tensor:
+        """SwiGLU and down: the layer's output."""
+        assert kept.gate_up is not None
+        assert kept.middle is not None
+        group = self.down
+        x = group.room(kept.middle, group.ins)
+        swiglu(kept.gate_up, x[:, : group.ins])
+        kept.low_down = group.low(x[:, : group.ins], masks.of(3), x)
+        return group.product(x, kept.low_down, residual=kept.middle)
+
+    # Backward, from the layer's output to its input. Each gives its group's factor gradients and
+    # the gradient that the step before it needs.
+
+    def narrow_back(self, kept: Kept, d_out: torch.Tensor, masks: Masks) -> list[torch.Tensor]:
+        """Leaves the gradient of gate's and up's outputs in `kept.gate_up`."""
+        assert kept.gate_up is not None
+        group, mask = self.down, masks.of(3)
+        dy = group.room(d_out, group.outs)
+        dy[:, : group.outs] = d_out
+        low_back = group.low_back(dy)
+        x = swiglu_back(group.product_back(dy, mask), kept.gate_up)
+        return group.factor_gradients(x, d_out, kept.low_down, low_back, mask)
+
+    def widen_back(
+        self, kept: Kept, d_out: torch.Tensor, masks: Masks
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """To the residual stream between the halves; that gradient has the out group's room."""
+        assert kept.gate_up is not None
+        assert kept.middle is not None
+        assert kept.middle_rstd is not None
+        group, mask = self.gate_up, masks.of(2)
+        dy = kept.gate_up
+        low_back = group.low_back(dy)
+        dx = group.product_back(dy, mask)
+        d_middle = self.out.room(dx, self.out.outs)
+        x = norm_back(dx, kept.middle, self._second_norm, kept.middle_rstd, d_out, d_middle)
+        dy = dy[:, : group.outs]
+        return group.factor_gradients(x, dy, kept.low_gate_up, low_back, mask), d_middle
+
+    def out_back(
+        self, kept: Kept, d_middle: torch.Tensor, masks: Masks
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """To the attention's output."""
+        assert kept.attended is not None
+        group, mask = self.out, masks.of(1)
+        low_back = group.low_back(d_middle)
+        dx = group.product_back(d_middle, mask)
+        dy = d_middle[:, : group.outs]
+        return group.factor_gradients(kept.attended, dy, kept.low_out, low_back, mask), dx
+
+    def attend_back(
+        self,
+        kept: Kept,
+        d_attended: torch.Tensor,
+        d_middle: torch.Tensor,
+        passed: Pass,
+        masks: Masks,
+        *,
+        first: bool,
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """To the layer's input, unless it is the `first`: nothing before that learns."""
+        assert kept.qkv is not None
+        assert kept.rstd is not None
+        group, mask = self.qkv, masks.of(0)
+        dy = group.room(d_attended, group.outs)
+        gradients = self._attention_back(kept, d_attended, passed)
+        self._heads.turn_back(gradients, kept.qkv, passed.cos, passed.sin, dy)
+        low_back = group.low_back(dy)
+        hidden, dx = kept.hidden, None
+        if first:
+            x = torch.empty_like(hidden)
+            norm(hidden, self._first_norm, self._eps, x)
+        else:
+            d_normed = group.product_back(dy, mask)
+            dx = torch.empty_like(hidden)
+            residual = d_middle[:, : self.out.outs]
+            x = norm_back(d_normed, hidden, self._first_norm, kept.rstd, residual, dx)
+        dy = dy[:, : group.outs]
+        return group.factor_gradients(x, dy, kept.low_qkv, low_back, mask), dx
+
+    def _attention_back(
+        self, kept: Kept, d_attended: torch.Tensor, passed: Pass
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of rotated q and k, and of v: (T, heads, size) each."""
+        assert kept.qkv is not None
+        assert kept.attended is not None
+        query, key, value = self._query_key_value(kept.qkv, passed, again=True)
+        row, size = passed.row, self._heads.size
+        longest = max(row.lengths)
+        dq, dk, dv = torch.ops.aten._flash_attention_backward(
+            d_attended.unflatten(-1, (-1, size)), query, key, value,
+            kept.attended.unflatten(-1, (-1, size)), kept.attention[0], row.boundaries,
+            row.boundaries, longest, longest, 0.0, True, *kept.attention[1:],
+            scale=self._scale, **self._sliding(longest),
+        )  # fmt: skip
+        return dq, dk, dv
+
+    def _normed(
+        self, hidden: torch.Tensor, weight: torch.Tensor, group: Group, mask: Mask
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The norm's output with its room filled; 1 / rms; the room's content on its own."""
+        x = group.room(hidden, group.ins)
+        rstd = norm(hidden, weight, self._eps, x[:, : group.ins])
+        return x, rstd, group.low(x[:, : group.ins], mask, x)
+
+    def _query_key_value(
+        self, qkv: torch.Tensor, passed: Pass, *, again: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Rotated heads as attention reads them: (T, heads, size) each."""
+        heads = self._heads
+        # Turned in place the first time, where no norm needs what was there before.
+        turned = qkv
+        if heads.norms is not None or not again:
+            turned = heads.turn(qkv, passed.cos, passed.sin)
+        split = turned.unflatten(-1, (-1, heads.size))
+        raw = qkv.unflatten(-1, (-1, heads.size))
+        query, key = split[:, : heads.query], split[:, heads.query : heads.query + heads.key]
+        return query, key, raw[:, heads.query + heads.key :]
+
+    def _sliding(self, longest: int) -> dict[str, int]:
+        if self._window is None or self._window >= longest:
+            return {}
+        return {"window_size_left": self._window - 1, "window_size_right": 0}
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layer: FusedLayer,
+        passed: Pass,
+        number: int,
+        hidden: torch.Tensor,
+        *factors: torch.Tensor,
+    ) -> torch.Tensor:
+        del factors  # named so that autograd gives them their gradients; read through the groups
+        masks = Masks(passed.seed + GROUPS * number, passed.dropout)
+        kept = Kept(hidden)
+        layer.attend(kept, passed, masks)
+        layer.project_out(kept, masks)
+        layer.widen(kept, masks)
+        out = layer.narrow(kept, masks)
+        kept.drop(layer.level)
+        ctx.layer, ctx.passed, ctx.masks, ctx.kept = layer, passed, masks, kept
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: torch.Tensor) -> tuple[Any, ...]:
+        layer, passed, masks, kept = ctx.layer, ctx.passed, ctx.masks, ctx.kept
+        del ctx.kept
+        layer.gate_up.hold()
+        if kept.qkv is None:
+            layer.attend(kept, passed, masks)
+            layer.project_out(kept, masks)
+        if kept.gate_up is None:
+            layer.widen(kept, masks)
+        down = layer.narrow_back(kept, d_out, masks)
+        gate_up, d_middle = layer.widen_back(kept, d_out, masks)
+        layer.gate_up.release()
+        kept.gate_up = None
+        out, d_attended = layer.out_back(kept, d_middle, masks)
+        first = not ctx.needs_input_grad[3]
+        qkv, dx = layer.attend_back(kept, d_attended, d_middle, passed, masks, first=first)
+        return None, None, None, dx, *qkv, *out, *gate_up, *down

@@ -1,0 +1,112 @@
+"""Everything measured on one GPU: kernels, training steps against the plain forms, FP8's loss.
+
+    make bench-gpu          # or: python benchmarks/gpu.py --output figures.json
+
+One JSON file and one table. A cell that fails says so and the others go on; the exit status is then
+1. Takes about ten minutes on an H100.
+"""
+
+import argparse
+import gc
+import json
+import sys
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes
+import fp8_loss
+import kernel_times
+import peft
+import torch
+import transformers
+import triton
+from train import Cell, measure
+
+SMALL, MIDDLE, LARGE = "r1-distill-qwen-1.5b", "r1-distill-llama-8b", "r1-distill-qwen-32b"
+CELLS = [
+    Cell(SMALL, "padded", batch_size=16, steps=5),
+    Cell(SMALL, "plain"),
+    Cell(SMALL),
+    Cell(SMALL, fp8=True),
+    Cell(SMALL, row_tokens=8192, recompute=8, recompute_mlps=20),
+    Cell(MIDDLE, "padded", batch_size=16, steps=5),
+    Cell(MIDDLE, "plain", row_tokens=8192, recompute=32, batch_size=16),
+    Cell(MIDDLE),
+    Cell(MIDDLE, fp8=True),
+    Cell(MIDDLE, row_tokens=8192, recompute=12, recompute_mlps=20),
+    Cell(LARGE, "plain", row_tokens=8192, recompute=64, batch_size=8, steps=5),
+    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=32),
+    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=32, fp8=True),
+    Cell(LARGE, row_tokens=8192, recompute=42, recompute_mlps=22, batch_size=32),
+]
+SHOWN = ("model", "path", "fp8", "row_tokens", "recompute", "recompute_mlps", "tokens_per_s")
+MEMORY = ("allocated_gib", "reserved_gib", "share_of_peak_4n", "share_of_peak_6n")
+
+
+def main() -> int:
+    """Runs all or the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("bench-gpu.json"))
+    parser.add_argument("--only", choices=["kernels", "train", "fp8"], help="one part")
+    parser.add_argument("--cells", help="numbers of the cells to run, as 0,2,5")
+    parser.add_argument("--seed", type=int, default=0, help="of the documents' lengths")
+    parser.add_argument("--steps", type=int, help="per cell, instead of its own number")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"about": about(), "kernels": [], "train": [], "fp8": None}
+    failed = False
+    if options.only in (None, "kernels"):
+        found["kernels"] = kernel_times.rows()
+        write_table(found["kernels"], tuple(found["kernels"][0]))
+    if options.only in (None, "train"):
+        chosen = [CELLS[int(n)] for n in options.cells.split(",")] if options.cells else CELLS
+        for cell in chosen:
+            changed = replace(cell, seed=options.seed, steps=options.steps or cell.steps)
+            failed |= not _measured(changed, found["train"])
+        write_table(found["train"], SHOWN + MEMORY)
+    if options.only in (None, "fp8"):
+        found["fp8"] = fp8_loss.compare()
+        sys.stdout.write(json.dumps(found["fp8"]) + "\n")
+    options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(f"wrote {options.output}\n")
+    return int(failed)
+
+
+def _measured(cell: Cell, into: list[dict[str, Any]]) -> bool:
+    try:
+        into.append(measure(cell))
+    except torch.OutOfMemoryError:
+        sys.stderr.write(f"{cell}: out of memory\n")
+        return False
+    except Exception:  # noqa: BLE001 - one cell must not cost the others
+        traceback.print_exc()
+        return False
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+    sys.stderr.write(json.dumps(into[-1]) + "\n")
+    return True
+
+
+def about() -> dict[str, str]:
+    """What it ran on."""
+    modules = (torch, transformers, peft, bitsandbytes, triton)
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "gpu": torch.cuda.get_device_name(),
+        **{module.__name__: str(module.__version__) for module in modules},
+    }
+
+
+def write_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """In GitHub's form, on stdout."""
+    lines = [columns, tuple("---" for _ in columns)]
+    lines += [tuple(str(row[name]) for name in columns) for row in rows]
+    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,125 @@
+"""The figures of each step, read from the GPU one step late so that no step waits for it.
+
+Called by `loop`. A step enters its figures as a copy under way; settling waits for that copy,
+writes them down and ends the training where they are not to be trained on.
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from thinktune.spec.errors import LossNotFinite
+from thinktune.spec.keys import stage_prefix
+from thinktune.spec.task import TrainTask
+from thinktune.tasks.entry import Context
+from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.train.guard import SpikeGuard
+from thinktune.tasks.train.metrics import Metrics
+
+SHOWN_IDS = 8
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the host knows of a step."""
+
+    step: int
+    """Counted from 0."""
+    epoch: float
+    rate: float
+    chosen: Sequence[TrainExample]
+
+    @property
+    def tokens(self) -> int:
+        """Of all its examples."""
+        return sum(example.tokens for example in self.chosen)
+
+
+class Ledger:
+    """At most one step is entered and not settled."""
+
+    def __init__(self, task: TrainTask, context: Context, metrics: Metrics) -> None:
+        self._task, self._context, self._metrics = task, context, metrics
+        self._open: tuple[Entry, torch.Tensor, torch.cuda.Event | None] | None = None
+        self._began: float | None = None
+        self.stopping = False
+        """Whether any rank was asked to stop, as of the last settled step."""
+
+    def begin(self, *, again: bool = False) -> None:
+        """Starts the clock of the next step, once; `again` after a pause between steps."""
+        if self._began is None or again:
+            self._began = time.monotonic()
+
+    def enter(
+        self,
+        entry: Entry,
+        loss: torch.Tensor,
+        norm: torch.Tensor,
+        guard: SpikeGuard,
+        stop: torch.Tensor,
+    ) -> None:
+        """Starts the copy of a step's figures to the host."""
+        figures = [loss, norm, guard.usual(), guard.in_a_row, guard.skipped, stop]
+        values = torch.stack([figure.float() for figure in figures])
+        values = values.to("cpu", non_blocking=True)  # into pinned memory
+        arrived = None
+        if loss.device.type == "cuda":
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._open = (entry, values, arrived)
+
+    def settle(self) -> None:
+        """Writes down what was entered. Raises LossNotFinite."""
+        if self._open is None:
+            return
+        (entry, values, arrived), self._open = self._open, None
+        if arrived is not None:
+            arrived.synchronize()
+        loss, norm, usual, in_a_row, skipped, stop = values.tolist()
+        self.stopping = stop > 0
+        for name, value in (("loss", loss), ("gradient norm", norm)):
+            if not math.isfinite(value):
+                raise self.not_finite(entry, name, value)
+        if in_a_row:
+            self._say_skipped(entry, norm, usual, int(in_a_row))
+        now = time.monotonic()
+        assert self._began is not None
+        seconds, self._began = now - self._began, now
+        row = {
+            "epoch": entry.epoch,
+            "loss": loss,
+            "lr": entry.rate,
+            "grad_norm": norm,
+            "skipped": int(skipped),
+            "tokens": entry.tokens,
+            "seconds": seconds,
+            "tokens_per_s": entry.tokens / seconds,
+        }
+        self._metrics.add(entry.step + 1, row)
+        self._context.reporter.advance(loss=loss, **{"tok/s": round(entry.tokens / seconds)})
+
+    def not_finite(self, entry: Entry, what: str, value: float) -> LossNotFinite:
+        """The error, after writing down all examples of the step."""
+        key = f"{stage_prefix(self._task.run, 'train')}/not-finite-step-{entry.step + 1:06}.json"
+        ids = [example.id for example in entry.chosen]
+        document = {"step": entry.step + 1, "what": what, "value": str(value), "examples": ids}
+        self._context.store.put(key, json.dumps(document).encode())
+        names = ", ".join(ids[:SHOWN_IDS])
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        place = self._context.store.place(key)
+        fault = f"the {what} is {value} with the examples {names}{more} (all in {place})"
+        remedy = "look at those examples, lower train.lr, or raise train.warmup"
+        return LossNotFinite(f"train step {entry.step + 1}", fault, remedy)
+
+    def _say_skipped(self, entry: Entry, norm: float, usual: float, in_a_row: int) -> None:
+        fault = f"gradient norm {norm:.3g} against {usual:.3g} in the steps before"
+        most = self._task.train.max_skipped
+        if in_a_row >= most:
+            remedy = "look at the data, lower train.lr, or set train.spike_factor=null"
+            place = f"train step {entry.step + 1}"
+            raise LossNotFinite(place, f"{fault}; {in_a_row} steps in a row skipped", remedy)
+        self._context.reporter.say(f"step {entry.step + 1} skipped: {fault}")
