@@ -1,5 +1,6 @@
 """The main job end to end in real processes: run, repeat, kill, interrupt, resume, take home."""
 
+import contextlib
 import json
 import os
 import signal
@@ -231,20 +232,51 @@ def test_two_ranks_train_the_same(
 ) -> None:
     """torchrun with two processes on gloo: losses of one process, within fp32 noise."""
     assert shop.run("--run", "two", "--until", "prep", *LONG).code == 0
-    task = write_task(shop, "two", tmp_path)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    done = subprocess.run(
-        [*torchrun, "-m", "thinktune.tasks.train", "--task", str(task)],
-        env=environment(shop.jobs, {"OMP_NUM_THREADS": "1"}),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    process = two_ranks(shop, write_task(shop, "two", tmp_path))
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
     one = losses(artifact(shop.store, "whole", "train", tmp_path))
     two = losses(artifact(shop.store, "two", "train", tmp_path))
     assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
+
+
+def test_a_rank_that_waits_for_ever_shows_where_and_ends(shop: Workshop, tmp_path: Path) -> None:
+    """One of two ranks is frozen: the other one's watchdog ends it with 70 and its stacks."""
+    assert shop.run("--run", "stuck", "--until", "prep", *LONG).code == 0
+    path = write_task(shop, "stuck", tmp_path)
+    task = json.loads(path.read_text())
+    task["execution"]["stall_s"] = 20
+    path.write_text(json.dumps(task))
+    process = two_ranks(shop, path)
+    store = open_store(shop.store)
+    wait_for(lambda: bool(manifests_or_parts(store, "runs/stuck/train/checkpoints")), process)
+    frozen = next(pid for pid in children(process) if b"RANK=1" in rank_of(pid))
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        _, err = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGKILL)
+    assert process.returncode != 0
+    assert "error: train: no progress for 0:20" in err
+    assert "loop.py" in err  # the stack of the step
+    assert "exitcode  : 70" in err  # as torchrun reports it
+
+
+def rank_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def two_ranks(shop: Workshop, task: Path) -> subprocess.Popen[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    return subprocess.Popen(
+        [*torchrun, "-m", "thinktune.tasks.train", "--task", str(task)],
+        env=environment(shop.jobs, {"OMP_NUM_THREADS": "1"}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def write_task(shop: Workshop, run: str, folder: Path) -> Path:

@@ -91,7 +91,7 @@ def _facts(planned: Plan) -> list[tuple[str, str]]:
     facts = [
         ("topology", f"{topology.world_size} ranks, ZeRO {topology.zero_stage}"),
         ("micro-batch", f"{execution.micro_batch_tokens:,} tokens"),
-        ("recomputed layers", str(execution.recompute_layers)),
+        ("recomputed", f"{execution.recompute_layers} layers, {execution.recompute_mlps} MLPs"),
         ("host memory, disk", f"{_gib(planned.host_memory_bytes)}, {_gib(planned.disk_bytes)}"),
         ("/dev/shm, grace", f"{_gib(planned.shm_bytes)}, {planned.grace_s} s"),
     ]

@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from thinktune.plan import shapes
+from thinktune.plan import activations, shapes
+from thinktune.plan.paths import is_fused
 from thinktune.spec.catalog import GIB, HardwareEntry, ModelEntry
 from thinktune.spec.recipe import Recipe, TrainSpec
 from thinktune.spec.task import Execution
@@ -21,14 +22,8 @@ ABSMAX_BYTES = 0.0159
 """Scales with double quantisation, per parameter: 8 bits per 64 weights and 32 per 256 of these
 (arXiv:2305.14314, section 3). They are not divided by ZeRO-3: bitsandbytes keeps them outside
 the parameter."""
-LOSS_CHUNK_TOKENS = 512
-"""Tokens whose logits exist at once, in float32 with their gradient."""
-LIVE_FACTOR = 2
-"""Sets of one layer's activations that exist while it is recomputed, besides the gradients:
-calibrated on QLoRA runs on an H100 with full recompute (1.5B at 16,384 tokens 8.4 GiB, 8B and 32B
-at 8,192 tokens 13.8 and 35.8 GiB), which this model then meets within 6 %."""
 CUDA_CONTEXT_BYTES = 1 * GIB
-"""CUDA context, cuBLAS workspaces and loaded kernels; calibrated on the same runs."""
+"""CUDA context, cuBLAS workspaces and loaded kernels; calibrated on runs on an H100."""
 NCCL_BYTES = GIB // 2
 """Buffers of NCCL's channels per rank; an assumption."""
 BUCKET_BYTES = 100 * MIB
@@ -37,7 +32,7 @@ FRAGMENTATION = 0.06
 """Share of everything allocated that the caching allocator wastes; calibrated on the same runs."""
 HOST_PROCESS_BYTES = 5 * GIB
 """Host memory of one rank: interpreter, libraries, pinned buffers and one tensor being loaded."""
-HOST_RESERVE_BYTES = 3 * GIB
+HOST_RESERVE_BYTES = 11 * GIB // 4
 """Interpreter, libraries and what the allocator keeps, of a training without a GPU; calibrated on
 SmolLM2-135M in NF4 with 1,024 tokens a step: 4.1 to 4.9 GB in all."""
 SHARD_BYTES = 5 * GIB
@@ -59,6 +54,8 @@ class Workload:
     nodes: int
     element_bytes: int
     """Bytes of an activation: 2, or 4 where nothing computes in 16 bits."""
+    fused: bool
+    """Whether it takes the fused path."""
 
     @property
     def world(self) -> int:
@@ -82,6 +79,7 @@ def workload(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Work
         gpus_per_node=hardware.num_gpus,
         nodes=recipe.nodes,
         element_bytes=4 if full else 2,
+        fused=is_fused(model, recipe.train, hardware),
     )
 
 
@@ -90,9 +88,13 @@ def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
     tokens = max(execution.micro_batch_tokens, work.window)
     causes = _weights(work, execution)
     causes["adapter_and_optimizer"] = round(work.adapter * _adapter_bytes(work, execution))
-    causes |= _activations(work, execution, tokens)
-    causes["loss_workspace"] = min(LOSS_CHUNK_TOKENS, tokens) * work.model.vocabulary * 4 * 2
-    causes["dequantisation_workspace"] = _workspace(work)
+    if work.fused:
+        causes["adapter_and_optimizer"] += 2 * activations.halves(work.model, work.train)
+    row = _row(work, execution, tokens)
+    causes["saved_activations"] = row.saved
+    causes["live_recompute"] = row.live
+    causes["loss_workspace"] = row.loss
+    causes["dequantisation_workspace"] = _workspace(work, execution)
     causes["communication_buckets"] = _communication(work, execution)
     # The context is outside the caching allocator, so it does not fragment.
     causes["fragmentation_reserve"] = round(FRAGMENTATION * sum(causes.values()))
@@ -129,22 +131,20 @@ def _moment_bytes(train: TrainSpec, on_gpu: bool) -> float:
     return 2 * (1 + 4 / 256) if train.optimizer == "adamw_8bit" and on_gpu else 8.0
 
 
-def _activations(work: Workload, execution: Execution, tokens: int) -> dict[str, int]:
-    model = work.model
-    layer = tokens * shapes.saved_elements(model) * work.element_bytes
-    recomputed = min(execution.recompute_layers, model.layers)
-    inputs = tokens * model.hidden * work.element_bytes * recomputed
-    # One layer's set for the gradients on the way back; more while a layer is recomputed.
-    live = layer * (1 + (LIVE_FACTOR if recomputed else 0))
-    return {
-        "saved_activations": inputs + layer * (model.layers - recomputed),
-        "live_recompute": live,
-    }
+def _row(work: Workload, execution: Execution, tokens: int) -> activations.Bytes:
+    if work.fused:
+        return activations.fused(work.model, work.train, execution, tokens)
+    gpu = work.gpus_per_node > 0
+    return activations.plain(work.model, execution, tokens, work.element_bytes, gpu)
 
 
-def _workspace(work: Workload) -> int:
+def _workspace(work: Workload, execution: Execution) -> int:
     if work.train.base != "nf4":
         return 0
+    if work.fused:
+        unpacked = execution.unpacked_layers * shapes.linear_parameters(work.model)
+        kept = unpacked // work.model.layers
+        return (activations.workspace(work.model, execution) + kept) * work.element_bytes
     # Gate and up are one group and dequantised together; so are the others, but smaller.
     return 2 * shapes.largest_linear(work.model) * work.element_bytes
 

@@ -174,11 +174,13 @@ def _grace(decision: Decision) -> int:
 
 
 def _assumptions(recipe: Recipe, decision: Decision, steps: int | None) -> tuple[str, ...]:
-    model = decision.work.model
+    work = decision.work
+    model = work.model
+    path = "fused" if work.fused else "plain"
     found = [
         f"Examples have {speed.mean_tokens(recipe):,} tokens on average.",
-        f"Training reaches {speed.peak_share(model.hidden):.0%} of the GPU's 16-bit peak: from"
-        " probes of packed 4-bit LoRA on an H100, scaled by peak, not measured on this hardware.",
+        f"Training takes the {path} path and reaches {speed.peak_share(work):.0%} of the 16-bit"
+        " peak: from packed 4-bit LoRA on an H100, scaled by peak, not measured on this hardware.",
         "Hours are of training alone: loading, evaluation and waiting for a node come on top.",
         f"Memory is counted from shapes and calibrated on 1.5B, 8B and 32B runs on an H100 (within"
         f" 6 %); a plan fills at most {USABLE:.0%} of a GPU.",

@@ -78,13 +78,22 @@ def _total(work: Workload, execution: Execution) -> int:
     return sum(memory.gpu_memory(work, execution).values())
 
 
-def _execution(work: Workload, tokens: int, layers: int, stage: ZeroStage) -> Execution:
+def _execution(work: Workload, tokens: int, again: int, stage: ZeroStage) -> Execution:
+    """`again` counts the steps that trade time for memory: layers on the plain path; on the fused
+    one first the MLPs of all layers, which give more memory per product, then the rest of each."""
+    layers = work.model.layers
+    whole = max(0, again - layers) if work.fused else again
     return Execution(
         num_processes=work.world,
         micro_batch_tokens=tokens,
-        recompute_layers=layers,
+        recompute_layers=whole,
+        recompute_mlps=min(again, layers) - whole if work.fused else 0,
         zero_stage=stage,
     )
+
+
+def _most_again(work: Workload) -> int:
+    return work.model.layers * (2 if work.fused else 1)
 
 
 def _fitting(work: Workload, recipe: Recipe, room: int) -> Iterator[Execution]:
@@ -97,10 +106,13 @@ def _fitting(work: Workload, recipe: Recipe, room: int) -> Iterator[Execution]:
         found = False
         for stage in stages:
             for tokens in sizes:
-                layers = _least_recompute(work, tokens, stage, room)
-                if layers is not None:
+                again = _least_recompute(work, tokens, stage, room)
+                if again is not None:
                     found = True
-                    yield _execution(work, tokens, layers, stage)
+                    execution = _execution(work, tokens, again, stage)
+                    yield execution
+                    if not again:
+                        yield _unpacked(work, execution, room)
         if found:
             return
 
@@ -118,7 +130,7 @@ def _stages(work: Workload) -> Iterator[tuple[ZeroStage, ...]]:
 def _least_recompute(work: Workload, tokens: int, stage: ZeroStage, room: int) -> int | None:
     if _total(work, _execution(work, tokens, 0, stage)) <= room:
         return 0
-    low, high = 1, work.model.layers  # from one layer on, more recompute takes less memory
+    low, high = 1, _most_again(work)  # from the first on, each takes less memory
     if _total(work, _execution(work, tokens, high, stage)) > room:
         return None
     while low < high:
@@ -130,12 +142,21 @@ def _least_recompute(work: Workload, tokens: int, stage: ZeroStage, room: int) -
     return low
 
 
+def _unpacked(work: Workload, execution: Execution, room: int) -> Execution:
+    """As many layers unpacked for good as memory is left for."""
+    if not work.fused or work.train.base != "nf4":
+        return execution
+    none, one = (_total(work, execution.model_copy(update={"unpacked_layers": n})) for n in (0, 1))
+    layers = min(work.model.layers, (room - none) // (one - none))
+    return execution.model_copy(update={"unpacked_layers": layers})
+
+
 def _smallest(work: Workload) -> Execution:
     stages = [stage for group in _stages(work) for stage in group]
     tried = [
         _execution(work, work.window, layers, stage)
         for stage in stages
-        for layers in (0, work.model.layers)
+        for layers in (0, _most_again(work))
     ]
     return min(tried, key=lambda execution: _total(work, execution))
 

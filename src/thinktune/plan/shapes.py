@@ -129,6 +129,8 @@ def other_parameters(model: ModelEntry) -> int:
         per_layer += model.mla.kv_rank + (model.mla.q_rank or 0)
     elif model.attention_bias:
         per_layer += (model.heads + 2 * model.kv_heads) * model.head_size
+    if model.architecture == "qwen3":
+        per_layer += 2 * model.head_size  # norms of q and k
     routers = _router_parameters(model, model.moe) if model.moe else 0
     return model.layers * per_layer + model.hidden + routers
 

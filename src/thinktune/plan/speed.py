@@ -1,9 +1,8 @@
 """How long a training step takes: arithmetic, dequantisation, launches and gathers.
 
-Called by the search, to choose among executions that fit, and for the hours a plan shows. The
-figures are what a fused trainer can reach, not a promise: the share of the peak comes from probes
-on one H100 (4-bit LoRA of rank 16, packed rows, examples of about 1,000 tokens) and is scaled by
-the published peaks of other GPUs.
+Called by the search, to choose among executions that fit, and for the hours a plan shows. The share
+of the peak is measured with `make bench-gpu` on one H100 (4-bit LoRA of rank 16, packed rows,
+examples of about 1,000 tokens) and scaled by the published peaks of other GPUs.
 """
 
 import math
@@ -17,13 +16,18 @@ from thinktune.spec.task import Execution
 
 MEAN_TOKENS = 1000
 """Assumed length of an example, as in the probes; at most half of the recipe's window."""
-PEAK_SHARE = 0.68
+PEAK_SHARE = 0.72
 """Share of the peak that an endlessly wide model would reach."""
 HALF_WIDTH = 1500
-"""Width of the residual stream at which half of that is reached. Both are fitted to the probes:
-1.5B 50,454 and, with full recompute, 37,036 tokens/s; 8B 14,405 and 10,346; 32B 2,649 (full)."""
-LAUNCH_S = 4e-4
-"""Seconds per layer and pass that no tokens can hide: kernel launches; an assumption."""
+"""Width of the residual stream at which half of that is reached."""
+LAUNCH_S = 2e-4
+"""Seconds per layer and pass that no tokens can hide: kernel launches. These three are fitted to
+five runs of the fused path (tests/unit/plan/test_plan_speed.py), which they meet within 10 %."""
+PLAIN_SHARE = 0.55
+"""What the plain path reaches of the fused one's rate: 0.45 at 1.5B, 0.6 at 8B."""
+FP8_GAIN, FP8_WIDTH = 0.35, 1536
+"""How much faster FP8 products make a step of an endlessly wide model, and the width at which they
+give nothing: 1.00 at 1.5B, 1.22 at 8B and 1.27 at 32B were measured."""
 ZERO3_SHARE = 0.5
 """What ZeRO-3 leaves of the speed: 3,698 against 7,509 tokens/s per GPU at 8B on two H200."""
 PARALLEL_SHARE = 0.95
@@ -48,22 +52,37 @@ def mean_tokens(recipe: Recipe) -> int:
     return max(1, min(MEAN_TOKENS, recipe.data.max_tokens // 2))
 
 
-def peak_share(hidden: int) -> float:
-    """Share of a GPU's dense 16-bit peak that training reaches, by the model's width."""
-    return PEAK_SHARE * hidden / (hidden + HALF_WIDTH)
+def peak_share(work: Workload) -> float:
+    """Share of a GPU's dense 16-bit peak that training reaches."""
+    hidden = work.model.hidden
+    share = PEAK_SHARE * hidden / (hidden + HALF_WIDTH)
+    if not work.fused:
+        return share * PLAIN_SHARE
+    return share * (1 + FP8_GAIN * max(0, 1 - FP8_WIDTH / hidden) * work.train.fp8)
 
 
-def flops_per_token(work: Workload, recomputed: int, length: int) -> float:
-    """Forward and activation gradient of frozen weights (4 per weight), and a second forward of
-    the recomputed layers (2 more); attention by its causal half, its backward pass 2.5 forwards.
+def flops_per_token(work: Workload, execution: Execution, length: int) -> float:
+    """Forward and activation gradient of frozen weights (4 per weight), and what of a second
+    forward pass (2 more) is recomputed; attention by its causal half, its backward pass 2.5
+    forwards.
     """
     model = work.model
     head = model.vocabulary * model.hidden
     weights = shapes.active_linear_parameters(model)
     values = model.mla.v_head_size if model.mla else model.head_size
-    forward = model.layers * length * model.heads * (model.head_size + values)
-    share = recomputed / model.layers
-    return 4 * (weights + head) + 2 * weights * share + forward * (3.5 + share)
+    attention = length * model.heads * (model.head_size + values)
+    whole, mlps = recomputed(work, execution)
+    layer, up = weights / model.layers, model.hidden * model.intermediate
+    # The fused path leaves the down projection out of a second pass: nothing reads its output.
+    again = whole * (layer - up if work.fused else layer) + mlps * 2 * up
+    return 4 * (weights + head) + 2 * again + attention * (3.5 * model.layers + whole)
+
+
+def recomputed(work: Workload, execution: Execution) -> tuple[int, int]:
+    """Layers that run twice, and layers of which gate and up do."""
+    whole = min(execution.recompute_layers, work.model.layers)
+    mlps = min(execution.recompute_mlps, work.model.layers - whole)
+    return (whole, mlps) if work.fused else (whole + mlps, 0)
 
 
 def step_speed(
@@ -84,14 +103,14 @@ def _micro_batch_s(
     work: Workload, hardware: HardwareEntry, execution: Execution, tokens: float, length: int
 ) -> float:
     model = work.model
-    recomputed = min(execution.recompute_layers, model.layers)
-    reached = hardware.bf16_tflops * 1e12 * peak_share(model.hidden)
-    seconds = tokens * flops_per_token(work, recomputed, length) / reached
-    passes = 2 + recomputed / model.layers
+    reached = hardware.bf16_tflops * 1e12 * peak_share(work)
+    seconds = tokens * flops_per_token(work, execution, length) / reached
+    passes = 2 + sum(recomputed(work, execution)) / model.layers
     seconds += LAUNCH_S * model.layers * passes
     count = shapes.linear_parameters(model)
     if work.train.base == "nf4":
-        moved = count * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
+        unpacked = 1 - min(1, execution.unpacked_layers / model.layers)
+        moved = count * unpacked * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
         seconds += passes * moved / (hardware.memory_gb_per_s * 1e9)
     if execution.zero_stage == 3:
         each = PACKED_BYTES if work.train.base == "nf4" else work.element_bytes

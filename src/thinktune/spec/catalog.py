@@ -25,7 +25,7 @@ Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 ChatTemplate = Literal[
     "deepseek-r1", "deepseek-v3", "deepseek-v2", "deepseek-coder", "chatml", "llama3"
 ]
-Architecture = Literal["llama", "qwen2", "deepseek_v2", "deepseek_v3"]
+Architecture = Literal["llama", "qwen2", "qwen3", "mistral", "deepseek_v2", "deepseek_v3"]
 
 
 def is_name(text: str) -> bool:

@@ -9,7 +9,13 @@ from thinktune.spec.task import Execution
 
 
 def bytes_by_cause(
-    model: str, tokens: int, layers: int, rank: int = 16, hardware: str = "h100x1", stage: int = 0
+    model: str,
+    tokens: int,
+    layers: int,
+    rank: int = 16,
+    hardware: str = "h100x1",
+    stage: int = 0,
+    mlps: int = 0,
 ) -> dict[str, int]:
     recipe = a_recipe(
         model,
@@ -19,24 +25,32 @@ def bytes_by_cause(
     )
     work = memory.workload(recipe, CATALOG.models[model], CATALOG.hardware[hardware])
     execution = Execution.parse(
-        {"micro_batch_tokens": tokens, "recompute_layers": layers, "zero_stage": stage}, "test"
+        {
+            "micro_batch_tokens": tokens,
+            "recompute_layers": layers,
+            "recompute_mlps": mlps,
+            "zero_stage": stage,
+        },
+        "test",
     )
     return memory.gpu_memory(work, execution)
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens", "layers", "gib"),
+    ("model", "tokens", "layers", "mlps", "gib"),
     [
-        ("r1-distill-qwen-1.5b", 16384, 28, 8.4),
-        ("r1-distill-qwen-1.5b", 16384, 0, 36.0),
-        ("r1-distill-llama-8b", 8192, 32, 13.8),
-        ("r1-distill-llama-8b", 8192, 0, 43.7),
-        ("r1-distill-qwen-32b", 8192, 64, 35.8),
+        ("r1-distill-qwen-1.5b", 15422, 0, 0, 22.97),
+        ("r1-distill-qwen-1.5b", 7864, 8, 20, 4.66),
+        ("r1-distill-llama-8b", 15422, 0, 0, 51.04),
+        ("r1-distill-llama-8b", 7864, 12, 20, 13.51),
+        ("r1-distill-qwen-32b", 8137, 0, 36, 66.66),
     ],
 )
-def test_measured_runs(model: str, tokens: int, layers: int, gib: float) -> None:
-    total = sum(bytes_by_cause(model, tokens, layers).values())
-    assert total / GIB == pytest.approx(gib, rel=0.06)
+def test_measured_runs(model: str, tokens: int, layers: int, mlps: int, gib: float) -> None:
+    """What torch allocated at the peak on an H100, rows of that many tokens, rank 16."""
+    causes = bytes_by_cause(model, tokens, layers, mlps=mlps)
+    outside = causes["cuda_context"] + causes["fragmentation_reserve"]
+    assert (sum(causes.values()) - outside) / GIB == pytest.approx(gib, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +66,7 @@ def test_base_weights(model: str, packed_gb: float, rest_gb: float) -> None:
 
 def test_small_job_on_a_t4() -> None:
     total = sum(bytes_by_cause("deepseek-coder-1.3b", 2048, 0, hardware="t4x1").values())
-    assert 5e9 < total < 7e9
+    assert 7e9 < total < 9e9
 
 
 def test_zero_3_divides_weights_but_not_scales() -> None:
@@ -85,6 +99,19 @@ def test_more_recompute_takes_less() -> None:
         sum(bytes_by_cause("r1-distill-llama-8b", 8192, layers).values()) for layers in range(1, 33)
     ]
     assert totals == sorted(totals, reverse=True)
+
+
+def test_recomputed_mlps_take_less_and_whole_layers_still_less() -> None:
+    mlps = [
+        sum(bytes_by_cause("r1-distill-llama-8b", 8192, 0, mlps=n).values()) for n in range(1, 33)
+    ]
+    layers = [
+        sum(bytes_by_cause("r1-distill-llama-8b", 8192, n, mlps=32 - n).values())
+        for n in range(1, 33)
+    ]
+    assert mlps == sorted(mlps, reverse=True)
+    assert layers == sorted(layers, reverse=True)
+    assert layers[1] < mlps[-1]  # the first one needs room for what it computes again
 
 
 @pytest.mark.parametrize("stages", [(0, 1), (1, 2)])

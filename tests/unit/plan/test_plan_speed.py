@@ -8,21 +8,33 @@ from thinktune.spec.task import Execution
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens", "layers", "tokens_per_s"),
+    ("model", "tokens", "layers", "mlps", "batch_size", "fp8", "tokens_per_s"),
     [
-        ("r1-distill-qwen-1.5b", 16384, 28, 37_036),
-        ("r1-distill-qwen-1.5b", 16384, 0, 50_454),
-        ("r1-distill-llama-8b", 8192, 32, 10_346),
-        ("r1-distill-llama-8b", 8192, 0, 14_405),
-        ("r1-distill-qwen-32b", 8192, 64, 2_649),
+        ("r1-distill-qwen-1.5b", 16384, 0, 0, 64, False, 56_613),
+        ("r1-distill-qwen-1.5b", 16384, 0, 0, 64, True, 56_771),
+        ("r1-distill-qwen-1.5b", 8192, 8, 20, 64, False, 39_794),
+        ("r1-distill-llama-8b", 16384, 0, 0, 64, False, 16_595),
+        ("r1-distill-llama-8b", 16384, 0, 0, 64, True, 20_315),
+        ("r1-distill-llama-8b", 8192, 12, 20, 64, False, 12_941),
+        ("r1-distill-qwen-32b", 8192, 0, 36, 32, False, 3_644),
+        ("r1-distill-qwen-32b", 8192, 0, 36, 32, True, 4_633),
     ],
 )
-def test_probes(model: str, tokens: int, layers: int, tokens_per_s: float) -> None:
-    recipe = a_recipe(model, "h100x1", train={"batch_size": 64})
+def test_measured_runs(
+    model: str,
+    tokens: int,
+    layers: int,
+    mlps: int,
+    batch_size: int,
+    fp8: bool,
+    tokens_per_s: float,
+) -> None:
+    """Of benchmarks/gpu.py on an H100."""
+    recipe = a_recipe(model, "h100x1", train={"batch_size": batch_size, "fp8": fp8})
     hardware = CATALOG.hardware["h100x1"]
     work = memory.workload(recipe, CATALOG.models[model], hardware)
-    execution = Execution(micro_batch_tokens=tokens, recompute_layers=layers)
-    found = speed.step_speed(work, hardware, execution, 64, 1024)
+    execution = Execution(micro_batch_tokens=tokens, recompute_layers=layers, recompute_mlps=mlps)
+    found = speed.step_speed(work, hardware, execution, batch_size, 1000)
     assert found.tokens_per_s == pytest.approx(tokens_per_s, rel=0.1)
 
 

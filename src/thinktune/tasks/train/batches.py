@@ -51,8 +51,7 @@ class Order:
 def spread(tokens: Sequence[int], ranks: int, row_tokens: int) -> list[list[list[int]]]:
     """Distributes one step's examples over ranks and, within a rank, over packed rows.
 
-    `tokens` are the examples' lengths; a row holds at most `row_tokens`, but a longer example gets
-    a row of its own. Returns `[rank][row][position]`, each rank with as many rows as the others
+    `tokens` are the examples' lengths; a row holds at most `row_tokens`, or one example. Returns `[rank][row][position]`, each rank with as many rows as the others
     (some may be empty), balanced by tokens: longest first into the emptiest row.
     """
     total = sum(tokens)
@@ -99,16 +98,13 @@ class PackedRow:
     targets: torch.Tensor
 
     def to(self, device: torch.device) -> "PackedRow":
-        """The row on a device; lengths stay numbers, so that nothing waits for the GPU."""
+        """The row on a device, by way of pinned memory; lengths stay numbers. Nothing waits."""
         if device.type == "cpu":
             return self
-        moved = (
-            tensor.pin_memory().to(device, non_blocking=True)
-            for tensor in (self.ids, self.positions, self.boundaries)
+        tensors = (self.ids, self.positions, self.boundaries, self.predict_at, self.targets)
+        ids, positions, boundaries, predict_at, targets = (
+            tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors
         )
-        ids, positions, boundaries = moved
-        predict_at = self.predict_at.pin_memory().to(device, non_blocking=True)
-        targets = self.targets.pin_memory().to(device, non_blocking=True)
         return PackedRow(ids, positions, boundaries, self.lengths, predict_at, targets)
 
 

@@ -69,6 +69,7 @@ class Loop:
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._state = State(trainable(model), optimizer, guard)
         self._ledger = Ledger(task, context, metrics)
+        self._next: tuple[int, list[TrainExample], list[PackedRow]] | None = None
         context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
 
     def run(self) -> None:
@@ -106,9 +107,9 @@ class Loop:
         while the next step runs.
         """
         self._ledger.begin()
-        chosen = [self._data.train[i] for i in self._order.step(step)]
+        chosen, rows = self._prepare(step)
         try:
-            loss = self.gradients(chosen, step)
+            loss = self._gradients(rows, chosen, step)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(chosen) from error
         state = self._state
@@ -119,18 +120,35 @@ class Loop:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         update(state.optimizer, skip)
+        # While the GPU works on this step: the next one's rows, packed and on their way.
+        if step + 1 < self._steps:
+            self._next = (step + 1, *self._prepare(step + 1))
         # One step late, and before anything is saved: what must not be trained on never is.
         self._ledger.settle()
         epoch = self._order.epoch(step + 1)
         self._ledger.enter(Entry(step, epoch, rate, chosen), loss, norm, state.guard, self._stop())
         return sum(example.tokens for example in chosen)
 
+    def _prepare(self, step: int) -> tuple[list[TrainExample], list[PackedRow]]:
+        """The examples of a step and this rank's rows of them."""
+        if self._next is not None and self._next[0] == step:
+            (_, chosen, rows), self._next = self._next, None
+            return chosen, rows
+        chosen = [self._data.train[i] for i in self._order.step(step)]
+        return chosen, self._rows(chosen)
+
     def finish(self) -> None:
         """Writes down the figures of the last step."""
         self._ledger.settle()
 
     def gradients(self, chosen: Sequence[TrainExample], step: int = 0) -> torch.Tensor:
-        """Sets the gradient of one optimizer step over all ranks; gives the step's mean loss.
+        """Sets the gradient of one optimizer step over all ranks; gives the step's mean loss."""
+        return self._gradients(self._rows(chosen), chosen, step)
+
+    def _gradients(
+        self, rows: Sequence[PackedRow], chosen: Sequence[TrainExample], step: int
+    ) -> torch.Tensor:
+        """As `gradients`.
 
         The loss is the sum over target tokens divided by the step's target tokens over all ranks,
         so rows and ranks may hold any share of the examples. Dropout is a function of seed, step
@@ -142,7 +160,7 @@ class Loop:
             self._state.optimizer.zero_grad(set_to_none=True)
             torch.manual_seed(self._seed(step))
             total = torch.zeros((), device=self._device)
-            for row in self._rows(chosen):
+            for row in rows:
                 loss = self._row_loss(row) / targets
                 (loss * self._scale).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trainer import Make
 
-from thinktune.spec.errors import LossNotFinite, OutOfGpuMemory, Preempted
+from thinktune.spec.errors import DataInvalid, LossNotFinite, OutOfGpuMemory, Preempted
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.checkpoint import Checkpoints, Foreign, Identity
 
@@ -55,6 +55,12 @@ def test_out_of_memory_says_how_long_the_rows_were(
     with pytest.raises(OutOfGpuMemory, match="rows of 512 tokens") as raised:
         trainer.loop.run()
     assert raised.value.exit_code == 73
+
+
+def test_an_example_longer_than_a_micro_batch_is_refused(make_trainer: Make) -> None:
+    with pytest.raises(DataInvalid, match=r"has \d+ tokens, and a micro-batch takes 20") as raised:
+        make_trainer({"micro_batch_tokens": 20})
+    assert raised.value.exit_code == 65
 
 
 def test_asked_to_stop_it_commits_the_step_at_work(make_trainer: Make) -> None:

@@ -24,12 +24,9 @@ import importlib.util
 import torch
 from peft import PeftModel
 
+from thinktune.plan.paths import FUSED_KINDS, LARGEST_HEAD, head_fits
 from thinktune.spec.task import Execution
 from thinktune.tasks.train.loss import RowLoss
-
-FUSED_KINDS = ("llama", "qwen2", "qwen3", "mistral")
-LARGEST_HEAD = 192
-"""Of the flash kernel's backward pass on every GPU since Ampere."""
 
 
 def why_not(model: PeftModel, dtype: torch.dtype) -> str | None:
@@ -45,7 +42,7 @@ def why_not(model: PeftModel, dtype: torch.dtype) -> str | None:
     if causal.config.model_type not in FUSED_KINDS:
         return f"architecture {causal.config.model_type}"
     size = causal.model.layers[0].self_attn.head_dim
-    if size % 8 or size > LARGEST_HEAD:
+    if not head_fits(size):
         return f"heads of {size}: the attention kernel takes multiples of 8 up to {LARGEST_HEAD}"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"

@@ -58,6 +58,7 @@ class HeadLoss(torch.autograd.Function):
                 logits, targets[some], losses[some], words, BLOCK, num_warps=16
             )
             torch.mm(logits, weight, out=gradient[some])
+            del logits  # before the next chunk is made
         ctx.save_for_backward(gradient)
         return losses.sum()
 

@@ -1,0 +1,100 @@
+"""Memory that a packed row takes on its way through the model and back.
+
+Called by `memory`. The fused path's counts follow what `thinktune.tasks.train.fused.layer` keeps;
+the plain path's are calibrated.
+"""
+
+from dataclasses import dataclass
+
+from thinktune.plan import shapes
+from thinktune.spec.catalog import ModelEntry
+from thinktune.spec.recipe import TrainSpec
+from thinktune.spec.task import Execution
+
+LOSS_CHUNK_BYTES = 2**29
+"""Logits of the fused path that exist at once."""
+LOSS_CHUNK_TOKENS = 4096
+"""The same of the plain path, in tokens: in float32 with their gradient."""
+PLAIN_FACTOR = 1.6
+"""What plain PEFT keeps, as a multiple of what a fused LoRA linear would: 55 GiB at the 1.5B shape
+and 16,384 tokens on an H100."""
+LIVE_FACTOR = 2
+"""Sets of one layer's activations that exist while the plain path recomputes it."""
+MARGIN = 16
+"""A group's ranks are rounded up to this many columns."""
+GROUPS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("o_proj",),
+    ("gate_proj", "up_proj"),
+    ("down_proj",),
+)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """At the peak, which is in the backward pass of a layer or at the loss."""
+
+    saved: int
+    live: int
+    """Of the layer at work; what exceeds it at the loss is `loss`."""
+    loss: int
+
+
+def margins(model: ModelEntry, train: TrainSpec) -> list[int]:
+    """Columns that each projection group has for its adapters."""
+    names = shapes.target_names(model, train)
+    ranks = (train.rank * sum(name in names for name in group) for group in GROUPS)
+    return [-(-rank // MARGIN) * MARGIN for rank in ranks]
+
+
+def halves(model: ModelEntry, train: TrainSpec) -> int:
+    """Elements of the half-precision copies of A and B, block diagonal in each group."""
+    sizes = {linear.name: linear for linear in shapes.linears(model)}
+    total = 0
+    for group, margin in zip(GROUPS, margins(model, train), strict=True):
+        outs = sum(sizes[name].outputs for name in group)
+        total += margin * (sizes[group[0]].inputs + outs)
+    return total * model.layers
+
+
+def fused(model: ModelEntry, train: TrainSpec, execution: Execution, tokens: int) -> Bytes:
+    """Of one rank on the fused path; activations are in half precision."""
+    whole, mlps = execution.recompute_layers, execution.recompute_mlps
+    hidden, inner = model.hidden, model.intermediate
+    queries, keys = model.heads * model.head_size, model.kv_heads * model.head_size
+    low = margins(model, train)
+    least = hidden + low[3]
+    # Log-sum-exp and both norms' scales are in fp32.
+    middle = 2 * hidden + 2 * queries + 2 * keys + sum(low) + 2 * model.heads + 4
+    most = middle + 2 * inner + low[2]
+    rest = model.layers - whole - mlps
+    live = 2 * (hidden + inner) + low[0]
+    live += most - least if whole else 2 * inner if mlps else 0
+    at_loss = LOSS_CHUNK_BYTES + 2 * tokens * 4 * hidden
+    live_bytes = 2 * tokens * live
+    return Bytes(
+        saved=2 * tokens * (whole * least + mlps * middle + rest * most),
+        live=live_bytes,
+        loss=max(0, at_loss - live_bytes),
+    )
+
+
+def workspace(model: ModelEntry, execution: Execution) -> int:
+    """Elements of the matrices unpacked at once: gate and up, and down beside them where gate and
+    up are held for two products."""
+    held = execution.recompute_layers or execution.recompute_mlps
+    return (3 if held else 2) * model.hidden * model.intermediate
+
+
+def plain(model: ModelEntry, execution: Execution, tokens: int, element: int, gpu: bool) -> Bytes:
+    """Of one rank on the plain path; `element` is the bytes of an activation."""
+    factor = PLAIN_FACTOR if gpu else 1
+    layer = round(tokens * shapes.saved_elements(model) * element * factor)
+    again = min(model.layers, execution.recompute_layers + execution.recompute_mlps)
+    inputs = tokens * model.hidden * element * again
+    return Bytes(
+        saved=inputs + layer * (model.layers - again),
+        # One set for the gradients on the way back; more while a layer is recomputed.
+        live=layer * (1 + (LIVE_FACTOR if again else 0)),
+        loss=min(LOSS_CHUNK_TOKENS, tokens) * model.vocabulary * 4 * 2,
+    )
