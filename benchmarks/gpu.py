@@ -1,4 +1,4 @@
-"""Everything measured on one GPU: kernels, training steps against the plain forms, FP8's loss.
+"""Everything measured on one GPU: kernels, training steps against the plain forms, losses.
 
     make bench-gpu          # or: python benchmarks/gpu.py --output figures.json
 
@@ -27,20 +27,20 @@ from train import Cell, measure
 
 SMALL, MIDDLE, LARGE = "r1-distill-qwen-1.5b", "r1-distill-llama-8b", "r1-distill-qwen-32b"
 CELLS = [
-    Cell(SMALL, "padded", batch_size=16, steps=5),
-    Cell(SMALL, "plain"),
+    Cell(SMALL, "padded", row_tokens=4096, batch_size=16, steps=5),
+    Cell(SMALL, "plain", batch_size=32),
     Cell(SMALL),
     Cell(SMALL, fp8=True),
     Cell(SMALL, row_tokens=8192, recompute=8, recompute_mlps=20),
-    Cell(MIDDLE, "padded", batch_size=16, steps=5),
+    Cell(MIDDLE, "padded", row_tokens=4096, batch_size=16, steps=5),
     Cell(MIDDLE, "plain", row_tokens=8192, recompute=32, batch_size=16),
-    Cell(MIDDLE),
-    Cell(MIDDLE, fp8=True),
-    Cell(MIDDLE, row_tokens=8192, recompute=12, recompute_mlps=20),
+    Cell(MIDDLE, batch_size=32),
+    Cell(MIDDLE, batch_size=32, fp8=True),
+    Cell(MIDDLE, row_tokens=8192, recompute=12, recompute_mlps=20, batch_size=32),
     Cell(LARGE, "plain", row_tokens=8192, recompute=64, batch_size=8, steps=5),
-    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=32),
-    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=32, fp8=True),
-    Cell(LARGE, row_tokens=8192, recompute=42, recompute_mlps=22, batch_size=32),
+    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24),
+    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24, fp8=True),
+    Cell(LARGE, row_tokens=8192, recompute=42, recompute_mlps=22, batch_size=24),
 ]
 SHOWN = ("model", "path", "fp8", "row_tokens", "recompute", "recompute_mlps", "tokens_per_s")
 MEMORY = ("allocated_gib", "reserved_gib", "share_of_peak_4n", "share_of_peak_6n")

@@ -42,8 +42,6 @@ from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.stage import choose_path, recompute_layers
 
 WARMUP = 3
-PADDED_EXAMPLES = 8
-"""Examples of a padded batch."""
 
 
 @dataclass(frozen=True)

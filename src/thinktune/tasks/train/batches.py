@@ -51,8 +51,9 @@ class Order:
 def spread(tokens: Sequence[int], ranks: int, row_tokens: int) -> list[list[list[int]]]:
     """Distributes one step's examples over ranks and, within a rank, over packed rows.
 
-    `tokens` are the examples' lengths; a row holds at most `row_tokens`, or one example. Returns `[rank][row][position]`, each rank with as many rows as the others
-    (some may be empty), balanced by tokens: longest first into the emptiest row.
+    `tokens` are the examples' lengths; a row holds at most `row_tokens`, or one example. Returns
+    `[rank][row][position]`, each rank with as many rows as the others (some may be empty), balanced
+    by tokens: longest first into the emptiest row.
     """
     total = sum(tokens)
     rows = max(1, -(-total // (ranks * row_tokens)))

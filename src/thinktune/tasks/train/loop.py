@@ -106,12 +106,16 @@ class Loop:
         Nothing in it waits for the GPU: whether to skip is decided there, and the figures are read
         while the next step runs.
         """
+        try:
+            return self._step(step)
+        except torch.OutOfMemoryError as error:
+            chosen = [self._data.train[i] for i in self._order.step(step)]
+            raise self._out_of_memory(chosen) from error
+
+    def _step(self, step: int) -> int:
         self._ledger.begin()
         chosen, rows = self._prepare(step)
-        try:
-            loss = self._gradients(rows, chosen, step)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(chosen) from error
+        loss = self._gradients(rows, chosen, step)
         state = self._state
         parameters = list(state.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm)

@@ -55,6 +55,7 @@ class Fp8Group(Group):
 
     def __init__(self, modules: list[torch.nn.Module], dtype: torch.dtype, *, keep: bool) -> None:
         super().__init__(modules, dtype, keep=False)
+        self.spare = 0  # the adapters are added in a product of their own
         whole = self._empty()
         self._fill(whole)
         weights = whole[: self.outs, : self.ins]
@@ -80,38 +81,34 @@ class Fp8Group(Group):
         low: torch.Tensor,
         *,
         residual: torch.Tensor | None = None,
-        out: torch.Tensor | None = None,
+        roomy: bool = False,
     ) -> torch.Tensor:
-        """As `Group.product`."""
+        """As `Group.product`; there is no room."""
+        del roomy
         weight = self._unpack(turned=False) if self._pair is None else self._pair[0]
-        small, scales = quantise(x[:, : self.ins])
+        small, scales = quantise(x)
         y = torch._scaled_mm(
             small, weight.T, scales, self._row_scales[None], bias=self.bias,
             out_dtype=self._dtype, use_fast_accum=True,
         )  # fmt: skip
         if residual is not None:
             y += residual
-        if out is None:
-            return y.addmm_(low, self.up.T) if self.margin else y
-        if self.margin:
-            return torch.addmm(y, low, self.up.T, out=out)
-        return out.copy_(y)
+        return y.addmm_(low, self.up.T) if self.margin else y
 
-    def product_back(self, dy: torch.Tensor, mask: Mask) -> torch.Tensor:
+    def product_back(self, dy: torch.Tensor, low_back: torch.Tensor, mask: Mask) -> torch.Tensor:
         """As `Group.product_back`."""
         weight = self._unpack(turned=True) if self._pair is None else self._pair[1]
-        small, scales = quantise(dy[:, : self.outs])
+        small, scales = quantise(dy)
         dx = torch._scaled_mm(
             small, weight.T, scales, self._column_scales[None], out_dtype=self._dtype,
             use_fast_accum=True,
         )  # fmt: skip
         if not self.margin:
             return dx
-        low = dy[:, self.outs :]
         if mask.chance:
-            mask.add(dx, low @ self.down)
+            mask.add(dx, low_back @ self.down)
             return dx
-        return dx.addmm_(low, self.down)
+        return dx.addmm_(low_back, self.down)
 
     def _unpack(self, *, turned: bool) -> torch.Tensor:
         """(outs, ins), or turned (ins, outs)."""

@@ -176,8 +176,7 @@ class FusedLayer:
         x, kept.middle_rstd, kept.low_gate_up = self._normed(
             kept.middle, self._second_norm, group, masks.of(2)
         )
-        kept.gate_up = group.room(x, group.outs)
-        group.product(x, kept.low_gate_up, out=kept.gate_up[:, : group.outs])
+        kept.gate_up = group.product(x, kept.low_gate_up, roomy=True)
 
     def narrow(self, kept: Kept, masks: Masks) -> torch.Tensor:
         """SwiGLU and down: the layer's output."""
@@ -196,10 +195,9 @@ class FusedLayer:
         """Leaves the gradient of gate's and up's outputs in `kept.gate_up`."""
         assert kept.gate_up is not None
         group, mask = self.down, masks.of(3)
-        dy = group.room(d_out, group.outs)
-        dy[:, : group.outs] = d_out
+        dy = group.with_room(d_out)
         low_back = group.low_back(dy)
-        x = swiglu_back(group.product_back(dy, mask), kept.gate_up)
+        x = swiglu_back(group.product_back(dy, low_back, mask), kept.gate_up)
         return group.factor_gradients(x, d_out, kept.low_down, low_back, mask)
 
     def widen_back(
@@ -212,7 +210,7 @@ class FusedLayer:
         group, mask = self.gate_up, masks.of(2)
         dy = kept.gate_up
         low_back = group.low_back(dy)
-        dx = group.product_back(dy, mask)
+        dx = group.product_back(dy, low_back, mask)
         d_middle = self.out.room(dx, self.out.outs)
         x = norm_back(dx, kept.middle, self._second_norm, kept.middle_rstd, d_out, d_middle)
         dy = dy[:, : group.outs]
@@ -225,7 +223,7 @@ class FusedLayer:
         assert kept.attended is not None
         group, mask = self.out, masks.of(1)
         low_back = group.low_back(d_middle)
-        dx = group.product_back(d_middle, mask)
+        dx = group.product_back(d_middle, low_back, mask)
         dy = d_middle[:, : group.outs]
         return group.factor_gradients(kept.attended, dy, kept.low_out, low_back, mask), dx
 
@@ -252,7 +250,7 @@ class FusedLayer:
             x = torch.empty_like(hidden)
             norm(hidden, self._first_norm, self._eps, x)
         else:
-            d_normed = group.product_back(dy, mask)
+            d_normed = group.product_back(dy, low_back, mask)
             dx = torch.empty_like(hidden)
             residual = d_middle[:, : self.out.outs]
             x = norm_back(d_normed, hidden, self._first_norm, kept.rstd, residual, dx)

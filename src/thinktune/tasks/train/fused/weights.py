@@ -73,15 +73,17 @@ class Group:
 
     Shapes: `down` (margin, ins), `up` (outs, margin) in half precision, brought up to date from the
     fp32 factors by whoever owns the group; x (T, ins), y (T, outs), `low` (T, margin). A tensor
-    "with room" has `margin` columns more, which belong to this class.
+    "with room" has `spare` columns more, which belong to this class.
     """
+
+    spare: int
 
     def __init__(self, modules: list[torch.nn.Module], dtype: torch.dtype, *, keep: bool) -> None:
         self.parts = [Part.of(module) for module in modules]
         self.outs = sum(part.frozen.out_features for part in self.parts)
         self.ins = self.parts[0].frozen.in_features
         rank = sum(part.down.shape[0] for part in self.parts if part.down is not None)
-        self.margin = -(-rank // ALIGNMENT) * ALIGNMENT
+        self.margin = self.spare = -(-rank // ALIGNMENT) * ALIGNMENT
         scales = {part.scale for part in self.parts if part.down is not None}
         assert len(scales) <= 1, "one recipe has one rank and one α for all its layers"
         self.scale = scales.pop() if scales else 0.0
@@ -96,14 +98,22 @@ class Group:
 
     def room(self, like: torch.Tensor, width: int) -> torch.Tensor:
         """An empty (T, width) with room."""
-        return like.new_empty(len(like), width + self.margin)
+        return like.new_empty(len(like), width + self.spare)
+
+    def with_room(self, dy: torch.Tensor) -> torch.Tensor:
+        """dy, copied if it has to be."""
+        if not self.spare:
+            return dy
+        whole = self.room(dy, self.outs)
+        whole[:, : self.outs] = dy
+        return whole
 
     def low(self, x: torch.Tensor, mask: Mask, room: torch.Tensor | None = None) -> torch.Tensor:
         """s·x·Aᵀ; also into the margin of `room`."""
         low = x.new_empty(len(x), self.margin)
         if self.margin:
             torch.addmm(low, mask.on(x), self.down.T, beta=0, alpha=self.scale, out=low)
-            if room is not None:
+            if room is not None and self.spare:
                 room[:, self.ins :] = low
         return low
 
@@ -113,35 +123,38 @@ class Group:
         low: torch.Tensor,
         *,
         residual: torch.Tensor | None = None,
-        out: torch.Tensor | None = None,
+        roomy: bool = False,
     ) -> torch.Tensor:
-        """y, plus `residual`; into `out` if given. x may have room, filled by `low`."""
+        """y, plus `residual`; with room if asked for. x may have room, filled by `low`."""
         weight = self._matrix()[: self.outs, : x.shape[1]].T
+        whole = self.room(x, self.outs) if roomy else x.new_empty(len(x), self.outs)
+        y = whole[:, : self.outs]
         added = self.bias if residual is None else residual
         if added is None:
-            y = torch.mm(x, weight, out=out)
+            torch.mm(x, weight, out=y)
         else:
-            y = torch.addmm(added, x, weight, out=out)
+            torch.addmm(added, x, weight, out=y)
         if residual is not None and self.bias is not None:
             y += self.bias
         if self.margin and x.shape[1] == self.ins:
             y.addmm_(low, self.up.T)
-        return y
+        return whole
 
     def low_back(self, dy: torch.Tensor) -> torch.Tensor:
-        """s·dy·B, also into the margin of dy, which has room."""
+        """s·dy·B, also into the room of dy."""
         low = dy.new_empty(len(dy), self.margin)
         if self.margin:
             torch.addmm(low, dy[:, : self.outs], self.up, beta=0, alpha=self.scale, out=low)
-            dy[:, self.outs :] = low
+            if self.spare:
+                dy[:, self.outs :] = low
         return low
 
-    def product_back(self, dy: torch.Tensor, mask: Mask) -> torch.Tensor:
-        """dx, from dy with its room filled."""
+    def product_back(self, dy: torch.Tensor, low_back: torch.Tensor, mask: Mask) -> torch.Tensor:
+        """dx, from dy with its room filled by `low_back`."""
         if not mask.chance or not self.margin:
             return dy @ self._matrix()[:, : self.ins]
         dx = dy[:, : self.outs] @ self._matrix()[: self.outs, : self.ins]
-        mask.add(dx, dy[:, self.outs :] @ self.down)
+        mask.add(dx, low_back @ self.down)
         return dx
 
     def factor_gradients(
