@@ -5,6 +5,7 @@ EXTRAS ?= launch prep train evaluate dev
 SYNC ?=
 MODEL ?=
 STORE ?=
+OUTPUT ?= bench-gpu.json
 
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
@@ -15,7 +16,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit local clean train
+.PHONY: help setup demo test lint unit local gpu bench-gpu clean train
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,9 +47,16 @@ lint: setup ## Style, types, layers, lock file
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
+	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 0 tests/kernels
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
+
+gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
+	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python -m pytest -q tests/gpu
+
+bench-gpu: setup ## Speed and memory on this GPU: one table, and OUTPUT=bench-gpu.json
+	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/gpu.py --output $(OUTPUT)
 
 train: EXTRAS := launch
 train: SYNC := --inexact

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from thinktune.plan import activations, shapes
-from thinktune.plan.paths import is_fused
 from thinktune.spec.catalog import GIB, HardwareEntry, ModelEntry
+from thinktune.spec.fused import is_fused
 from thinktune.spec.recipe import Recipe, TrainSpec
 from thinktune.spec.task import Execution
 

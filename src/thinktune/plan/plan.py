@@ -182,8 +182,8 @@ def _assumptions(recipe: Recipe, decision: Decision, steps: int | None) -> tuple
         f"Training takes the {path} path and reaches {speed.peak_share(work):.0%} of the 16-bit"
         " peak: from packed 4-bit LoRA on an H100, scaled by peak, not measured on this hardware.",
         "Hours are of training alone: loading, evaluation and waiting for a node come on top.",
-        f"Memory is counted from shapes and calibrated on 1.5B, 8B and 32B runs on an H100 (within"
-        f" 6 %); a plan fills at most {USABLE:.0%} of a GPU.",
+        "Memory is counted from shapes: on the fused path within 3 % of runs at 1.5B, 8B and 32B on"
+        f" an H100, on the plain one roughly; a plan fills at most {USABLE:.0%} of a GPU.",
     ]
     if steps is None:
         found.append("The number of rows is not known before prep, so hours are not given.")

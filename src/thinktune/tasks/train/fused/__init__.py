@@ -24,7 +24,7 @@ import importlib.util
 import torch
 from peft import PeftModel
 
-from thinktune.plan.paths import FUSED_KINDS, LARGEST_HEAD, head_fits
+from thinktune.spec.fused import FUSED_KINDS, LARGEST_HEAD, head_fits
 from thinktune.spec.task import Execution
 from thinktune.tasks.train.loss import RowLoss
 

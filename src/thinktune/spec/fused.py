@@ -1,6 +1,6 @@
-"""Which of the two training paths a model gets on a device: from shapes, before anything runs.
+"""What the fused training path takes, by shape and hardware, before anything runs.
 
-Called by the memory and speed models and, for its own checks, by `thinktune.tasks.train.fused`.
+Read by the plan and, for its own checks, by `thinktune.tasks.train.fused`.
 """
 
 from thinktune.spec.catalog import HardwareEntry, ModelEntry
