@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -230,7 +231,7 @@ def test_stopped_and_killed_in_the_middle_of_training_it_resumes(
 def test_two_ranks_train_the_same(
     shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """torchrun with two processes on gloo: losses of one process, within fp32 noise."""
+    """Two processes on gloo, as a pod starts them: losses of one process, within fp32 noise."""
     assert shop.run("--run", "two", "--until", "prep", *LONG).code == 0
     process = two_ranks(shop, write_task(shop, "two", tmp_path))
     _, err = process.communicate(timeout=240)
@@ -248,31 +249,71 @@ def test_a_rank_that_waits_for_ever_shows_where_and_ends(shop: Workshop, tmp_pat
     task["execution"]["stall_s"] = 20
     path.write_text(json.dumps(task))
     process = two_ranks(shop, path)
-    store = open_store(shop.store)
-    wait_for(lambda: bool(manifests_or_parts(store, "runs/stuck/train/checkpoints")), process)
-    frozen = next(pid for pid in children(process) if b"RANK=1" in rank_of(pid))
+    frozen = second_rank(shop, "stuck", process)
     os.kill(frozen, signal.SIGSTOP)
     try:
         _, err = process.communicate(timeout=120)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(frozen, signal.SIGKILL)
-    assert process.returncode != 0
+    assert process.returncode == 70
     assert "error: train: no progress for 0:20" in err
     assert "loop.py" in err  # the stack of the step
-    assert "exitcode  : 70" in err  # as torchrun reports it
+    assert "rank 0 of this node ended first, with exit code 70" in err
 
 
-def rank_of(pid: int) -> list[bytes]:
+def test_a_rank_that_dies_ends_all_and_the_run_resumes(
+    shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """Killed on two ranks, resumed on one: losses of the run that nothing disturbed."""
+    assert shop.run("--run", "dies", "--until", "prep", *LONG).code == 0
+    process = two_ranks(shop, write_task(shop, "dies", tmp_path))
+    os.kill(second_rank(shop, "dies", process), signal.SIGKILL)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=90)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 137
+    assert "rank 1 of this node ended first, with SIGKILL" in err
+    ended = shop.run("--run", "dies", "--until", "train", *LONG)
+    assert ended.code == 0, ended.err
+    assert "resumes after step" in ended.out
+    dies = losses(artifact(shop.store, "dies", "train", tmp_path))
+    untouched = losses(artifact(shop.store, "whole", "train", tmp_path))
+    assert [loss for _, loss in dies] == pytest.approx([loss for _, loss in untouched], rel=1e-4)
+
+
+def test_two_ranks_asked_to_stop_commit_the_same_step(shop: Workshop, tmp_path: Path) -> None:
+    assert shop.run("--run", "asked", "--until", "prep", *LONG).code == 0
+    process = two_ranks(shop, write_task(shop, "asked", tmp_path))
+    second_rank(shop, "asked", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.count("stopped on request; step") == 1
+    assert "Traceback" not in err
+
+
+def second_rank(shop: Workshop, run: str, process: subprocess.Popen[str]) -> int:
+    """The process of rank 1, once a checkpoint is there."""
+    store = open_store(shop.store)
+    wait_for(lambda: bool(manifests_or_parts(store, f"runs/{run}/train/checkpoints")), process)
+    return next(pid for pid in children(process) if b"RANK=1" in environment_of(pid))
+
+
+def environment_of(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 def two_ranks(shop: Workshop, task: Path) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    """The train stage as the chart starts it on a node with two GPUs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    more = {"OMP_NUM_THREADS": "1", "THINKTUNE_PROCESSES_PER_NODE": "2", "MASTER_PORT": port}
+    environ = {**environment(shop.jobs), **more}
     return subprocess.Popen(
-        [*torchrun, "-m", "thinktune.tasks.train", "--task", str(task)],
-        env=environment(shop.jobs, {"OMP_NUM_THREADS": "1"}),
+        [sys.executable, "-m", "thinktune.tasks.train", "--task", str(task)],
+        env=environ,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
