@@ -8,6 +8,7 @@ import click
 import thinktune
 from thinktune.cli.plan import plan
 from thinktune.cli.recipes import recipes
+from thinktune.cli.render import render
 from thinktune.cli.run import run
 from thinktune.launch.local import StageFailed
 from thinktune.spec.errors import ThinktuneError, near_misses
@@ -34,6 +35,7 @@ def cli() -> None:
 
 cli.add_command(plan)
 cli.add_command(recipes)
+cli.add_command(render)
 cli.add_command(run)
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 import click
 
 from thinktune.spec.catalog import NAME_RULE, is_name
+from thinktune.spec.closed import parse_yaml
+from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import Catalog, load_catalog, load_recipe
 from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.recipe import Recipe
 
 STORE_VARIABLE = "THINKTUNE_STORE"
 JOBS_VARIABLE = "THINKTUNE_JOBS"
+CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
+CLUSTER_FILE = "cluster.yaml"
 
 recipe_argument = click.argument("recipe", metavar="RECIPE")
 """A name that `thinktune recipes` lists, or a path ending in .yaml."""
@@ -39,6 +43,27 @@ store_option = click.option(
     help="Where artifacts go: a folder, file:///path or s3://bucket/prefix.  "
     f"[default: ${STORE_VARIABLE}, else ./thinktune-store]",
 )
+
+
+cluster_option = click.option(
+    "--cluster",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to run: store, images, secrets by name.  "
+    f"[default: ${CLUSTER_VARIABLE}, else ./{CLUSTER_FILE}]",
+)
+
+
+def read_cluster(given: Path | None) -> Cluster:
+    """The cluster as its file describes it. Raises SpecInvalid."""
+    path = given or Path(os.environ.get(CLUSTER_VARIABLE) or CLUSTER_FILE)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        fault = f"no description of a cluster ({error.strerror})"
+        remedy = "write one (`store: s3://bucket/prefix` is the least), or say --cluster FILE"
+        raise SpecInvalid(str(path), fault, remedy) from None
+    return Cluster.parse(parse_yaml(text, str(path)), str(path))
 
 
 def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import thinktune
 from thinktune.plan.plan import Plan, make_plan
-from thinktune.spec.catalog import DatasetEntry, ModelEntry
+from thinktune.plan.values import task_values
+from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
+from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import OWN_FILE, Catalog
 from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import STAGES, EvaluateTask, PrepTask, Stage, StageTask, TrainTask
+from thinktune.spec.values import TaskValues
 from thinktune.store import file_sha256
 
 
@@ -59,6 +62,12 @@ def make_run(
     plan = _fitting(recipe, catalog)
     run = name or run_id(recipe, catalog, source)
     return Run(run, plan, _tasks(recipe, catalog, plan, run=run, store=store, source=source))
+
+
+def stage_values(run: Run, stage: Stage, hardware: HardwareEntry, cluster: Cluster) -> TaskValues:
+    """Chart values of one stage."""
+    version = thinktune.__version__
+    return task_values(run.tasks[stage], stage, run.plan, hardware, cluster, version)
 
 
 def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:

@@ -1,0 +1,17 @@
+{{- define "task.labels" -}}
+app.kubernetes.io/name: thinktune
+app.kubernetes.io/component: {{ .Values.stage }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+thinktune.dev/run: {{ .Values.run | quote }}
+thinktune.dev/stage: {{ .Values.stage }}
+{{- end -}}
+
+{{- define "task.selector" -}}
+app.kubernetes.io/name: thinktune
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "task.indexed" -}}
+{{- if gt (int .Values.topology.nodes) 1 }}true{{ end -}}
+{{- end -}}

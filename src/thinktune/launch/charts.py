@@ -1,0 +1,91 @@
+"""The charts that ship, the schema of their values, and helm as a subprocess.
+
+`python -m thinktune.launch.charts` writes the schema anew; CI compares.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import thinktune
+from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.values import NAME_LENGTH, TaskValues
+
+LEAST_HELM = (3, 14)
+SCHEMA = "values.schema.json"
+
+
+def chart_folder(name: str) -> Path:
+    """`charts/<name>`: beside `src/` in a checkout, inside the package once installed."""
+    package = Path(thinktune.__file__).parent
+    packaged = package / "charts"
+    return (packaged if packaged.is_dir() else package.parents[1] / "charts") / name
+
+
+def schema() -> str:
+    """The task chart's schema, closed at every level."""
+    found: dict[str, Any] = TaskValues.model_json_schema(by_alias=True)
+    # Helm merges these into every chart's values.
+    found["properties"]["global"] = {"type": "object", "description": "Unused; Helm adds it."}
+    return (
+        json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=1)
+        + "\n"
+    )
+
+
+def values_text(values: TaskValues) -> str:
+    """A values file: the same bytes for the same values."""
+    data = values.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def release_name(run: str, stage: str) -> str:
+    """One release per run and stage. Raises SpecInvalid where Helm would refuse its length."""
+    name = f"{run}-{stage}"
+    if len(name) > NAME_LENGTH:
+        fault = f"the release {name!r} has {len(name)} letters, and Helm takes {NAME_LENGTH}"
+        raise SpecInvalid("--run", fault, "give the run a shorter name with --run")
+    return name
+
+
+def helm(*arguments: str, stdin: str | None = None) -> str:
+    """Runs helm to its end and gives its output.
+
+    Raises InputMissing where helm is missing or too old, SpecInvalid with helm's words where it
+    refuses.
+    """
+    done = subprocess.run(
+        [_helm(), *arguments], input=stdin, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SpecInvalid("helm", done.stderr.strip() or done.stdout.strip(), "see its words")
+    return done.stdout
+
+
+def _helm() -> str:
+    path = shutil.which("helm")
+    remedy = f"install helm {'.'.join(map(str, LEAST_HELM))} or newer: https://helm.sh/docs/intro/install"
+    if path is None:
+        raise InputMissing("helm", "not on the PATH", remedy)
+    found = subprocess.run(
+        [path, "version", "--short"], capture_output=True, text=True, check=False
+    )
+    match = re.search(r"v(\d+)\.(\d+)", found.stdout)
+    if match is None or (int(match[1]), int(match[2])) < LEAST_HELM:
+        raise InputMissing(path, f"it is {found.stdout.strip() or 'no helm'}", remedy)
+    return path
+
+
+def manifests(release: str, namespace: str, values: str) -> str:
+    """What the chart renders to, with the values given as text."""
+    chart = str(chart_folder("task"))
+    return helm("template", release, chart, "--namespace", namespace, "--values", "-", stdin=values)
+
+
+if __name__ == "__main__":
+    (chart_folder("task") / SCHEMA).write_text(schema(), encoding="utf-8")

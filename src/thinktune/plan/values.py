@@ -1,0 +1,136 @@
+"""Chart values of a stage, from its task, the plan and the cluster: the same in, the same out.
+
+Called by the launcher's `render` and `submit`.
+"""
+
+import math
+from collections.abc import Mapping
+
+from thinktune.plan.plan import Plan
+from thinktune.spec.catalog import GIB, HardwareEntry
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.exit_codes import MEANING, Action
+from thinktune.spec.task import Stage, StageTask
+from thinktune.spec.values import (
+    AccessValues,
+    FailureValues,
+    ImageValues,
+    PlacementValues,
+    ResourceValues,
+    StorageValues,
+    TaskValues,
+    TimeValues,
+    TopologyValues,
+)
+
+MIB = 1024**2
+BACKOFF_LIMIT = 3
+LEAST_GRACE_S = 300
+REPOSITORIES: Mapping[Stage, str] = {"prep": "prep", "train": "train", "evaluate": "evaluate"}
+PREP_CPUS, PREP_MEMORY_MIB = 4, 16 * 1024
+"""Tokenising is the whole of it; weights pass through, a file at a time."""
+NODE_SHARE = 0.9
+"""Of a node's CPUs and memory: the rest is the kubelet's and the daemons'."""
+
+
+def task_values(
+    task: StageTask,
+    stage: Stage,
+    plan: Plan,
+    hardware: HardwareEntry,
+    cluster: Cluster,
+    version: str,
+) -> TaskValues:
+    """Values of `charts/task` for one stage; `version` is the images' where the cluster names no
+    other."""
+    gpus = 0 if stage == "prep" else hardware.num_gpus
+    nodes = plan.topology.nodes if stage == "train" else 1
+    return TaskValues(
+        run=task.run,
+        stage=stage,
+        task=task.canonical(),
+        image=_image(stage, cluster, version),
+        topology=TopologyValues(
+            nodes=nodes,
+            processes_per_node=max(1, gpus) if stage == "train" else 1,
+        ),
+        resources=_resources(stage, plan, hardware),
+        failure=FailureValues(
+            fail_codes=_codes("fail"),
+            ignore_codes=_codes("ignore"),
+            backoff_limit=BACKOFF_LIMIT,
+        ),
+        seconds=TimeValues(
+            grace=max(LEAST_GRACE_S, plan.grace_s if stage == "train" else 0),
+            deadline=3600 * cluster.deadline_hours,
+            keep_finished=3600 * cluster.keep_finished_hours,
+        ),
+        placement=_placement(gpus, hardware, cluster),
+        storage=StorageValues(scratch_storage_class=cluster.scratch_storage_class),
+        access=_access(stage, cluster),
+        env=_env(cluster),
+        monitor=cluster.monitor and stage == "train",
+    )
+
+
+def _codes(action: Action) -> tuple[int, ...]:
+    return tuple(sorted(code.value for code, (_, does) in MEANING.items() if does == action))
+
+
+def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
+    images = cluster.images
+    name = f"{images.registry}/{REPOSITORIES[stage]}"
+    digest = images.digests.get(stage)
+    return ImageValues(
+        reference=f"{name}@{digest}" if digest else f"{name}:{images.tag or version}",
+        pull_policy=images.pull_policy,
+        pull_secrets=images.pull_secrets,
+    )
+
+
+def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceValues:
+    disk = math.ceil(plan.disk_bytes / GIB)
+    shm = math.ceil(plan.shm_bytes / MIB)
+    if stage == "prep":
+        cpus = min(PREP_CPUS, hardware.cpus)
+        memory = min(PREP_MEMORY_MIB, math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE))
+        return ResourceValues(gpus=0, cpus=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
+    # Memory-backed files count towards the pod's memory.
+    memory = math.ceil(plan.host_memory_bytes / MIB) + shm
+    return ResourceValues(
+        gpus=hardware.num_gpus,
+        cpus=max(1, math.floor(hardware.cpus * NODE_SHARE)),
+        memory_mib=memory,
+        disk_gib=disk,
+        shm_mib=shm,
+    )
+
+
+def _placement(gpus: int, hardware: HardwareEntry, cluster: Cluster) -> PlacementValues:
+    selector = dict(cluster.node_selector)
+    if gpus and hardware.product is not None:
+        selector["nvidia.com/gpu.product"] = hardware.product
+    return PlacementValues(
+        node_selector=selector,
+        tolerations=cluster.tolerations if gpus else (),
+        priority_class=cluster.priority_class,
+        queue=cluster.queue,
+    )
+
+
+def _access(stage: Stage, cluster: Cluster) -> AccessValues:
+    identity, network = cluster.identity, cluster.network
+    own = (identity.secret, identity.model_hub_secret if stage == "prep" else None)
+    return AccessValues(
+        service_account_annotations=identity.annotations,
+        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
+        network_policy=network.policy,
+        store_cidrs=network.store_cidrs,
+        store_ports=network.store_ports,
+        store_namespace=network.store_namespace,
+    )
+
+
+def _env(cluster: Cluster) -> dict[str, str]:
+    endpoint = {"AWS_ENDPOINT_URL_S3": cluster.store_endpoint} if cluster.store_endpoint else {}
+    return dict(sorted({**endpoint, **cluster.env}.items()))

@@ -1,0 +1,92 @@
+"""A cluster as its user describes it: where images and artifacts are, who may read them.
+
+One YAML file beside the recipes, or wherever `--cluster` says. Nothing in it depends on a recipe.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from thinktune.spec.catalog import Count, Name
+from thinktune.spec.closed import Closed
+from thinktune.spec.task import Stage
+
+
+class Images(Closed):
+    """Where the images are: `<registry>/<repository>:<tag>`."""
+
+    registry: str = "ghcr.io/thinktune"
+    tag: str | None = None
+    """Null: the version of the launcher."""
+    digests: dict[Stage, str] = {}
+    """`sha256:…` by stage; takes the tag's place."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    pull_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace that open the registry."""
+
+
+class Toleration(Closed):
+    """As Kubernetes has it."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Identity(Closed):
+    """Who a stage is to the store."""
+
+    annotations: dict[str, str] = {}
+    """Of each stage's service account: `eks.amazonaws.com/role-arn` and the like."""
+    secret: Name | None = None
+    """Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null where the
+    service account is enough."""
+    model_hub_secret: Name | None = None
+    """Secret with HF_TOKEN, for gated models; prep alone gets it."""
+
+
+class Network(Closed):
+    """What pods may reach. Anything else is denied, in and out."""
+
+    policy: bool = True
+    """Off where the cluster enforces none or has its own."""
+    store_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+    """Addresses of the store."""
+    store_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
+    store_namespace: Name | None = None
+    """Namespace of a store inside the cluster, instead of addresses."""
+
+
+class Cluster(Closed):
+    """One cluster."""
+
+    store: str
+    """`s3://bucket/prefix`."""
+    store_endpoint: str | None = None
+    """AWS_ENDPOINT_URL_S3, for anything but AWS."""
+    namespace: Name = "default"
+    images: Images = Images()
+    identity: Identity = Identity()
+    network: Network = Network()
+    node_selector: dict[str, str] = {}
+    """Besides the GPU's product, which follows from the recipe's hardware."""
+    tolerations: tuple[Toleration, ...] = (
+        Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
+    )
+    """Of pods that ask for GPUs."""
+    priority_class: str | None = None
+    queue: str | None = None
+    """Kueue's LocalQueue (`kueue.x-k8s.io/queue-name`)."""
+    scratch_storage_class: str | None = None
+    """Storage class of each pod's scratch volume (node-local NVMe); null: the node's own disk."""
+    env: dict[str, str] = {}
+    """For all stages; never a secret."""
+    env_from_secrets: tuple[Name, ...] = ()
+    """Secrets of the namespace whose keys become environment variables."""
+    deadline_hours: Count = 72
+    """A stage that runs longer is ended."""
+    keep_finished_hours: Count = 24
+    """Jobs and pods stay this long after they end."""
+    monitor: bool = False
+    """A PodMonitor, an alert and a dashboard for the Prometheus operator."""

@@ -1,0 +1,119 @@
+"""Values of the chart `charts/task`: one stage of one run, as Helm gets it.
+
+`charts/task/values.schema.json` is generated from this. Written as Helm writes them, in camelCase.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from thinktune.spec.closed import Closed
+from thinktune.spec.cluster import Toleration
+from thinktune.spec.task import Stage
+
+NAME_LENGTH = 53
+"""Of a Helm release; what the chart derives from it then stays within Kubernetes's 63."""
+
+
+class Values(Closed):
+    """camelCase outside, snake_case inside."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
+
+
+class ImageValues(Values):
+    """What runs."""
+
+    reference: str
+    """`registry/repository:tag` or `…@sha256:…`."""
+    pull_policy: Literal["IfNotPresent", "Always", "Never"]
+    pull_secrets: tuple[str, ...]
+
+
+class TopologyValues(Values):
+    """How many pods and processes."""
+
+    nodes: Annotated[int, Field(ge=1)]
+    """More than one: an Indexed Job whose pods find each other by a headless Service."""
+    processes_per_node: Annotated[int, Field(ge=1)]
+    """One per GPU; torchrun starts them where there is more than one in all."""
+
+
+class ResourceValues(Values):
+    """Of one pod; requests are limits."""
+
+    gpus: Annotated[int, Field(ge=0)]
+    cpus: Annotated[int, Field(ge=1)]
+    memory_mib: Annotated[int, Field(ge=1)]
+    disk_gib: Annotated[int, Field(ge=1)]
+    shm_mib: Annotated[int, Field(ge=1)]
+    """/dev/shm; part of the memory."""
+
+
+class FailureValues(Values):
+    """What a Job does about an exit code: the table of `thinktune.spec.exit_codes`."""
+
+    fail_codes: tuple[int, ...]
+    """End the Job at once."""
+    ignore_codes: tuple[int, ...]
+    """Start a new pod without counting."""
+    backoff_limit: Annotated[int, Field(ge=0)]
+    """New pods for anything else."""
+
+
+class TimeValues(Values):
+    """In seconds."""
+
+    grace: Annotated[int, Field(ge=1)]
+    """From SIGTERM to SIGKILL: the step at work and a last checkpoint."""
+    deadline: Annotated[int, Field(ge=1)]
+    keep_finished: Annotated[int, Field(ge=0)]
+
+
+class PlacementValues(Values):
+    """Which nodes."""
+
+    node_selector: dict[str, str]
+    tolerations: tuple[Toleration, ...]
+    priority_class: str | None
+    queue: str | None
+
+
+class StorageValues(Values):
+    """Where a pod writes."""
+
+    scratch_storage_class: str | None
+    """Null: the node's own disk."""
+
+
+class AccessValues(Values):
+    """Who the pod is, and what it may reach. Secrets by name only."""
+
+    service_account_annotations: dict[str, str]
+    secrets: tuple[str, ...]
+    """Their keys become environment variables."""
+    network_policy: bool
+    store_cidrs: tuple[str, ...]
+    store_ports: tuple[int, ...]
+    store_namespace: str | None
+    """Instead of the addresses."""
+
+
+class TaskValues(Values):
+    """All values of the chart."""
+
+    run: str
+    stage: Stage
+    task: str
+    """The task file's text: JSON."""
+    image: ImageValues
+    topology: TopologyValues
+    resources: ResourceValues
+    failure: FailureValues
+    seconds: TimeValues
+    placement: PlacementValues
+    storage: StorageValues
+    access: AccessValues
+    env: dict[str, str]
+    monitor: bool
