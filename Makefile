@@ -47,7 +47,7 @@ lint: setup ## Style, types, layers, lock file
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
-	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q -n 0 tests/kernels
+	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local

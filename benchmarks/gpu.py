@@ -11,6 +11,7 @@ import gc
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,43 +51,40 @@ def main() -> int:
     """Runs all or the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("bench-gpu.json"))
-    parser.add_argument("--only", choices=["kernels", "train", "fp8"], help="one part")
+    parser.add_argument("--only", choices=["kernels", "train", "losses"], help="one part")
     parser.add_argument("--cells", help="numbers of the cells to run, as 0,2,5")
     parser.add_argument("--seed", type=int, default=0, help="of the documents' lengths")
     parser.add_argument("--steps", type=int, help="per cell, instead of its own number")
     options = parser.parse_args()
-    found: dict[str, Any] = {"about": about(), "kernels": [], "train": [], "fp8": None}
+    found: dict[str, Any] = {"about": about(), "kernels": [], "train": [], "losses": None}
     failed = False
     if options.only in (None, "kernels"):
-        found["kernels"] = kernel_times.rows()
-        write_table(found["kernels"], tuple(found["kernels"][0]))
+        failed |= not _part(lambda: found.update(kernels=kernel_times.rows()))
+        write_table(found["kernels"], ("kernel", "ms", "torch_ms", "ratio"))
     if options.only in (None, "train"):
         chosen = [CELLS[int(n)] for n in options.cells.split(",")] if options.cells else CELLS
         for cell in chosen:
             changed = replace(cell, seed=options.seed, steps=options.steps or cell.steps)
-            failed |= not _measured(changed, found["train"])
+            failed |= not _part(lambda cell=changed: found["train"].append(measure(cell)))
         write_table(found["train"], SHOWN + MEMORY)
-    if options.only in (None, "fp8"):
-        found["fp8"] = fp8_loss.compare()
-        sys.stdout.write(json.dumps(found["fp8"]) + "\n")
+    if options.only in (None, "losses"):
+        failed |= not _part(lambda: found.update(losses=fp8_loss.compare()))
+        sys.stdout.write(json.dumps(found["losses"]) + "\n")
     options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {options.output}\n")
     return int(failed)
 
 
-def _measured(cell: Cell, into: list[dict[str, Any]]) -> bool:
+def _part(work: Callable[[], Any]) -> bool:
+    """Whether it went well; one part must not cost the others."""
     try:
-        into.append(measure(cell))
-    except torch.OutOfMemoryError:
-        sys.stderr.write(f"{cell}: out of memory\n")
-        return False
-    except Exception:  # noqa: BLE001 - one cell must not cost the others
+        work()
+    except Exception:  # noqa: BLE001
         traceback.print_exc()
         return False
     finally:
         gc.collect()
         torch.cuda.empty_cache()
-    sys.stderr.write(json.dumps(into[-1]) + "\n")
     return True
 
 

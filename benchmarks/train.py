@@ -106,7 +106,9 @@ def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Me
     )
     padded = cell.path == "padded"
     model = add_adapter(
-        random_base(entry, "sdpa" if padded else choose_attention(device, dtype)), spec, entry
+        random_base(entry, "sdpa" if padded else choose_attention(device, dtype, entry.head_size)),
+        spec,
+        entry,
     )
     store = open_store(task.store)
     context = Context(store, "a", Reporter(store, "b", "train", "a", quiet=True), Stop())
@@ -183,7 +185,7 @@ def write_profile(loop: Loop, step: int) -> None:
 def gpu_peak(name: str) -> float:
     """Dense bf16 peak of this GPU in FLOP/s, from the catalog."""
     for entry in load_catalog().hardware.values():
-        if entry.gpu != "none" and entry.gpu.split("-")[0] in name:
+        if entry.gpu.split("-")[0] in name.replace("-", " ").split():
             return entry.bf16_tflops * 1e12
     return float("nan")
 

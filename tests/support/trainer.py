@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from tiny import VOCABULARY, tiny_entry
+from transformers import AutoConfig
 
 from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution, TrainTask
@@ -77,7 +78,9 @@ def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make
         store = open_store(task.store)
         context = Context(store, "a", Reporter(store, "r", "train", "a"), Stop())
         dtype = compute_dtype(spec.dtype, device)
-        attention = choose_attention(device, dtype)
+        attention = choose_attention(
+            device, dtype, AutoConfig.from_pretrained(tiny_folder).head_dim
+        )
         base = load_base(tiny_folder, spec.base, dtype, device, attention=attention)
         model = add_adapter(base, spec, tiny_entry())
         torch.manual_seed(1)

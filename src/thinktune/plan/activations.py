@@ -8,26 +8,17 @@ from dataclasses import dataclass
 
 from thinktune.plan import shapes
 from thinktune.spec.catalog import ModelEntry
+from thinktune.spec.fused import ALIGNMENT, GROUPS, LOGITS_BYTES
 from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution
 
-LOSS_CHUNK_BYTES = 2**29
-"""Logits of the fused path that exist at once."""
 LOSS_CHUNK_TOKENS = 4096
-"""The same of the plain path, in tokens: in float32 with their gradient."""
+"""Targets whose logits exist at once on the plain path: in float32 with their gradient."""
 PLAIN_FACTOR = 1.6
 """What plain PEFT keeps, as a multiple of what a fused LoRA linear would: 55 GiB at the 1.5B shape
 and 16,384 tokens on an H100."""
 LIVE_FACTOR = 2
 """Sets of one layer's activations that exist while the plain path recomputes it."""
-MARGIN = 16
-"""A group's ranks are rounded up to this many columns."""
-GROUPS = (
-    ("q_proj", "k_proj", "v_proj"),
-    ("o_proj",),
-    ("gate_proj", "up_proj"),
-    ("down_proj",),
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ def margins(model: ModelEntry, train: TrainSpec) -> list[int]:
     """Columns that each projection group has for its adapters."""
     names = shapes.target_names(model, train)
     ranks = (train.rank * sum(name in names for name in group) for group in GROUPS)
-    return [-(-rank // MARGIN) * MARGIN for rank in ranks]
+    return [-(-rank // ALIGNMENT) * ALIGNMENT for rank in ranks]
 
 
 def halves(model: ModelEntry, train: TrainSpec) -> int:
@@ -70,7 +61,11 @@ def fused(model: ModelEntry, train: TrainSpec, execution: Execution, tokens: int
     rest = model.layers - whole - mlps
     live = 2 * (hidden + inner) + low[0]
     live += most - least if whole else 2 * inner if mlps else 0
-    at_loss = LOSS_CHUNK_BYTES + 2 * tokens * 4 * hidden
+    if train.dropout:
+        live += inner  # the masked input of down
+    if train.fp8:
+        live += inner // 2  # and its copy in FP8
+    at_loss = LOGITS_BYTES + 2 * tokens * 4 * hidden
     live_bytes = 2 * tokens * live
     return Bytes(
         saved=2 * tokens * (whole * least + mlps * middle + rest * most),

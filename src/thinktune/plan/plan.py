@@ -122,7 +122,7 @@ def make_plan(
         tokens_per_s=decision.speed.tokens_per_s if fits else None,
         hours=hours,
         gpu_hours=gpu_hours,
-        assumptions=_assumptions(recipe, decision, steps),
+        assumptions=_assumptions(recipe, hardware, decision, steps),
     )
 
 
@@ -169,18 +169,22 @@ def _alternative(change: Change, dataset: DatasetEntry | None) -> Alternative:
 
 def _grace(decision: Decision) -> int:
     upload = memory.checkpoint(decision.work) / UPLOAD_BYTES_PER_S
-    seconds = decision.speed.step_s + upload + GRACE_RESERVE_S
+    # The step whose work is queued, and on several ranks those that pass the request on.
+    seconds = 3 * decision.speed.step_s + upload + GRACE_RESERVE_S
     return 10 * math.ceil(seconds / 10)
 
 
-def _assumptions(recipe: Recipe, decision: Decision, steps: int | None) -> tuple[str, ...]:
+def _assumptions(
+    recipe: Recipe, hardware: HardwareEntry, decision: Decision, steps: int | None
+) -> tuple[str, ...]:
     work = decision.work
     model = work.model
     path = "fused" if work.fused else "plain"
     found = [
         f"Examples have {speed.mean_tokens(recipe):,} tokens on average.",
-        f"Training takes the {path} path and reaches {speed.peak_share(work):.0%} of the 16-bit"
-        " peak: from packed 4-bit LoRA on an H100, scaled by peak, not measured on this hardware.",
+        f"Training takes the {path} path and reaches {speed.peak_share(work, hardware):.0%} of the"
+        " 16-bit peak: from packed 4-bit LoRA on an H100, scaled by peak, not measured on this"
+        " hardware.",
         "Hours are of training alone: loading, evaluation and waiting for a node come on top.",
         "Memory is counted from shapes: on the fused path within 3 % of runs at 1.5B, 8B and 32B on"
         f" an H100, on the plain one roughly; a plan fills at most {USABLE:.0%} of a GPU.",

@@ -52,13 +52,16 @@ def mean_tokens(recipe: Recipe) -> int:
     return max(1, min(MEAN_TOKENS, recipe.data.max_tokens // 2))
 
 
-def peak_share(work: Workload) -> float:
-    """Share of a GPU's dense 16-bit peak that training reaches."""
+def peak_share(work: Workload, hardware: HardwareEntry) -> float:
+    """Share of a GPU's dense 16-bit peak that training reaches; with FP8 products, as if it were
+    higher."""
     hidden = work.model.hidden
     share = PEAK_SHARE * hidden / (hidden + HALF_WIDTH)
     if not work.fused:
         return share * PLAIN_SHARE
-    return share * (1 + FP8_GAIN * max(0, 1 - FP8_WIDTH / hidden) * work.train.fp8)
+    if not (work.train.fp8 and hardware.fp8_tflops and work.train.base == "nf4"):
+        return share
+    return share * (1 + FP8_GAIN * max(0, 1 - FP8_WIDTH / hidden))
 
 
 def flops_per_token(work: Workload, execution: Execution, length: int) -> float:
@@ -103,7 +106,7 @@ def _micro_batch_s(
     work: Workload, hardware: HardwareEntry, execution: Execution, tokens: float, length: int
 ) -> float:
     model = work.model
-    reached = hardware.bf16_tflops * 1e12 * peak_share(work)
+    reached = hardware.bf16_tflops * 1e12 * peak_share(work, hardware)
     seconds = tokens * flops_per_token(work, execution, length) / reached
     passes = 2 + sum(recomputed(work, execution)) / model.layers
     seconds += LAUNCH_S * model.layers * passes

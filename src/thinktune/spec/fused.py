@@ -11,6 +11,18 @@ FUSED_KINDS = ("llama", "qwen2", "qwen3", "mistral")
 LARGEST_HEAD = 192
 """Of the flash kernel's backward pass on every GPU since Ampere."""
 
+ALIGNMENT = 16
+"""The adapters of a group take a multiple of this many columns: what tensor cores want."""
+LOGITS_BYTES = 2**29
+"""Logits that exist at once, in half precision."""
+GROUPS = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("o_proj",),
+    ("gate_proj", "up_proj"),
+    ("down_proj",),
+)
+"""Projections of one input, which run as one product."""
+
 
 def head_fits(size: int) -> bool:
     """Whether the attention kernel takes heads of this size."""

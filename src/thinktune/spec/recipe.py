@@ -152,8 +152,8 @@ class TrainSpec(Closed):
     spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
     """A step whose gradient norm is more than this many times the running mean changes nothing;
     null: every finite one counts."""
-    max_skipped: Count = 5
-    """Steps skipped in a row after which the training fails."""
+    max_skipped: Count = 10
+    """Skipped steps, in all, with which the training fails."""
     batch_size: Count
     """Examples per optimizer step, over all GPUs."""
     epochs: Count = 1

@@ -11,16 +11,20 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from thinktune.spec.fused import head_fits
+
 VARLEN = "thinktune_varlen"
 PER_DOCUMENT = "thinktune_per_document"
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> str:
+def choose_attention(device: torch.device, dtype: torch.dtype, head_size: int) -> str:
     """Registers both forms and gives the name of the one to use."""
     AttentionInterface.register(VARLEN, _varlen)
     AttentionInterface.register(PER_DOCUMENT, _per_document)
     half = dtype in (torch.bfloat16, torch.float16)
-    if device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0):
+    if device.type != "cuda" or not half or not head_fits(head_size):
+        return PER_DOCUMENT
+    if torch.cuda.get_device_capability(device) >= (8, 0):
         return VARLEN
     return PER_DOCUMENT
 

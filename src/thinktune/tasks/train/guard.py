@@ -20,9 +20,8 @@ class SpikeGuard:
         self._factor = factor
         self._mean = torch.zeros((), device=device)
         self._seen = torch.zeros((), device=device)
-        self.in_a_row = torch.zeros((), device=device)
         self.skipped = torch.zeros((), device=device)
-        """In all."""
+        """Steps, in all."""
 
     def judge(self, loss: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         """1 where the step must be skipped, else 0: float32, a scalar on the device."""
@@ -33,20 +32,20 @@ class SpikeGuard:
         self._mean = torch.where(bad, self._mean, torch.lerp(self._mean, norm.float(), weight))
         skip = bad.float()
         self._seen += 1 - skip
-        self.in_a_row = (self.in_a_row + 1) * skip
         self.skipped += skip
         return skip
 
     def usual(self) -> torch.Tensor:
-        """The running mean of the norms of the steps that were taken."""
+        """The running mean of the norms of the steps that were taken; a skipped one does not move
+        it."""
         return self._mean
 
     def state(self) -> list[float]:
         """For a checkpoint; waits for the device."""
-        return [float(x) for x in (self._mean, self._seen, self.in_a_row, self.skipped)]
+        return [float(x) for x in (self._mean, self._seen, self.skipped)]
 
     def load(self, state: list[float]) -> None:
         """Takes over what `state` gave."""
-        tensors = (self._mean, self._seen, self.in_a_row, self.skipped)
+        tensors = (self._mean, self._seen, self.skipped)
         for tensor, value in zip(tensors, state, strict=True):
             tensor.fill_(value)

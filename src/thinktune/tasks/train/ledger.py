@@ -59,11 +59,12 @@ class Ledger:
         entry: Entry,
         loss: torch.Tensor,
         norm: torch.Tensor,
+        skip: torch.Tensor,
         guard: SpikeGuard,
         stop: torch.Tensor,
     ) -> None:
         """Starts the copy of a step's figures to the host."""
-        figures = [loss, norm, guard.usual(), guard.in_a_row, guard.skipped, stop]
+        figures = [loss, norm, guard.usual(), skip, guard.skipped, stop]
         values = torch.stack([figure.float() for figure in figures])
         values = values.to("cpu", non_blocking=True)  # into pinned memory
         arrived = None
@@ -79,13 +80,13 @@ class Ledger:
         (entry, values, arrived), self._open = self._open, None
         if arrived is not None:
             arrived.synchronize()
-        loss, norm, usual, in_a_row, skipped, stop = values.tolist()
+        loss, norm, usual, skip, skipped, stop = values.tolist()
         self.stopping = stop > 0
         for name, value in (("loss", loss), ("gradient norm", norm)):
             if not math.isfinite(value):
-                raise self.not_finite(entry, name, value)
-        if in_a_row:
-            self._say_skipped(entry, norm, usual, int(in_a_row))
+                raise self.not_finite(entry.step, entry.chosen, name, value)
+        if skip:
+            self._say_skipped(entry, norm, usual, int(skipped))
         now = time.monotonic()
         assert self._began is not None
         seconds, self._began = now - self._began, now
@@ -102,24 +103,25 @@ class Ledger:
         self._metrics.add(entry.step + 1, row)
         self._context.reporter.advance(loss=loss, **{"tok/s": round(entry.tokens / seconds)})
 
-    def not_finite(self, entry: Entry, what: str, value: float) -> LossNotFinite:
-        """The error, after writing down all examples of the step."""
-        key = f"{stage_prefix(self._task.run, 'train')}/not-finite-step-{entry.step + 1:06}.json"
-        ids = [example.id for example in entry.chosen]
-        document = {"step": entry.step + 1, "what": what, "value": str(value), "examples": ids}
+    def not_finite(
+        self, step: int, examples: Sequence[TrainExample], what: str, value: float
+    ) -> LossNotFinite:
+        """The error, after writing down all the examples; `step` counts from 0."""
+        key = f"{stage_prefix(self._task.run, 'train')}/not-finite-step-{step + 1:06}.json"
+        ids = [example.id for example in examples]
+        document = {"step": step + 1, "what": what, "value": str(value), "examples": ids}
         self._context.store.put(key, json.dumps(document).encode())
         names = ", ".join(ids[:SHOWN_IDS])
         more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
         place = self._context.store.place(key)
         fault = f"the {what} is {value} with the examples {names}{more} (all in {place})"
         remedy = "look at those examples, lower train.lr, or raise train.warmup"
-        return LossNotFinite(f"train step {entry.step + 1}", fault, remedy)
+        return LossNotFinite(f"train step {step + 1}", fault, remedy)
 
-    def _say_skipped(self, entry: Entry, norm: float, usual: float, in_a_row: int) -> None:
+    def _say_skipped(self, entry: Entry, norm: float, usual: float, skipped: int) -> None:
         fault = f"gradient norm {norm:.3g} against {usual:.3g} in the steps before"
-        most = self._task.train.max_skipped
-        if in_a_row >= most:
+        if skipped >= self._task.train.max_skipped:
             remedy = "look at the data, lower train.lr, or set train.spike_factor=null"
             place = f"train step {entry.step + 1}"
-            raise LossNotFinite(place, f"{fault}; {in_a_row} steps in a row skipped", remedy)
+            raise LossNotFinite(place, f"{fault}; {skipped} steps skipped so far", remedy)
         self._context.reporter.say(f"step {entry.step + 1} skipped: {fault}")

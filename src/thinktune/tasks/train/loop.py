@@ -73,7 +73,14 @@ class Loop:
         context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
 
     def run(self) -> None:
-        """Trains to the end. Raises Preempted after a committed checkpoint when asked to stop."""
+        """Trains to the end. Raises Preempted after a committed checkpoint when asked to stop,
+        LossNotFinite, OutOfGpuMemory."""
+        try:
+            self._run()
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
+
+    def _run(self) -> None:
         done = self._resume()
         self._context.reporter.phase("train", self._steps, "steps", done=done)
         every = self._task.train.evaluate_every_steps
@@ -103,16 +110,9 @@ class Loop:
     def step(self, step: int) -> int:
         """One optimizer step, counted from 0: gradient, clipping, update. Returns its tokens.
 
-        Nothing in it waits for the GPU: whether to skip is decided there, and the figures are read
-        while the next step runs.
+        Nothing in it waits for its own work on the GPU: whether to skip is decided there. The
+        figures of the step before are read once this one is launched.
         """
-        try:
-            return self._step(step)
-        except torch.OutOfMemoryError as error:
-            chosen = [self._data.train[i] for i in self._order.step(step)]
-            raise self._out_of_memory(chosen) from error
-
-    def _step(self, step: int) -> int:
         self._ledger.begin()
         chosen, rows = self._prepare(step)
         loss = self._gradients(rows, chosen, step)
@@ -130,7 +130,8 @@ class Loop:
         # One step late, and before anything is saved: what must not be trained on never is.
         self._ledger.settle()
         epoch = self._order.epoch(step + 1)
-        self._ledger.enter(Entry(step, epoch, rate, chosen), loss, norm, state.guard, self._stop())
+        entry = Entry(step, epoch, rate, chosen)
+        self._ledger.enter(entry, loss, norm, skip, state.guard, self._stop())
         return sum(example.tokens for example in chosen)
 
     def _prepare(self, step: int) -> tuple[list[TrainExample], list[PackedRow]]:
@@ -165,6 +166,7 @@ class Loop:
             torch.manual_seed(self._seed(step))
             total = torch.zeros((), device=self._device)
             for row in rows:
+                self._context.reporter.beat()
                 loss = self._row_loss(row) / targets
                 (loss * self._scale).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
@@ -228,8 +230,8 @@ class Loop:
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
         if not math.isfinite(loss):
-            entry = Entry(step - 1, 0, 0, self._data.validation)
-            raise self._ledger.not_finite(entry, "validation loss", loss)
+            examples = self._data.validation
+            raise self._ledger.not_finite(step - 1, examples, "validation loss", loss)
         self._metrics.add(step, {"validation_loss": loss})
         self._context.reporter.say(f"step {step}: validation loss {loss:.4f}")
         self._ledger.begin(again=True)
@@ -261,8 +263,8 @@ class Loop:
             return self._context.stop.requested
         return self._ledger.stopping
 
-    def _out_of_memory(self, chosen: Sequence[TrainExample]) -> OutOfGpuMemory:
-        longest = max(example.tokens for example in chosen)
+    def _out_of_memory(self) -> OutOfGpuMemory:
+        longest = max(example.tokens for example in self._data.train)
         plan = self._task.execution
         fault = (
             f"out of memory with rows of {plan.micro_batch_tokens} tokens (longest example"

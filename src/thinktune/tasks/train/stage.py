@@ -57,7 +57,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
         context.reporter.say(f"loads {task.model.repo} ({task.train.base})")
         device = local_device()
         dtype = compute_dtype(task.train.dtype, device)
-        attention = choose_attention(device, dtype)
+        attention = choose_attention(device, dtype, task.model.head_size)
         weights = fetch_model(
             task.model, prep.revisions["model"], context, folder / "model", weights=True
         )
@@ -194,6 +194,7 @@ def _summary(metrics: Metrics, device: torch.device) -> dict[str, Metric]:
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
         "validation_loss": validation[-1] if validation else None,
+        "skipped_steps": steps[-1]["skipped"],
         "tokens": tokens,
         "tokens_per_s": tokens / seconds,
         "device": device_name(device),

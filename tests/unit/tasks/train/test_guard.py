@@ -31,9 +31,7 @@ def test_a_spike_does_not_move_what_is_usual() -> None:
     judged(guard, *[1.0] * WARMUP_STEPS)
     assert judged(guard, 50.0, 50.0, 50.0) == [True] * 3
     assert float(guard.usual()) == 1
-    assert float(guard.in_a_row) == 3
-    judged(guard, 1.0)
-    assert float(guard.in_a_row) == 0
+    assert float(guard.skipped) == 3
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -83,12 +81,43 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     assert [row["skipped"] for row in trainer.loop._metrics.rows()] == [0] * 12 + [1, 1]
 
 
-def test_too_many_in_a_row_end_the_training(make_trainer: Make) -> None:
+def test_too_many_skipped_steps_end_the_training(make_trainer: Make) -> None:
     trainer = make_trainer(epochs=99, max_steps=30, max_grad_norm=1e9, max_skipped=3)
     spiking(trainer, range(12, 30))
-    with pytest.raises(LossNotFinite, match=r"step 15: .*; 3 steps in a row skipped") as raised:
+    with pytest.raises(LossNotFinite, match=r"step 15: .*; 3 steps skipped so far") as raised:
         trainer.loop.run()
     assert raised.value.exit_code == 74
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_nothing_of_a_step_that_is_not_finite_is_kept(make_trainer: Make, stop: bool) -> None:
+    """Its figures are read one step late: neither a checkpoint nor a request to stop gets past."""
+    trainer = make_trainer(epochs=99, max_steps=9, checkpoint_every_steps=1)
+    inner = trainer.loop._gradients
+
+    def broken(rows: object, chosen: object, step: int) -> torch.Tensor:
+        loss = inner(rows, chosen, step)  # type: ignore[arg-type]
+        if step == 4:
+            trainer.context.stop.requested = stop
+            for parameter in trainable(trainer.model).values():
+                parameter.grad = torch.full_like(parameter, math.nan)
+        return loss
+
+    trainer.loop._gradients = broken  # type: ignore[method-assign, assignment]
+    with pytest.raises(LossNotFinite, match="step 5: the gradient norm is nan"):
+        trainer.loop.run()
+    assert trainer.loop._checkpoints.steps() == [4, 3]
+    assert all(torch.isfinite(p).all() for p in trainable(trainer.model).values())
+
+
+def test_the_guard_goes_on_where_a_checkpoint_left_it(make_trainer: Make) -> None:
+    settings = {"epochs": 99, "checkpoint_every_steps": 6}
+    first = make_trainer(**settings, max_steps=12)
+    first.loop.run()
+    first.context.store.delete_prefix("runs/r/train/checkpoints/step-000012")
+    again = make_trainer(**settings, max_steps=12)
+    again.loop.run()
+    assert again.loop._state.guard.state() == first.loop._state.guard.state()
 
 
 def test_all_examples_of_a_failed_step_are_written_down(make_trainer: Make) -> None:

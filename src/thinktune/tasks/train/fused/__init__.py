@@ -41,7 +41,11 @@ def why_not(model: PeftModel, dtype: torch.dtype) -> str | None:
         return "the GPU is older than Ampere"
     if causal.config.model_type not in FUSED_KINDS:
         return f"architecture {causal.config.model_type}"
+    if causal.config.hidden_act != "silu":
+        return f"activation {causal.config.hidden_act}"
     size = causal.model.layers[0].self_attn.head_dim
+    if 2 * len(causal.model.rotary_emb.inv_freq) != size:
+        return "rotary embedding of a part of each head"
     if not head_fits(size):
         return f"heads of {size}: the attention kernel takes multiples of 8 up to {LARGEST_HEAD}"
     if importlib.util.find_spec("triton") is None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from thinktune.spec.fused import GROUPS
 from thinktune.spec.task import Execution
 from thinktune.tasks.train.batches import PackedRow
 from thinktune.tasks.train.fused.head import HeadLoss
+from thinktune.tasks.train.fused.kept import Pass, Recompute
 from thinktune.tasks.train.fused.kernels import norm, norm_back
-from thinktune.tasks.train.fused.layer import GROUPS, FusedLayer, Pass, Recompute
+from thinktune.tasks.train.fused.layer import FusedLayer
 
 
 class FusedLoss:
@@ -53,7 +55,9 @@ class FusedLoss:
         hidden = self._model.embed_tokens(row.ids)
         cos, sin = self._model.rotary_emb(hidden, row.positions)
         dropout = self._dropout if self._model.training else 0.0
-        seed = int(torch.randint(2**31 - GROUPS * len(self._layers), ())) if dropout else 0
+        # Each group of each layer adds its number to it, and a kernel takes 31 bits.
+        groups = len(GROUPS) * len(self._layers)
+        seed = int(torch.randint(2**31 - groups, ())) if dropout else 0
         passed = Pass(row, cos[0].contiguous(), sin[0].contiguous(), dropout, seed)
         hidden = hidden[0]
         for number, layer in enumerate(self._layers):

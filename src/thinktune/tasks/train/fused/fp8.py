@@ -1,9 +1,9 @@
 """A group's large products in FP8: e4m3 with a scale per row of each operand (arXiv:2209.05433).
 
 Called by `layer` where the recipe allows it. Forward each token's activations and each output's
-weights have a scale of their own, backward each token's gradient and each input's weights; sums are
-in fp32. The adapters stay in half precision. It changes the result: by how much is measured in
-benchmarks/fp8_loss.py.
+weights have a scale of their own, backward each token's gradient and each input's weights. Sums are
+the tensor cores' own, of fewer bits than fp32 (`use_fast_accum`). The adapters stay in half
+precision. It changes the result; benchmarks/fp8_loss.py and fp8_emulated.py say by how much.
 """
 
 import torch

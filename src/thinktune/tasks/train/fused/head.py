@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-CHUNK_BYTES = 1 << 29
-"""Of logits at once, in half precision."""
+from thinktune.spec.fused import LOGITS_BYTES
+
 BLOCK = 8192
 
 
@@ -23,14 +23,16 @@ def _loss_and_gradient(logits, targets, losses, words: tl.constexpr, block: tl.c
     base = logits + row * words
     top = float("-inf")
     total = 0.0
+    target = tl.load(targets + row)
+    chosen = 0.0
     for start in range(0, words, block):
         at = start + tl.arange(0, block)
         value = tl.load(base + at, mask=at < words, other=float("-inf")).to(tl.float32)
+        # Taken on the way: below, another warp may have written over it.
+        chosen += tl.sum(tl.where(at == target, value, 0.0))
         higher = tl.maximum(top, tl.max(value))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(value - higher))
         top = higher
-    target = tl.load(targets + row)
-    chosen = tl.load(base + target).to(tl.float32)
     tl.store(losses + row, tl.log(total) + top - chosen)
     for start in range(0, words, block):
         at = start + tl.arange(0, block)
@@ -48,8 +50,9 @@ class HeadLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         count, words = len(states), len(weight)
         losses = torch.empty(count, dtype=torch.float32, device=states.device)
-        gradient = torch.empty_like(states)
-        chunk = max(1, CHUNK_BYTES // (words * states.element_size()))
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(states) if wanted else None
+        chunk = max(1, LOGITS_BYTES // (words * states.element_size()))
         for start in range(0, count, chunk):
             some = slice(start, min(count, start + chunk))
             logits = states[some] @ weight.T
@@ -57,12 +60,15 @@ class HeadLoss(torch.autograd.Function):
             _loss_and_gradient[grid](
                 logits, targets[some], losses[some], words, BLOCK, num_warps=16
             )
-            torch.mm(logits, weight, out=gradient[some])
+            if gradient is not None:
+                torch.mm(logits, weight, out=gradient[some])
             del logits  # before the next chunk is made
-        ctx.save_for_backward(gradient)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, d_loss: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * d_loss.to(gradient.dtype), None, None
+        # The scalar stays in fp32: rounded, it would scale all gradients of the step alike.
+        return gradient * d_loss, None, None

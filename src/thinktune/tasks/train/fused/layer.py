@@ -3,104 +3,28 @@
 Called by `decoder`. Activations have no batch dimension: a packed row is (T, width). Kept per layer
 are its input, q/k/v, the attention's output, the residual stream between the halves, and the
 output of gate and up; norms and SwiGLU are computed again from these, for they cost one pass over
-memory. Two levels more give memory for time (`Recompute`).
+memory. Two levels more give memory for time (`kept.Recompute`).
 """
 
-from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
-from thinktune.tasks.train.batches import PackedRow
+from thinktune.spec.fused import GROUPS
+from thinktune.tasks.train.fused.attention import attend, attend_back
 from thinktune.tasks.train.fused.fp8 import Fp8Group
-from thinktune.tasks.train.fused.kernels import (
-    Heads,
-    norm,
-    norm_back,
-    swiglu,
-    swiglu_back,
-)
+from thinktune.tasks.train.fused.kept import Kept, Masks, Pass, Recompute
+from thinktune.tasks.train.fused.kernels import Heads, norm, norm_back, swiglu, swiglu_back
 from thinktune.tasks.train.fused.weights import Group, Mask
-
-GROUPS = 4
-
-
-class Recompute(IntEnum):
-    """What the backward pass computes again."""
-
-    ELEMENTWISE = 0
-    """Norms and SwiGLU only: no product runs twice."""
-    MLP = 1
-    """Gate and up too: they are 58 % of a layer's products and 60 % of what it keeps."""
-    LAYER = 2
-    """All but the last product: only the layer's input is kept."""
-
-
-@dataclass
-class Pass:
-    """What a row brings along to every layer."""
-
-    row: PackedRow
-    cos: torch.Tensor
-    sin: torch.Tensor
-    """(T, head size) each."""
-    dropout: float
-    """Of the adapters' input; 0 in validation."""
-    seed: int
-    """Of the row's dropout masks."""
-
-
-@dataclass
-class Kept:
-    """A layer's activations between its passes; None: to be computed again. `low…` are
-    s·x·Aᵀ of the four groups, (T, margin)."""
-
-    hidden: torch.Tensor
-    rstd: torch.Tensor | None = None
-    low_qkv: torch.Tensor | None = None
-    qkv: torch.Tensor | None = None
-    attended: torch.Tensor | None = None
-    attention: tuple[torch.Tensor, ...] = ()
-    """Log-sum-exp and random state of the attention kernel."""
-    low_out: torch.Tensor | None = None
-    middle: torch.Tensor | None = None
-    middle_rstd: torch.Tensor | None = None
-    low_gate_up: torch.Tensor | None = None
-    gate_up: torch.Tensor | None = None
-    low_down: torch.Tensor | None = None
-
-    def drop(self, level: Recompute) -> None:
-        """Lets go of what `level` computes again."""
-        if level == Recompute.LAYER:
-            for field in fields(self)[1:]:
-                if field.name != "low_down":
-                    setattr(self, field.name, field.default)
-        elif level == Recompute.MLP:
-            self.gate_up = None
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The masks of one layer: a function of the row's seed, so that they can be drawn again."""
-
-    seed: int
-    chance: float
-
-    def of(self, group: int) -> Mask:
-        """The mask of the layer's group of that number."""
-        return Mask(self.seed + group, self.chance)
 
 
 def grouped(layer: Any) -> list[list[torch.nn.Module]]:
     """The projections of a decoder layer, those of one input together."""
     attention, mlp = layer.self_attn, layer.mlp
     return [
-        [attention.q_proj, attention.k_proj, attention.v_proj],
-        [attention.o_proj],
-        [mlp.gate_proj, mlp.up_proj],
-        [mlp.down_proj],
+        [getattr(attention if hasattr(attention, name) else mlp, name) for name in group]
+        for group in GROUPS
     ]
 
 
@@ -155,13 +79,9 @@ class FusedLayer:
         )
         kept.qkv = self.qkv.product(x, kept.low_qkv)
         query, key, value = self._query_key_value(kept.qkv, passed)
-        row = passed.row
-        longest = max(row.lengths)
-        out, *rest = torch.ops.aten._flash_attention_forward(
-            query, key, value, row.boundaries, row.boundaries, longest, longest, 0.0, True, False,
-            scale=self._scale, **self._sliding(longest),
-        )  # fmt: skip
-        kept.attended, kept.attention = out.flatten(-2), tuple(rest[:3])
+        kept.attended, kept.attention = attend(
+            query, key, value, passed.row, self._scale, self._window
+        )
 
     def project_out(self, kept: Kept, masks: Masks) -> None:
         """The attention's output into the residual stream."""
@@ -242,7 +162,11 @@ class FusedLayer:
         assert kept.rstd is not None
         group, mask = self.qkv, masks.of(0)
         dy = group.room(d_attended, group.outs)
-        gradients = self._attention_back(kept, d_attended, passed)
+        assert kept.attended is not None
+        heads = self._query_key_value(kept.qkv, passed, again=True)
+        gradients = attend_back(
+            d_attended, *heads, kept.attended, kept.attention, passed.row, self._scale, self._window
+        )
         self._heads.turn_back(gradients, kept.qkv, passed.cos, passed.sin, dy)
         low_back = group.low_back(dy)
         hidden, dx = kept.hidden, None
@@ -256,23 +180,6 @@ class FusedLayer:
             x = norm_back(d_normed, hidden, self._first_norm, kept.rstd, residual, dx)
         dy = dy[:, : group.outs]
         return group.factor_gradients(x, dy, kept.low_qkv, low_back, mask), dx
-
-    def _attention_back(
-        self, kept: Kept, d_attended: torch.Tensor, passed: Pass
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Gradients of rotated q and k, and of v: (T, heads, size) each."""
-        assert kept.qkv is not None
-        assert kept.attended is not None
-        query, key, value = self._query_key_value(kept.qkv, passed, again=True)
-        row, size = passed.row, self._heads.size
-        longest = max(row.lengths)
-        dq, dk, dv = torch.ops.aten._flash_attention_backward(
-            d_attended.unflatten(-1, (-1, size)), query, key, value,
-            kept.attended.unflatten(-1, (-1, size)), kept.attention[0], row.boundaries,
-            row.boundaries, longest, longest, 0.0, True, *kept.attention[1:],
-            scale=self._scale, **self._sliding(longest),
-        )  # fmt: skip
-        return dq, dk, dv
 
     def _normed(
         self, hidden: torch.Tensor, weight: torch.Tensor, group: Group, mask: Mask
@@ -296,11 +203,6 @@ class FusedLayer:
         query, key = split[:, : heads.query], split[:, heads.query : heads.query + heads.key]
         return query, key, raw[:, heads.query + heads.key :]
 
-    def _sliding(self, longest: int) -> dict[str, int]:
-        if self._window is None or self._window >= longest:
-            return {}
-        return {"window_size_left": self._window - 1, "window_size_right": 0}
-
 
 class _Layer(torch.autograd.Function):
     @staticmethod
@@ -313,7 +215,7 @@ class _Layer(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> torch.Tensor:
         del factors  # named so that autograd gives them their gradients; read through the groups
-        masks = Masks(passed.seed + GROUPS * number, passed.dropout)
+        masks = Masks(passed.seed + len(GROUPS) * number, passed.dropout)
         kept = Kept(hidden)
         layer.attend(kept, passed, masks)
         layer.project_out(kept, masks)

@@ -18,11 +18,11 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
+from thinktune.spec.fused import ALIGNMENT
 from thinktune.tasks.train.fused.kernels import add_dropped, dropped
 from thinktune.tasks.train.fused.nf4 import dequantise
 
 ADAPTER = "default"
-ALIGNMENT = 16
 
 
 @dataclass
@@ -66,6 +66,11 @@ class Mask:
     def add(self, dx: torch.Tensor, d_masked: torch.Tensor) -> None:
         """Adds the gradient that came through the mask."""
         add_dropped(dx, d_masked, self.seed, self.chance)
+
+
+def product_in_fp32(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Of matrices in half precision, not rounded back to it."""
+    return torch.mm(one, other, out_dtype=torch.float32)
 
 
 class Group:
@@ -169,11 +174,11 @@ class Group:
         if not self.margin:
             return []
         assert low is not None
-        down = torch.mm(low_back.T, mask.on(x), out_dtype=torch.float32)
+        down = product_in_fp32(low_back.T, mask.on(x))
         gradients = []
         for _, columns, rows in self.adapters():
             gradients.append(down[rows])
-            gradients.append(torch.mm(dy[:, columns].T, low[:, rows], out_dtype=torch.float32))
+            gradients.append(product_in_fp32(dy[:, columns].T, low[:, rows]))
         return gradients
 
     def hold(self) -> None:

@@ -47,13 +47,8 @@ def test_nf4_is_what_bitsandbytes_gives(shape: tuple[int, int], nested: bool) ->
 
 def test_norm_both_ways() -> None:
     width = 100
-    x, w, dy, residual = (
-        random(TOKENS, width),
-        random(width),
-        random(TOKENS, width),
-        random(1, width),
-    )
-    residual = residual.expand(TOKENS, width).contiguous()
+    x, w, dy = random(TOKENS, width), random(width), random(TOKENS, width)
+    residual = random(TOKENS, width + MARGIN)[:, :width]
     exact = x.double().requires_grad_()
     wanted = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-6) * w.double()
     wanted.backward(dy.double())
@@ -75,14 +70,17 @@ def test_heads_are_rotated_back_to_where_they_were(normed: bool) -> None:
     qkv = random(TOKENS, (query + 2 * key) * size)
     angle = random(TOKENS, size // 2)
     cos, sin = (torch.cat([f(angle)] * 2, -1) for f in (torch.cos, torch.sin))
-    weights = (torch.ones(size).half(), torch.ones(size).half()) if normed else None
-    heads = Heads(query, key, size, weights, 0.0)
+    # Of one size each, so that q's and k's cannot be mistaken for each other.
+    weights = (torch.full((size,), 2.0).half(), torch.full((size,), 0.5).half())
+    heads = Heads(query, key, size, weights if normed else None, 0.0)
     raw = qkv.clone()
     turned = heads.turn(raw, cos, sin).unflatten(-1, (-1, size))
     split = qkv.unflatten(-1, (-1, size))
     before = split[:, : query + key]
     if normed:
         before = before / before.float().pow(2).mean(-1, keepdim=True).sqrt()
+        before[:, :query] *= 2
+        before[:, query:] *= 0.5
     assert near(turned[:, : query + key].float().norm(dim=-1), before.double().norm(dim=-1))
     out = torch.zeros(TOKENS, qkv.shape[1] + MARGIN, dtype=qkv.dtype)
     parts = (turned[:, :query], turned[:, query : query + key], split[:, query + key :])
@@ -90,7 +88,7 @@ def test_heads_are_rotated_back_to_where_they_were(normed: bool) -> None:
     back = out[:, :-MARGIN].unflatten(-1, (-1, size))
     assert near(back[:, query + key :], split[:, query + key :].double())
     if normed:  # a norm's output does not change along its input
-        assert float(back[:, : query + key].abs().max()) < 5e-3
+        assert float(back[:, : query + key].abs().max()) < 2e-2
     else:
         assert near(back[:, : query + key], split[:, : query + key].double())
     assert not out[:, -MARGIN:].any()

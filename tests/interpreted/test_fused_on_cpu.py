@@ -1,0 +1,175 @@
+"""The fused path's whole backward pass without a GPU: gradients of plain PEFT, in every variant.
+
+Triton's interpreter runs the kernels in float16. Two things have no CPU form and get one here: the
+flash kernel (attention document by document, by autograd) and products of float16 into float32.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dense import KINDS, write_shape
+from tiny import VOCABULARY
+from torch.nn.functional import scaled_dot_product_attention
+from trainer import Make, maker
+
+from thinktune.spec.task import Execution
+from thinktune.tasks.train.adapter import trainable
+from thinktune.tasks.train.batches import PackedRow, pack
+from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.train.fused import layer, weights
+from thinktune.tasks.train.fused.decoder import FusedLoss
+
+SHAPE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+Gradients = dict[str, torch.Tensor]
+
+
+def few(count: int) -> list[TrainExample]:
+    """Short ones: the interpreter takes a millisecond per program."""
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(3, VOCABULARY, 4 + 2 * n).astype(np.int32) for n in range(count)]
+    return [TrainExample(f"e{n}", each, 1 + n) for n, each in enumerate(ids)]
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    row: PackedRow,
+    scale: float,
+    window: int | None,
+) -> torch.Tensor:
+    lengths = list(row.lengths)
+    parts = []
+    for q, k, v in zip(*(x.float().split(lengths) for x in (query, key, value)), strict=True):
+        band = torch.ones(len(q), len(q), dtype=torch.bool).tril()
+        if window is not None:
+            band = band.triu(1 - window)
+        heads = (x.transpose(0, 1) for x in (q, k, v))
+        out = scaled_dot_product_attention(*heads, attn_mask=band, scale=scale, enable_gqa=True)
+        parts.append(out.transpose(0, 1).flatten(-2))
+    return torch.cat(parts).to(query.dtype)
+
+
+def forward(*inputs: Any) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    return attention(*inputs), ()
+
+
+def backward(
+    d_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    state: tuple[torch.Tensor, ...],
+    *rest: Any,
+) -> tuple[torch.Tensor, ...]:
+    with torch.enable_grad():
+        leaves = [x.detach().clone().requires_grad_() for x in (query, key, value)]
+        again = attention(*leaves, *rest)
+    return torch.autograd.grad(again, leaves, d_out)
+
+
+@pytest.fixture(autouse=True)
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "attend", forward)
+    monkeypatch.setattr(layer, "attend_back", backward)
+    monkeypatch.setattr(weights, "product_in_fp32", lambda a, b: a.float() @ b.float())
+
+
+def fused_gradients(
+    make: Make, examples: list[TrainExample], execution: dict[str, int], **train: Any
+) -> tuple[float, Gradients]:
+    trainer = make(dtype="float16", **train)
+    causal = trainer.model.get_base_model()
+    settings = Execution(**execution)
+    loss = FusedLoss(causal, settings, torch.float16, dropout=train.get("dropout", 0.0), fp8=False)
+    trainer.loop._row_loss = loss
+    return trainer.gradients(examples)
+
+
+def hold(
+    make: Make, execution: dict[str, int] | None = None, **train: Any
+) -> tuple[Gradients, Gradients]:
+    examples = few(4)
+    exact_loss, exact = make(**{**train, "dtype": "float32"}).gradients(examples)
+    loss, fused = fused_gradients(make, examples, execution or {}, **train)
+    assert loss == pytest.approx(exact_loss, rel=2e-3)
+    for name, wanted in exact.items():
+        found = fused[name].double().flatten()
+        cosine = torch.nn.functional.cosine_similarity(found, wanted.double().flatten(), dim=0)
+        assert float(cosine) > 0.999, name
+        assert float(found.norm() / wanted.double().norm()) == pytest.approx(1, abs=0.01), name
+    return fused, exact
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", ["nf4", "16bit"])
+def test_gradients_of_plain_peft(tmp_path: Path, kind: str, base: str) -> None:
+    shape = {**SHAPE, "sliding_window": 8} if kind == "mistral" else SHAPE
+    hold(maker(write_shape(tmp_path / "model", kind, **shape), tmp_path), base=base)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rank": 5},
+        {"targets": "mlp"},
+        {"targets": ("q_proj", "v_proj", "down_proj")},
+        {"targets": ("down_proj",)},
+        {"rslora": True},
+    ],
+)
+def test_any_subset_and_rank(tmp_path: Path, settings: dict[str, object]) -> None:
+    biased = {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
+    hold(maker(write_shape(tmp_path / "model", "llama", **SHAPE, **biased), tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "execution"),
+    [
+        ("qwen3", {"recompute_layers": 2}),
+        ("llama", {"recompute_mlps": 2}),
+        ("llama", {"recompute_layers": 1, "recompute_mlps": 1, "unpacked_layers": 2}),
+    ],
+)
+def test_memory_for_time_changes_nothing(
+    tmp_path: Path, kind: str, execution: dict[str, int]
+) -> None:
+    make = maker(write_shape(tmp_path / "model", kind, **SHAPE), tmp_path)
+    examples = few(4)
+    settings = {"base": "nf4", "dropout": 0.2}
+    _, kept = fused_gradients(make, examples, {}, **settings)
+    _, again = fused_gradients(make, examples, execution, **settings)
+    for name, wanted in kept.items():
+        assert torch.allclose(again[name], wanted, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_no_document_sees_another(tmp_path: Path, changed: int) -> None:
+    make = maker(write_shape(tmp_path / "model", "llama", **SHAPE), tmp_path)
+    model = make(dtype="float16").model.get_base_model()
+    loss = FusedLoss(model, Execution(), torch.float16, dropout=0.0, fp8=False)
+    examples = few(4)
+    other = np.roll(examples[changed].ids, 1)[::-1].copy()
+    for number in range(4):
+        losses = []
+        for ids in (examples[changed].ids, other):
+            documents = [TrainExample(e.id, e.ids, e.tokens) for e in examples]
+            documents[changed] = TrainExample("x", ids, len(ids))
+            asked = documents[number]
+            documents[number] = TrainExample(asked.id, asked.ids, 1)
+            with torch.no_grad():
+                losses.append(float(loss(pack(documents))))
+        assert (losses[0] == losses[1]) == (number != changed)
+
+
+def test_nothing_else_learns(tmp_path: Path) -> None:
+    make = maker(write_shape(tmp_path / "model", "llama", **SHAPE), tmp_path)
+    trainer = make(dtype="float16")
+    model = trainer.model.get_base_model()
+    FusedLoss(model, Execution(), torch.float16, dropout=0.0, fp8=False)(pack(few(2))).backward()
+    learnt = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert learnt == set(trainable(trainer.model))
