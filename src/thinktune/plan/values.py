@@ -91,15 +91,16 @@ def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
 def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceValues:
     disk = math.ceil(plan.disk_bytes / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
+    cpus = max(1, math.floor(hardware.cpus * NODE_SHARE))
     if stage == "prep":
-        cpus = min(PREP_CPUS, hardware.cpus)
+        cpus = min(PREP_CPUS, cpus)
         memory = min(PREP_MEMORY_MIB, math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE))
         return ResourceValues(gpus=0, cpus=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm
     return ResourceValues(
         gpus=hardware.num_gpus,
-        cpus=max(1, math.floor(hardware.cpus * NODE_SHARE)),
+        cpus=cpus,
         memory_mib=memory,
         disk_gib=disk,
         shm_mib=shm,

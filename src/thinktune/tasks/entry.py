@@ -64,16 +64,20 @@ def _run(kind: type[StageTask], stage: str, path: Path) -> None:
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
     # tensors do. Read when torch starts, so set before it.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    # Heard from here on: as a container's first process we get no signal that nobody listens for.
+    with Stop.on_signals() as stop:
+        _run_stage(task, stage, stop)
+
+
+def _run_stage(task: StageTask, stage: str, stop: Stop) -> None:
     # Imported once the task is known to be valid: torch takes seconds to load.
     run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
+    stop.check(stage)
     store = open_store(task.store)
     with contextlib.suppress(StoreUnavailable):  # housekeeping; a store that is down says so later
         store.abort_uploads(f"runs/{task.run}/{stage}", ORPHAN_S)
     attempt = new_attempt()
-    with (
-        Stop.on_signals() as stop,
-        Reporter(store, task.run, stage, attempt, quiet=_rank() != 0) as reporter,
-    ):
+    with Reporter(store, task.run, stage, attempt, quiet=_rank() != 0) as reporter:
         run(task, Context(store, attempt, reporter, stop))
 
 

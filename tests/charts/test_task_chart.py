@@ -1,0 +1,200 @@
+"""The task chart, rendered by helm for every recipe and stage."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from thinktune.launch import charts
+from thinktune.launch.charts import chart_folder, manifests, release_name, schema, values_text
+from thinktune.launch.tasks import Run, make_run, stage_values
+from thinktune.spec.cluster import Cluster, Identity, Images, Network
+from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
+from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.exit_codes import MEANING
+from thinktune.spec.task import STAGES, Stage
+from thinktune.spec.values import NAME_LENGTH
+
+CATALOG = load_catalog()
+CLUSTER = Cluster(
+    store="s3://bucket/prefix",
+    namespace="jobs",
+    images=Images(registry="registry.example/team", pull_secrets=("registry-key",)),
+    identity=Identity(annotations={"example.com/role": "trainer"}, secret="store-keys"),
+    network=Network(store_namespace="storage", store_ports=(8333,)),
+    priority_class="batch",
+    queue="gpus",
+    env={"AWS_REGION": "eu-west-1"},
+    env_from_secrets=("tracker",),
+)
+Manifest = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "audit.jsonl"
+    path.write_text('{"question": "q", "answer": "a"}\n')
+    return path
+
+
+def a_run(name: str, own_file: Path, *changes: str) -> Run:
+    given = load_recipe(name, changes, catalog=CATALOG)
+    if given.data.path is not None:
+        given = load_recipe(name, (*changes, f"data.path={own_file}"), catalog=CATALOG)
+    return make_run(given, CATALOG, CLUSTER.store)
+
+
+def rendered(run: Run, stage: Stage, hardware: str, cluster: Cluster = CLUSTER) -> list[Manifest]:
+    text = values_text(stage_values(run, stage, CATALOG.hardware[hardware], cluster))
+    return list(yaml.safe_load_all(manifests(release_name(run.id, stage), "jobs", text)))
+
+
+def of_kind(found: list[Manifest], kind: str) -> Manifest:
+    return next(manifest for manifest in found if manifest["kind"] == kind)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_renders_a_restricted_job(name: str, stage: Stage, own_file: Path) -> None:
+    recipe = load_recipe(name, (), catalog=CATALOG)
+    hardware = CATALOG.hardware[recipe.hardware]
+    run = a_run(name, own_file)
+    found = rendered(run, stage, recipe.hardware)
+    job = of_kind(found, "Job")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    gpus = 0 if stage == "prep" else hardware.num_gpus
+    assert int(container["resources"]["limits"].get("nvidia.com/gpu", 0)) == gpus
+    wanted = {"nvidia.com/gpu.product": hardware.product} if gpus else None
+    assert pod.get("nodeSelector") == wanted
+    assert ("tolerations" in pod) == bool(gpus)
+    assert pod["terminationGracePeriodSeconds"] >= 300
+    task = json.loads(of_kind(found, "ConfigMap")["data"]["task.json"])
+    assert task == json.loads(run.tasks[stage].canonical())
+
+
+def test_qwen_32b_asks_for_four_gpus_of_one_node(own_file: Path) -> None:
+    job = of_kind(rendered(a_run("qwen-32b", own_file), "train", "a100-40x4"), "Job")
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert environment["THINKTUNE_PROCESSES_PER_NODE"] == "4"
+    assert "completionMode" not in job["spec"]
+
+
+def test_failures_follow_the_table_of_exit_codes(own_file: Path) -> None:
+    job = of_kind(rendered(a_run("demo", own_file), "train", "cpu"), "Job")
+    disruption, ignored, failed = job["spec"]["podFailurePolicy"]["rules"]
+    assert disruption["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    for rule, action in ((ignored, "Ignore"), (failed, "FailJob")):
+        assert rule["action"] == action
+        does = {"Ignore": "ignore", "FailJob": "fail"}[action]
+        codes = [code for code, (_, each) in MEANING.items() if each == does]
+        assert rule["onExitCodes"]["values"] == sorted(codes)
+
+
+def test_several_nodes_find_each_other_by_name(own_file: Path) -> None:
+    run = a_run("llama-70b", own_file, "nodes=2")
+    found = rendered(run, "train", "h100x4")
+    job, service = of_kind(found, "Job"), of_kind(found, "Service")
+    name = job["metadata"]["name"]
+    assert (job["spec"]["completions"], job["spec"]["completionMode"]) == (2, "Indexed")
+    pod = job["spec"]["template"]["spec"]
+    assert pod["subdomain"] == service["metadata"]["name"] == name
+    assert service["spec"]["clusterIP"] == "None"
+    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    assert environment["MASTER_ADDR"] == f"{name}-0.{name}"
+    assert environment["THINKTUNE_NODE_RANK"] == "$(JOB_COMPLETION_INDEX)"
+    policy = of_kind(found, "NetworkPolicy")["spec"]
+    assert {"podSelector": {"matchLabels": policy["podSelector"]["matchLabels"]}} in (
+        policy["ingress"][0]["from"]
+    )
+
+
+def test_what_the_cluster_says_arrives(own_file: Path) -> None:
+    found = rendered(a_run("demo", own_file), "prep", "cpu")
+    job = of_kind(found, "Job")
+    pod = job["spec"]["template"]["spec"]
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert pod["priorityClassName"] == "batch"
+    assert pod["imagePullSecrets"] == [{"name": "registry-key"}]
+    container = pod["containers"][0]
+    assert container["image"].startswith("registry.example/team/prep:")
+    assert container["envFrom"] == [
+        {"secretRef": {"name": "store-keys"}},
+        {"secretRef": {"name": "tracker"}},
+    ]
+    account = of_kind(found, "ServiceAccount")
+    assert account["metadata"]["annotations"] == {"example.com/role": "trainer"}
+    egress = of_kind(found, "NetworkPolicy")["spec"]["egress"]
+    assert egress[1]["to"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "storage"
+    }
+
+
+def test_the_same_bytes_every_time(own_file: Path) -> None:
+    first, again = (rendered(a_run("demo", own_file), "train", "cpu") for _ in range(2))
+    assert first == again
+
+
+def test_the_schema_is_that_of_the_model() -> None:
+    written = (chart_folder("task") / charts.SCHEMA).read_text()
+    assert written == schema(), "python -m thinktune.launch.charts writes it anew"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"resurces": {}}, "resurces"),
+        ({"seconds": {"grace": 300, "deadline": 1, "keepFinished": 1, "patience": 2}}, "patience"),
+        ({"stage": "serve"}, "stage"),
+        ({"topology": {"nodes": 0, "processesPerNode": 1}}, "nodes"),
+    ],
+)
+def test_helm_refuses_wrong_values(own_file: Path, change: Manifest, words: str) -> None:
+    values = stage_values(a_run("demo", own_file), "train", CATALOG.hardware["cpu"], CLUSTER)
+    text = yaml.safe_dump({**yaml.safe_load(values_text(values)), **change})
+    with pytest.raises(SpecInvalid, match=words):
+        manifests("r", "jobs", text)
+
+
+def test_helm_lint_finds_nothing(own_file: Path, tmp_path: Path) -> None:
+    values = stage_values(a_run("demo", own_file), "train", CATALOG.hardware["cpu"], CLUSTER)
+    path = tmp_path / "values.yaml"
+    path.write_text(values_text(values))
+    chart = str(chart_folder("task"))
+    done = subprocess.run(
+        ["helm", "lint", "--strict", chart, "-f", str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_release_name_that_is_too_long_is_refused() -> None:
+    assert release_name("r" * (NAME_LENGTH - 6), "train")
+    with pytest.raises(SpecInvalid, match="has 54 letters, and Helm takes 53"):
+        release_name("r" * (NAME_LENGTH - 5), "train")
+
+
+def test_no_helm_and_an_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputMissing, match="helm: not on the PATH"):
+        charts.helm("version")
+    old = tmp_path / "helm"
+    old.write_text(f"#!{shutil.which('sh', path='/bin:/usr/bin')}\necho v3.9.4+gdbc6d8e\n")
+    old.chmod(0o755)
+    with pytest.raises(InputMissing, match=r"it is v3\.9\.4"):
+        charts.helm("version")
