@@ -37,7 +37,7 @@ CELLS = [
     Cell(MIDDLE, "plain", row_tokens=8192, recompute=32, batch_size=16),
     Cell(MIDDLE, batch_size=32),
     Cell(MIDDLE, batch_size=32, fp8=True),
-    Cell(MIDDLE, row_tokens=8192, recompute=12, recompute_mlps=20, batch_size=32),
+    Cell(MIDDLE, row_tokens=8192, recompute=18, recompute_mlps=14, batch_size=32),
     Cell(LARGE, "plain", row_tokens=8192, recompute=64, batch_size=8, steps=5),
     Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24),
     Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24, fp8=True),
