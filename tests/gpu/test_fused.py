@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dense import KINDS, write_shape
-from trainer import Make, maker, some_examples
+from trainer import Make, losses_that_moved, maker, some_examples
 
 from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.examples import TrainExample
@@ -212,21 +212,9 @@ def test_dropout_is_off_in_validation(make_trainer: Make) -> None:
 
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_no_document_sees_another(make_trainer: Make, changed: int) -> None:
-    """Each of four documents alone has targets in turn: the losses of the three that did not change
-    are the same to the bit; a leak moves those after it by more than a percent."""
     trainer = make_trainer(dtype="bfloat16", base="nf4", fused=True)
-    examples = some_examples(4)
-    other = np.roll(examples[changed].ids, 1)[::-1].copy()
-    for number in range(4):
-        losses = []
-        for ids in (examples[changed].ids, other):
-            documents = [TrainExample(e.id, e.ids, e.tokens) for e in examples]
-            documents[changed] = TrainExample("x", ids, len(ids))
-            asked = documents[number]
-            documents[number] = TrainExample(asked.id, asked.ids, 1)
-            with torch.no_grad():
-                losses.append(float(trainer.row_loss(pack(documents).to(CUDA))))
-        assert (losses[0] == losses[1]) == (number != changed)
+    moved = losses_that_moved(trainer.row_loss, some_examples(4), changed, CUDA)
+    assert moved == [number == changed for number in range(4)]
 
 
 def test_a_step_never_waits_for_the_gpu(make_trainer: Make) -> None:

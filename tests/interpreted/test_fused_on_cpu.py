@@ -13,7 +13,7 @@ import torch
 from dense import KINDS, write_shape
 from tiny import VOCABULARY
 from torch.nn.functional import scaled_dot_product_attention
-from trainer import Make, maker
+from trainer import CPU, Make, losses_that_moved, maker
 
 from thinktune.spec.task import Execution
 from thinktune.tasks.train.adapter import trainable
@@ -152,18 +152,8 @@ def test_no_document_sees_another(tmp_path: Path, changed: int) -> None:
     make = maker(write_shape(tmp_path / "model", "llama", **SHAPE), tmp_path)
     model = make(dtype="float16").model.get_base_model()
     loss = FusedLoss(model, Execution(), torch.float16, dropout=0.0, fp8=False)
-    examples = few(4)
-    other = np.roll(examples[changed].ids, 1)[::-1].copy()
-    for number in range(4):
-        losses = []
-        for ids in (examples[changed].ids, other):
-            documents = [TrainExample(e.id, e.ids, e.tokens) for e in examples]
-            documents[changed] = TrainExample("x", ids, len(ids))
-            asked = documents[number]
-            documents[number] = TrainExample(asked.id, asked.ids, 1)
-            with torch.no_grad():
-                losses.append(float(loss(pack(documents))))
-        assert (losses[0] == losses[1]) == (number != changed)
+    moved = losses_that_moved(loss, few(4), changed, CPU)
+    assert moved == [number == changed for number in range(4)]
 
 
 def test_nothing_else_learns(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
 from thinktune.tasks.train.adapter import add_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
+from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.loop import Data, Loop
@@ -55,6 +56,28 @@ class Trainer:
         """Loss and gradient of one optimizer step."""
         loss = self.loop.gradients(examples)
         return float(loss), {n: p.grad.clone() for n, p in trainable(self.model).items()}
+
+
+def losses_that_moved(
+    row_loss: RowLoss, examples: list[TrainExample], changed: int, device: torch.device
+) -> list[bool]:
+    """Whether each document's loss is another one, in any bit, once one of them has changed.
+
+    Each in turn is the only one with targets; lengths stay as they are.
+    """
+    other = np.roll(examples[changed].ids, 1)[::-1].copy()
+    moved = []
+    for number in range(len(examples)):
+        losses = []
+        for ids in (examples[changed].ids, other):
+            documents = [TrainExample(e.id, e.ids, e.tokens) for e in examples]
+            documents[changed] = TrainExample("x", ids, len(ids))
+            asked = documents[number]
+            documents[number] = TrainExample(asked.id, asked.ids, 1)
+            with torch.no_grad():
+                losses.append(float(row_loss(pack(documents).to(device))))
+        moved.append(losses[0] != losses[1])
+    return moved
 
 
 Make = Callable[..., Trainer]

@@ -4,7 +4,6 @@ Called by the launcher's `render` and `submit`.
 """
 
 import math
-from collections.abc import Mapping
 
 from thinktune.plan.plan import Plan
 from thinktune.spec.catalog import GIB, HardwareEntry
@@ -26,7 +25,6 @@ from thinktune.spec.values import (
 MIB = 1024**2
 BACKOFF_LIMIT = 3
 LEAST_GRACE_S = 300
-REPOSITORIES: Mapping[Stage, str] = {"prep": "prep", "train": "train", "evaluate": "evaluate"}
 PREP_CPUS, PREP_MEMORY_MIB = 4, 16 * 1024
 """Tokenising is the whole of it; weights pass through, a file at a time."""
 NODE_SHARE = 0.9
@@ -69,7 +67,6 @@ def task_values(
         storage=StorageValues(scratch_storage_class=cluster.scratch_storage_class),
         access=_access(stage, cluster),
         env=_env(cluster),
-        monitor=cluster.monitor and stage == "train",
     )
 
 
@@ -79,7 +76,7 @@ def _codes(action: Action) -> tuple[int, ...]:
 
 def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     images = cluster.images
-    name = f"{images.registry}/{REPOSITORIES[stage]}"
+    name = f"{images.registry}/{stage}"
     digest = images.digests.get(stage)
     return ImageValues(
         reference=f"{name}@{digest}" if digest else f"{name}:{images.tag or version}",

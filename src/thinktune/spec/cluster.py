@@ -88,5 +88,3 @@ class Cluster(Closed):
     """A stage that runs longer is ended."""
     keep_finished_hours: Count = 24
     """Jobs and pods stay this long after they end."""
-    monitor: bool = False
-    """A PodMonitor, an alert and a dashboard for the Prometheus operator."""

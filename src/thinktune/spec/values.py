@@ -116,4 +116,3 @@ class TaskValues(Values):
     storage: StorageValues
     access: AccessValues
     env: dict[str, str]
-    monitor: bool
