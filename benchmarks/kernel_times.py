@@ -10,13 +10,24 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from shapes import quantised
-from torch.nn.functional import cross_entropy, linear, rms_norm, silu
+from shapes import documents, quantised
+from torch.nn.functional import cross_entropy, dropout, linear, rms_norm, silu
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from thinktune.tasks.train.fused.fp8 import Fp8Group, quantise
+from thinktune.tasks.train.batches import pack
+from thinktune.tasks.train.fused.attention import attend, attend_back
+from thinktune.tasks.train.fused.fp8 import LARGEST, SMALLEST, Fp8Group, quantise
 from thinktune.tasks.train.fused.head import HeadLoss
-from thinktune.tasks.train.fused.kernels import Heads, norm, norm_back, swiglu, swiglu_back
-from thinktune.tasks.train.fused.nf4 import dequantise
+from thinktune.tasks.train.fused.kernels import (
+    Heads,
+    add_dropped,
+    dropped,
+    norm,
+    norm_back,
+    swiglu,
+    swiglu_back,
+)
+from thinktune.tasks.train.fused.nf4 import dequantise, dequantise_fp8
 from thinktune.tasks.train.fused.weights import Group, Mask
 
 TOKENS, WIDTH, INNER = 16384, 4096, 14336
@@ -58,10 +69,12 @@ def milliseconds(work: Work) -> float:
 
 def pairs() -> Iterator[tuple[str, Work, Work]]:
     """Name, our form, the other one."""
-    yield unpacking()
+    yield from unpacking()
     yield from norms()
-    yield rotation()
+    yield from rotations()
+    yield from attention()
     yield from activations()
+    yield from masks()
     yield head()
     yield from products()
 
@@ -78,15 +91,30 @@ def up_projection() -> Linear4bit:
     return quantised(shape, torch.device("cuda"))
 
 
-def unpacking() -> tuple[str, Work, Work]:
-    """NF4 to half precision."""
+def unpacking() -> Iterator[tuple[str, Work, Work]]:
+    """NF4 to half precision, and to FP8 as both passes read it."""
     layer = up_projection()
     out = torch.empty(INNER, WIDTH, dtype=torch.bfloat16, device="cuda")
-    return (
-        "NF4 to bf16",
-        lambda: dequantise(layer, out),
-        lambda: dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out),
-    )
+
+    def theirs() -> torch.Tensor:
+        return dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
+
+    yield "NF4 to bf16", lambda: dequantise(layer, out), theirs
+    for turned, name in ((False, "NF4 to FP8"), (True, "NF4 to FP8, transposed")):
+        divisors = (theirs().abs().amax(0 if turned else 1).float() / LARGEST).clamp_min(SMALLEST)
+        shape = (WIDTH, INNER) if turned else (INNER, WIDTH)
+        small = torch.empty(shape, dtype=torch.float8_e4m3fn, device="cuda")
+
+        def ours(
+            divisors: torch.Tensor = divisors, small: torch.Tensor = small, turned: bool = turned
+        ) -> None:
+            dequantise_fp8(layer, divisors, small, turned=turned)
+
+        def two(divisors: torch.Tensor = divisors, turned: bool = turned) -> torch.Tensor:
+            scaled = theirs() / (divisors if turned else divisors[:, None])
+            return (scaled.T if turned else scaled).to(torch.float8_e4m3fn).contiguous()
+
+        yield name, ours, two
 
 
 def norms() -> Iterator[tuple[str, Work, Work]]:
@@ -108,18 +136,78 @@ def norms() -> Iterator[tuple[str, Work, Work]]:
     yield "RMSNorm, backward", lambda: norm_back(dy, x, w, rstd, residual, out), theirs
 
 
-def rotation() -> tuple[str, Work, Work]:
-    """Rotary embedding of q and k."""
+def rotations() -> Iterator[tuple[str, Work, Work]]:
+    """Rotary embedding of q and k both ways, without and with their norms (Qwen3)."""
     qkv = random(TOKENS, (HEADS + 2 * KV_HEADS) * SIZE)
     cos, sin = random(TOKENS, SIZE), random(TOKENS, SIZE)
-    heads = Heads(HEADS, KV_HEADS, SIZE, None, 1e-5)
+    weights = (random(SIZE), random(SIZE))
+    gradients = tuple(random(TOKENS, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    joined = torch.cat([gradients[0], gradients[1]], 1)
+    for norms, name in ((None, "rotary"), (weights, "rotary and head norms")):
+        heads = Heads(HEADS, KV_HEADS, SIZE, norms, 1e-5)
+        out = torch.empty_like(qkv)
 
-    def theirs() -> torch.Tensor:
-        q = qkv.unflatten(-1, (-1, SIZE))[:, : HEADS + KV_HEADS]
-        first, second = q.chunk(2, -1)
-        return q * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+        def ours(heads: Heads = heads) -> None:
+            heads.turn(qkv, cos, sin)
 
-    return "rotary", lambda: heads.turn(qkv, cos, sin), theirs
+        def ours_back(heads: Heads = heads, out: torch.Tensor = out) -> None:
+            heads.turn_back(gradients, qkv, cos, sin, out)
+
+        def theirs(leaf: torch.Tensor = qkv, normed: bool = norms is not None) -> torch.Tensor:
+            q = leaf.unflatten(-1, (-1, SIZE))[:, : HEADS + KV_HEADS]
+            if normed:
+                parts = q.split([HEADS, KV_HEADS], 1)
+                pairs = zip(parts, weights, strict=True)
+                q = torch.cat([rms_norm(part, (SIZE,), w, 1e-5) for part, w in pairs], 1)
+            first, second = q.chunk(2, -1)
+            return q * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
+
+        leaf = random(*qkv.shape).requires_grad_()
+        turned = theirs(leaf)
+
+        def theirs_back(
+            turned: torch.Tensor = turned, leaf: torch.Tensor = leaf
+        ) -> tuple[torch.Tensor, ...]:
+            return torch.autograd.grad(turned, leaf, joined, retain_graph=True)
+
+        yield name, ours, theirs
+        yield f"{name}, backward", ours_back, theirs_back
+
+
+def attention() -> Iterator[tuple[str, Work, Work]]:
+    """Of a packed row of documents, both ways, against torch's document by document."""
+    chosen, room = [], TOKENS
+    for example in documents(100, VOCABULARY):
+        if example.tokens <= room:
+            chosen.append(example)
+            room -= example.tokens
+    row = pack(chosen).to(torch.device("cuda"))
+    total = sum(row.lengths)
+    query, key, value = (random(total, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    d_out = random(total, HEADS * SIZE)
+    scale = SIZE**-0.5
+    out, state = attend(query, key, value, row, scale, None)
+
+    def theirs(leaves: list[torch.Tensor]) -> torch.Tensor:
+        parts = zip(*(leaf.split(list(row.lengths)) for leaf in leaves), strict=True)
+        found = [
+            sdpa(*(x.transpose(0, 1)[None] for x in part), is_causal=True, enable_gqa=True)
+            for part in parts
+        ]
+        return torch.cat([x[0].transpose(0, 1) for x in found]).flatten(-2)
+
+    leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+    y = theirs(leaves)
+    yield (
+        "attention",
+        lambda: attend(query, key, value, row, scale, None),
+        lambda: theirs([query, key, value]),
+    )
+    yield (
+        "attention, backward",
+        lambda: attend_back(d_out, query, key, value, out, state, row, scale, None),
+        lambda: torch.autograd.grad(y, leaves, d_out, retain_graph=True),
+    )
 
 
 def activations() -> Iterator[tuple[str, Work, Work]]:
@@ -133,6 +221,18 @@ def activations() -> Iterator[tuple[str, Work, Work]]:
         "SwiGLU, backward",
         lambda: swiglu_back(dy, x),
         lambda: torch.autograd.grad(y, leaf, dy, retain_graph=True),
+    )
+
+
+def masks() -> Iterator[tuple[str, Work, Work]]:
+    """LoRA dropout of an input, and of its gradient, which is added."""
+    x, y = random(TOKENS, WIDTH), random(TOKENS, WIDTH)
+    kept = torch.rand(TOKENS, WIDTH, device="cuda") >= 0.05
+    yield "dropout", lambda: dropped(x, 1, 0.05), lambda: dropout(x, 0.05)
+    yield (
+        "dropout, backward",
+        lambda: add_dropped(y, x, 1, 0.05),
+        lambda: y.add_(x.where(kept, 0) / 0.95),
     )
 
 
@@ -152,29 +252,45 @@ def head() -> tuple[str, Work, Work]:
 
 
 def products() -> Iterator[tuple[str, Work, Work]]:
-    """Gate and up with their adapters, forward; plain PEFT, and in FP8."""
+    """Gate and up with their adapters, both ways; plain PEFT, and in FP8."""
     from peft import LoraConfig, get_peft_model
 
     holder = torch.nn.ModuleDict({"gate": up_projection(), "up": up_projection()})
     config = LoraConfig(r=16, lora_alpha=32, target_modules=["gate", "up"])
     layers = list(get_peft_model(holder, config).base_model.model.values())
-    x = random(TOKENS, WIDTH)
+    x, dy = random(TOKENS, WIDTH), random(TOKENS, 2 * INNER)
     mask = Mask(0, 0.0)
+    leaf = random(TOKENS, WIDTH).requires_grad_()
+    factors = [p for layer in layers for p in layer.parameters() if p.requires_grad]
 
-    def theirs() -> None:
+    def theirs(x: torch.Tensor = x) -> torch.Tensor:
         with torch.autocast("cuda", torch.bfloat16):
-            for layer in layers:
-                layer(x)
+            return torch.cat([layer(x) for layer in layers], 1)
+
+    y = theirs(leaf)
+
+    def theirs_back() -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(y, [leaf, *factors], dy, retain_graph=True)
 
     for kind, name in ((Group, "gate and up"), (Fp8Group, "gate and up, FP8")):
         group = kind(layers, torch.bfloat16, keep=False)
         room = group.room(x, WIDTH)
         room[:, :WIDTH] = x
+        roomy = group.with_room(dy)
+        low = group.low(x, mask, room)
 
         def ours(group: Group = group, room: torch.Tensor = room) -> None:
             group.product(room, group.low(room[:, :WIDTH], mask, room))
 
+        def ours_back(
+            group: Group = group, roomy: torch.Tensor = roomy, low: torch.Tensor = low
+        ) -> None:
+            low_back = group.low_back(roomy)
+            group.factor_gradients(x, roomy, low, low_back, mask)
+            group.product_back(roomy, low_back, mask)
+
         yield name, ours, theirs
+        yield f"{name}, backward", ours_back, theirs_back
     yield "activations to FP8", lambda: quantise(x), lambda: _row_scaled(x)
 
 
