@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution, TrainTask
 from thinktune.store import open_store
-from thinktune.tasks.base_model import compute_dtype, load_base
+from thinktune.tasks.base_model import compute_dtype
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
@@ -27,7 +27,7 @@ from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.stage import choose_path
+from thinktune.tasks.train.stage import choose_path, load_model
 
 CPU = torch.device("cpu")
 
@@ -83,8 +83,12 @@ def losses_that_moved(
 Make = Callable[..., Trainer]
 
 
-def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make:
+def maker(
+    tiny_folder: Path, tmp_path: Path, device: torch.device = CPU, store: Path | None = None
+) -> Make:
     """`make_trainer(execution={…}, base=…, …)`: the same weights each time, B not zero."""
+
+    store_folder = store or tmp_path / "store"
 
     def make(
         execution: dict[str, Any] | None = None, *, fused: bool = False, **train: Any
@@ -92,7 +96,7 @@ def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make
         spec = TrainSpec(**{"batch_size": 8, "base": "16bit", "dtype": "float32", **train})
         task = TrainTask(
             run="r",
-            store=f"file://{tmp_path}/store",
+            store=f"file://{store_folder}",
             model_name="tiny",
             model=tiny_entry(),
             train=spec,
@@ -104,19 +108,24 @@ def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make
         attention = choose_attention(
             device, dtype, AutoConfig.from_pretrained(tiny_folder).head_dim
         )
-        base = load_base(tiny_folder, spec.base, dtype, device, attention=attention)
+        accelerator = Accelerator(cpu=device.type == "cpu")
+        ranks = accelerator.num_processes
+        base, sharded = load_model(task, tiny_folder, dtype, device, attention, ranks)
         model = add_adapter(base, spec, tiny_entry())
         torch.manual_seed(1)
         with torch.no_grad():
             for name, parameter in trainable(model).items():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn(parameter.shape) * 0.05)
-        accelerator = Accelerator(cpu=device.type == "cpu")
         path = tmp_path / "metrics.jsonl"
         checkpoints = Checkpoints(context, Identity("r", {}, "0" * 64), spec.keep_checkpoints)
         data = Data(some_examples(20), some_examples(4, seed=9))
         metrics = Metrics(path, accelerator)
-        row_loss = choose_path(model, task, dtype, context) if fused else PlainLoss(model, dtype)
+        row_loss: RowLoss
+        if fused or sharded is not None:
+            row_loss = choose_path(model, task, dtype, context, sharded)
+        else:
+            row_loss = PlainLoss(model, dtype)
         loop = Loop(
             task,
             context,
@@ -127,6 +136,7 @@ def maker(tiny_folder: Path, tmp_path: Path, device: torch.device = CPU) -> Make
             metrics,
             row_loss=row_loss,
             dtype=dtype,
+            sharded=sharded,
         )
         return Trainer(loop, model, context, row_loss)
 

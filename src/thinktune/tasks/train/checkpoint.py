@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,8 +24,12 @@ from thinktune.store import commit, fetch, read_manifest
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import utc_now
 from thinktune.tasks.train.guard import SpikeGuard
+from thinktune.tasks.train.optimizer import Moments
+from thinktune.tasks.train.update import Update
 
-SEPARATOR = "/"
+FIRST, SECOND = "first", "second"
+"""Adam's moments in `optimizer.safetensors`, per parameter, in float32: neither the number of
+ranks nor the optimizer's own form shows."""
 STEP = re.compile(r"/step-(\d+)/manifest\.json$")
 
 
@@ -44,7 +47,7 @@ class State:
     """What a training step changes."""
 
     parameters: Mapping[str, torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    update: Update
     guard: SpikeGuard
 
 
@@ -60,11 +63,11 @@ class Checkpoints:
         self._identity = identity
         self._keep = keep
 
-    def save(self, step: int, state: State, metrics: Path) -> None:
+    def save(self, step: int, state: State, moments: Moments, metrics: Path) -> None:
         """Commits the state after `step` steps, then removes all but the newest ones."""
         with tempfile.TemporaryDirectory(prefix="thinktune-checkpoint-") as temporary:
             folder = Path(temporary)
-            _write(folder, state)
+            _write(folder, state, moments)
             (folder / "metrics.jsonl").write_bytes(metrics.read_bytes())
             commit(
                 self._context.store,
@@ -122,29 +125,16 @@ class Checkpoints:
             raise Foreign(self._context.store.place(prefix), fault, remedy)
 
 
-def _write(folder: Path, state: State) -> None:
+def _write(folder: Path, state: State, moments: Moments) -> None:
     weights = {name: p.detach().cpu().contiguous() for name, p in state.parameters.items()}
     save_file(weights, folder / "adapter.safetensors")
-    tensors: dict[str, torch.Tensor] = {}
-    numbers: dict[str, object] = {}
-    for key, value in _flat(state.optimizer.state_dict()["state"]):
-        if isinstance(value, torch.Tensor):
-            tensors[key] = value.detach().cpu().contiguous()
-        else:
-            numbers[key] = value
+    tensors = {}
+    for kind, values in ((FIRST, moments.first), (SECOND, moments.second)):
+        for name, value in zip(state.parameters, values, strict=True):
+            tensors[f"{kind}/{name}"] = value.cpu().contiguous()
     save_file(tensors, folder / "optimizer.safetensors")
-    (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")
+    (folder / "optimizer.json").write_text(json.dumps({"step": moments.step}), encoding="utf-8")
     (folder / "guard.json").write_text(json.dumps(state.guard.state()), encoding="utf-8")
-
-
-def _flat(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves by path: bitsandbytes nests the parts of its 8-bit states one level deeper."""
-    for name, value in state.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, key + SEPARATOR)
-        else:
-            yield key, value
 
 
 def restore(folder: Path, state: State) -> None:
@@ -154,14 +144,7 @@ def restore(folder: Path, state: State) -> None:
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])
     tensors = load_file(folder / "optimizer.safetensors")
-    numbers = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
-    values: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *numbers.items()]:
-        index, *names = key.split(SEPARATOR)
-        level = values.setdefault(int(index), {})
-        for name in names[:-1]:
-            level = level.setdefault(name, {})
-        level[names[-1]] = value
-    # Its own groups stay: they hold settings, and the learning rate is set before each step.
-    state.optimizer.load_state_dict({**state.optimizer.state_dict(), "state": values})
+    first, second = ([tensors[f"{kind}/{n}"] for n in state.parameters] for kind in (FIRST, SECOND))
+    step = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))["step"]
+    state.update.load(Moments(step, first, second))
     state.guard.load(json.loads((folder / "guard.json").read_text(encoding="utf-8")))

@@ -24,7 +24,9 @@ from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.ledger import Entry, Ledger
 from thinktune.tasks.train.loss import RowLoss
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.optimizer import learning_rate, make_optimizer, update
+from thinktune.tasks.train.optimizer import learning_rate
+from thinktune.tasks.train.sharded import ShardedBase
+from thinktune.tasks.train.update import OneRank, Update
 
 FP16_SCALE = 2.0**14
 
@@ -52,6 +54,7 @@ class Loop:
         *,
         row_loss: RowLoss,
         dtype: torch.dtype,
+        sharded: ShardedBase | None = None,
     ) -> None:
         self._task, self._context, self._accelerator = task, context, accelerator
         self._model, self._data = model, data
@@ -65,12 +68,24 @@ class Loop:
             raise _too_long(longest, task.execution.micro_batch_tokens)
         # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
         self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
-        optimizer, named = make_optimizer(task.train, list(trainable(model).values()), self._device)
+        self._sharded = sharded
         guard = SpikeGuard(task.train.spike_factor, self._device)
-        self._state = State(trainable(model), optimizer, guard)
+        self._update = self._make_update(list(trainable(model).values()), guard)
+        self._state = State(trainable(model), self._update, guard)
         self._ledger = Ledger(task, context, metrics)
-        self._next: tuple[int, list[TrainExample], list[PackedRow]] | None = None
-        context.reporter.say(f"{named}; {self._steps} steps of {task.train.batch_size} examples")
+        self._next: tuple[int, list[TrainExample], list[PackedRow | None]] | None = None
+        name, size = self._update.name, task.train.batch_size
+        context.reporter.say(f"{name}; {self._steps} steps of {size} examples")
+
+    def _make_update(self, parameters: list[torch.nn.Parameter], guard: SpikeGuard) -> Update:
+        train, stage = self._task.train, self._task.execution.zero_stage
+        if self._accelerator.num_processes == 1:
+            return OneRank(train, parameters, self._device, guard)
+        from thinktune.tasks.train.zero import Zero  # DeepSpeed takes seconds to import
+
+        if stage == 2 and self._scale != 1.0:
+            stage = 1  # fp16 gradients must be whole until they are known to be finite
+        return Zero(train, parameters, self._device, guard, stage)
 
     def run(self) -> None:
         """Trains to the end. Raises Preempted after a committed checkpoint when asked to stop,
@@ -116,14 +131,8 @@ class Loop:
         self._ledger.begin()
         chosen, rows = self._prepare(step)
         loss = self._gradients(rows, chosen, step)
-        state = self._state
-        parameters = list(state.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._task.train.max_grad_norm)
-        skip = state.guard.judge(loss, norm)
         rate = learning_rate(self._task.train, step, self._steps)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        update(state.optimizer, skip)
+        norm, skip = self._update.step(loss, rate)
         # While the GPU works on this step: the next one's rows, packed and on their way.
         if step + 1 < self._steps:
             self._next = (step + 1, *self._prepare(step + 1))
@@ -131,10 +140,10 @@ class Loop:
         self._ledger.settle()
         epoch = self._order.epoch(step + 1)
         entry = Entry(step, epoch, rate, chosen)
-        self._ledger.enter(entry, loss, norm, skip, state.guard, self._stop())
+        self._ledger.enter(entry, loss, norm, skip, self._state.guard, self._stop())
         return sum(example.tokens for example in chosen)
 
-    def _prepare(self, step: int) -> tuple[list[TrainExample], list[PackedRow]]:
+    def _prepare(self, step: int) -> tuple[list[TrainExample], list[PackedRow | None]]:
         """The examples of a step and this rank's rows of them."""
         if self._next is not None and self._next[0] == step:
             (_, chosen, rows), self._next = self._next, None
@@ -147,11 +156,11 @@ class Loop:
         self._ledger.settle()
 
     def gradients(self, chosen: Sequence[TrainExample], step: int = 0) -> torch.Tensor:
-        """Sets the gradient of one optimizer step over all ranks; gives the step's mean loss."""
+        """Sets the gradient of one optimizer step on a rank that is alone; gives its mean loss."""
         return self._gradients(self._rows(chosen), chosen, step)
 
     def _gradients(
-        self, rows: Sequence[PackedRow], chosen: Sequence[TrainExample], step: int
+        self, rows: Sequence[PackedRow | None], chosen: Sequence[TrainExample], step: int
     ) -> torch.Tensor:
         """As `gradients`.
 
@@ -162,18 +171,25 @@ class Loop:
         self._model.train()
         targets = sum(example.targets for example in chosen)
         while True:
-            self._state.optimizer.zero_grad(set_to_none=True)
+            self._update.clear()
             torch.manual_seed(self._seed(step))
             total = torch.zeros((), device=self._device)
             for row in rows:
                 self._context.reporter.beat()
-                loss = self._row_loss(row) / targets
-                (loss * self._scale).backward()  # type: ignore[no-untyped-call]
+                loss = self._no_loss() if row is None else self._row_loss(row) / targets
+                self._update.backward(loss * self._scale)
                 total += loss.detach()
-            self._reduce()
             total = self._sum(total)
             if self._unscaled() or not math.isfinite(float(total)):
                 return total
+
+    def _no_loss(self) -> torch.Tensor:
+        """Of a row without examples: 0, with gradients of 0, and with all that the other ranks wait
+        for."""
+        if self._sharded is not None:
+            self._sharded.walk()
+        parameters = self._state.parameters.values()
+        return torch.stack([parameter.flatten()[0] for parameter in parameters]).sum() * 0
 
     def _seed(self, step: int) -> int:
         name = f"{self._task.train.seed}/{step}/{self._accelerator.process_index}"
@@ -185,37 +201,21 @@ class Loop:
         if self._scale == 1.0:
             return True
         gradients = [p.grad for p in self._state.parameters.values() if p.grad is not None]
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+        finite = torch.stack([torch.isfinite(gradient).all() for gradient in gradients]).all()
+        if float(self._sum((~finite).float())) == 0:
             torch._foreach_div_(gradients, self._scale)
             return True
         self._scale /= 2
         return False
 
-    def _rows(self, chosen: Sequence[TrainExample]) -> list[PackedRow]:
+    def _rows(self, chosen: Sequence[TrainExample]) -> list[PackedRow | None]:
+        """This rank's, as many as every other one has; None where there is no example for it."""
         execution = self._task.execution
         # Without packing every example is a row of its own, which needs no padding either.
         limit = execution.micro_batch_tokens if self._task.train.packing else 1
         ranks = self._accelerator.num_processes
         mine = spread([e.tokens for e in chosen], ranks, limit)[self._accelerator.process_index]
-        return [pack([chosen[i] for i in row]).to(self._device) for row in mine if row]
-
-    def _reduce(self) -> None:
-        """Adds the ranks' gradients, all in one flat bucket."""
-        if self._accelerator.num_processes == 1:
-            return
-        parameters = list(self._state.parameters.values())
-        flat = torch.cat(
-            [
-                (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float()
-                for p in parameters
-            ]
-        )
-        flat = self._accelerator.reduce(flat, reduction="sum")
-        offset = 0
-        for parameter in parameters:
-            count = parameter.numel()
-            parameter.grad = flat[offset : offset + count].view_as(parameter).to(parameter.dtype)
-            offset += count
+        return [pack([chosen[i] for i in row]).to(self._device) if row else None for row in mine]
 
     def _validate(self, step: int) -> None:
         if not self._data.validation:
@@ -225,7 +225,7 @@ class Loop:
         total = torch.zeros((), device=self._device)
         with torch.no_grad():
             for row in self._rows(self._data.validation):
-                total += self._row_loss(row)
+                total += self._no_loss() if row is None else self._row_loss(row)
                 self._context.reporter.beat()
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
@@ -241,8 +241,9 @@ class Loop:
 
     def _save(self, step: int) -> None:
         self.finish()
+        moments = self._update.moments()
         if self._accelerator.is_main_process:
-            self._checkpoints.save(step, self._state, self._metrics.path)
+            self._checkpoints.save(step, self._state, moments, self._metrics.path)
         self._accelerator.wait_for_everyone()
         self._ledger.begin(again=True)
 

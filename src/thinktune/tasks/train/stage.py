@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import stage_prefix
@@ -38,6 +39,8 @@ from thinktune.tasks.train.examples import read_examples
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.train.sharded import ShardedBase
+from thinktune.tasks.train.sharded_load import load_sharded
 from thinktune.tasks.watchdog import Watchdog
 
 TRACKING = "tracking"
@@ -61,7 +64,9 @@ def run(task: TrainTask, context: Context) -> Manifest:
         weights = fetch_model(
             task.model, prep.revisions["model"], context, folder / "model", weights=True
         )
-        base = load_base(weights, task.train.base, dtype, device, attention=attention)
+        base, sharded = load_model(
+            task, weights, dtype, device, attention, accelerator.num_processes
+        )
         model = add_adapter(base, task.train, task.model)
         size = sum(p.numel() for p in trainable(model).values())
         context.reporter.say(
@@ -70,7 +75,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
         )
         metrics = Metrics(folder / "metrics.jsonl", accelerator)
         checkpoints = Checkpoints(context, identity, task.train.keep_checkpoints)
-        row_loss = choose_path(model, task, dtype, context)
+        row_loss = choose_path(model, task, dtype, context, sharded)
         Loop(
             task,
             context,
@@ -81,6 +86,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
             metrics,
             row_loss=row_loss,
             dtype=dtype,
+            sharded=sharded,
         ).run()
         for tracker in accelerator.trackers:
             tracker.finish()  # writes what it holds back, before the artifact is put together
@@ -89,6 +95,21 @@ def run(task: TrainTask, context: Context) -> Manifest:
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
     return stage_manifest(context.store, task.run, "train")
+
+
+def load_model(
+    task: TrainTask,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    ranks: int,
+) -> tuple[PreTrainedModel, ShardedBase | None]:
+    """The base, and where its layers are if they are divided among ranks."""
+    base = task.train.base
+    if task.execution.zero_stage == 3 and ranks > 1:
+        return load_sharded(folder, base, dtype, device, attention=attention)
+    return load_base(folder, base, dtype, device, attention=attention), None
 
 
 def _commit(
@@ -157,7 +178,13 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
     )
 
 
-def choose_path(model: PeftModel, task: TrainTask, dtype: torch.dtype, context: Context) -> RowLoss:
+def choose_path(
+    model: PeftModel,
+    task: TrainTask,
+    dtype: torch.dtype,
+    context: Context,
+    sharded: ShardedBase | None = None,
+) -> RowLoss:
     """The fused path where it is right, else the plain one; the log says which and why."""
     execution = task.execution
     reason = fused.why_not(model, dtype)
@@ -166,8 +193,11 @@ def choose_path(model: PeftModel, task: TrainTask, dtype: torch.dtype, context: 
         fp8 = task.train.fp8 and no_fp8 is None
         note = ", FP8 products" if fp8 else f" without FP8 ({no_fp8})" if no_fp8 else ""
         context.reporter.say(f"fused path{note}")
-        return fused.fuse(model, execution, dtype, dropout=task.train.dropout, fp8=fp8)
+        dropout = task.train.dropout
+        return fused.fuse(model, execution, dtype, dropout=dropout, fp8=fp8, sharded=sharded)
     context.reporter.say(f"plain path ({reason})")
+    if sharded is not None:
+        sharded.watch(model.get_base_model().model.layers)
     recompute_layers(model, execution.recompute_layers + execution.recompute_mlps)
     return PlainLoss(model, dtype)
 

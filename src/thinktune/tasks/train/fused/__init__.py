@@ -27,6 +27,7 @@ from peft import PeftModel
 from thinktune.spec.fused import FUSED_KINDS, LARGEST_HEAD, head_fits
 from thinktune.spec.task import Execution
 from thinktune.tasks.train.loss import RowLoss
+from thinktune.tasks.train.sharded import ShardedBase
 
 
 def why_not(model: PeftModel, dtype: torch.dtype) -> str | None:
@@ -67,9 +68,16 @@ def why_not_fp8(model: PeftModel) -> str | None:
 
 
 def fuse(
-    model: PeftModel, execution: Execution, dtype: torch.dtype, *, dropout: float, fp8: bool
+    model: PeftModel,
+    execution: Execution,
+    dtype: torch.dtype,
+    *,
+    dropout: float,
+    fp8: bool,
+    sharded: ShardedBase | None = None,
 ) -> RowLoss:
     """The loss over fused layers, for models that `why_not` has nothing against."""
     from thinktune.tasks.train.fused.decoder import FusedLoss  # needs triton
 
-    return FusedLoss(model.get_base_model(), execution, dtype, dropout=dropout, fp8=fp8)
+    causal = model.get_base_model()
+    return FusedLoss(causal, execution, dtype, dropout=dropout, fp8=fp8, sharded=sharded)

@@ -14,30 +14,35 @@ from thinktune.tasks.train.fused.head import HeadLoss
 from thinktune.tasks.train.fused.kept import Pass, Recompute
 from thinktune.tasks.train.fused.kernels import norm, norm_back
 from thinktune.tasks.train.fused.layer import FusedLayer
+from thinktune.tasks.train.sharded import ShardedBase
 
 
 class FusedLoss:
     """Embedding, layers, last norm, head."""
 
     def __init__(
-        self, causal: Any, execution: Execution, dtype: torch.dtype, *, dropout: float, fp8: bool
+        self,
+        causal: Any,
+        execution: Execution,
+        dtype: torch.dtype,
+        *,
+        dropout: float,
+        fp8: bool,
+        sharded: ShardedBase | None,
     ) -> None:
         self._model, self._head = causal.model, causal.lm_head
         self._eps = causal.config.rms_norm_eps
-        self._dropout = dropout
+        self._dropout, self._sharded = dropout, sharded
         layers = causal.model.layers
-        self._layers = [
-            FusedLayer(
-                layer,
-                causal.config,
-                dtype,
-                _level(execution, number),
-                # The last ones: their backward pass comes first, while most is still kept.
-                keep=number >= len(layers) - execution.unpacked_layers,
-                fp8=fp8,
-            )
-            for number, layer in enumerate(layers)
-        ]
+        self._layers = []
+        for number, layer in enumerate(layers):
+            if sharded is not None:
+                sharded.use(number)
+            # The last ones: their backward pass comes first, while most is still kept.
+            keep = number >= len(layers) - execution.unpacked_layers
+            level = _level(execution, number)
+            fused = FusedLayer(layer, causal.config, dtype, level, keep=keep, fp8=fp8)
+            self._layers.append(fused)
         groups = [group for layer in self._layers for group in layer.groups]
         self._factors: list[torch.Tensor] = [
             factor for group in groups for factor in group.factors()
@@ -61,12 +66,22 @@ class FusedLoss:
         passed = Pass(row, cos[0].contiguous(), sin[0].contiguous(), dropout, seed)
         hidden = hidden[0]
         for number, layer in enumerate(self._layers):
-            hidden = layer(hidden, passed, number)
+            hidden = self._through(layer, hidden, passed, number)
         # The last norm works row by row: only rows that predict a target need it.
         predicting = hidden.index_select(0, row.predict_at)
         normed = _LastNorm.apply(predicting, self._model.norm.weight, self._eps)
         loss: torch.Tensor = HeadLoss.apply(normed, self._head.weight, row.targets)
         return loss
+
+    def _through(
+        self, layer: FusedLayer, hidden: torch.Tensor, passed: Pass, number: int
+    ) -> torch.Tensor:
+        if self._sharded is None:
+            return layer(hidden, passed, number)
+        self._sharded.use(number)
+        hidden = layer(hidden, passed, number)
+        self._sharded.follow(number, hidden)
+        return hidden
 
 
 def _level(execution: Execution, number: int) -> Recompute:

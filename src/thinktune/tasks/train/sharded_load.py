@@ -1,0 +1,208 @@
+"""Loads a model whose layers are divided among ranks, quantised on the way, one layer at a time.
+
+Called by `stage` for ZeRO-3. The ranks take turns: one reads a layer from its memory-mapped
+safetensors, quantises it on its device and hands every rank its part; nowhere is there more than
+one layer in 16 bits, and the node's page cache holds the files once. The bytes are those of
+transformers' own quantised loading (tests/unit/tasks/train/test_sharded.py).
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from bitsandbytes.functional import QuantState, quantize_4bit
+from bitsandbytes.nn import Linear4bit, Params4bit
+from safetensors import safe_open
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from thinktune.spec.errors import InputMissing
+from thinktune.tasks.base_model import Base, keep_weights_packed
+from thinktune.tasks.train.sharded import Place, ShardedBase, lay_out
+
+BLOCK, SCALES_PER_BLOCK = 64, 256
+"""Weights per scale, and scales per second scale: bitsandbytes' defaults."""
+
+
+class Weights:
+    """A released checkpoint's tensors by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        index = folder / "model.safetensors.index.json"
+        self._files: dict[str, Path] = {}
+        if index.is_file():
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            self._files = {name: folder / file for name, file in names.items()}
+        else:
+            for path in folder.glob("*.safetensors"):
+                with safe_open(path, framework="pt") as file:
+                    self._files |= dict.fromkeys(file.keys(), path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, mapped from its file."""
+        if name not in self._files:
+            raise InputMissing(str(self._folder), f"no tensor {name}", "fetch the model again")
+        with safe_open(self._files[name], framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name)
+            return tensor
+
+
+def load_sharded(
+    folder: Path, base: Base, dtype: torch.dtype, device: torch.device, *, attention: str
+) -> tuple[PreTrainedModel, ShardedBase]:
+    """As `base_model.load_base`, with this rank's part of each layer. Every rank calls it."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    model.eval()
+    weights = Weights(folder)
+    codes = _codes(device) if base == "nf4" else None
+    layers = model.model.layers
+    linears = [_linears(layer) for layer in layers]
+    tensors = [_kept(linear, codes, dtype) for linear in linears[0].values()]
+    places = lay_out([tensor for kept in tensors for tensor in kept])
+    last = places[-1]
+    sharded = ShardedBase(len(layers), last.start + last.bytes, device)
+    for number, layer in enumerate(layers):
+        prefix = f"model.layers.{number}"
+        sharded.keep(_part(sharded, number, linears[number], prefix, weights, codes, places, dtype))
+        slot = iter(place.view(sharded.slots[number % len(sharded.slots)]) for place in places)
+        for name, linear in linears[number].items():
+            parent, _, child = name.rpartition(".")
+            setattr(layer.get_submodule(parent), child, _viewing(linear, slot, codes, dtype))
+    _load_rest(model, weights, dtype, device)
+    model.requires_grad_(False)
+    model.generation_config = GenerationConfig()
+    keep_weights_packed(model)
+    return model, sharded
+
+
+def _linears(layer: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    return {n: m for n, m in layer.named_modules() if isinstance(m, torch.nn.Linear)}
+
+
+def _codes(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tables of 4-bit values and of 8-bit scales."""
+    _, state = quantize_4bit(
+        torch.zeros(BLOCK, device=device), compress_statistics=True, quant_type="nf4"
+    )
+    return state.code, state.state2.code
+
+
+def _kept(
+    linear: torch.nn.Linear, codes: Any, dtype: torch.dtype
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and types of what a linear's weight is kept as: packed, scales, scales of scales,
+    their offset; or itself."""
+    if codes is None:
+        return [(tuple(linear.weight.shape), dtype)]
+    numbers = linear.weight.numel()
+    blocks = -(-numbers // BLOCK)
+    outer = -(-blocks // SCALES_PER_BLOCK)
+    return [
+        ((-(-numbers // 2), 1), torch.uint8),
+        ((blocks,), torch.uint8),
+        ((outer,), torch.float32),
+        ((), torch.float32),
+    ]
+
+
+def _part(
+    sharded: ShardedBase,
+    number: int,
+    linears: Mapping[str, torch.nn.Linear],
+    prefix: str,
+    weights: Weights,
+    codes: Any,
+    places: list[Place],
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """This rank's part of a layer, which one rank reads and hands out."""
+    slot = sharded.slots[0]
+    part = torch.empty(sharded.part_bytes, dtype=torch.uint8, device=slot.device)
+    ranks, owner = dist.get_world_size(), number % dist.get_world_size()
+    if dist.get_rank() != owner:
+        dist.scatter(part, None, src=owner)
+        return part
+    whole = torch.zeros_like(slot)
+    views = iter(place.view(whole) for place in places)
+    for name in linears:
+        weight = weights.read(f"{prefix}.{name}.weight").to(slot.device, dtype)
+        if codes is None:
+            next(views).copy_(weight)
+            continue
+        packed, state = quantize_4bit(
+            weight, blocksize=BLOCK, compress_statistics=True, quant_type="nf4"
+        )
+        for tensor in (packed, state.absmax, state.state2.absmax, state.offset):
+            next(views).copy_(tensor)
+    dist.scatter(part, list(whole.chunk(ranks)), src=owner)
+    return part
+
+
+def _viewing(
+    linear: torch.nn.Linear, slot: Iterator[torch.Tensor], codes: Any, dtype: torch.dtype
+) -> torch.nn.Linear:
+    """The layer's linear over its slot; biases are loaded with the rest."""
+    if codes is None:
+        linear.weight = torch.nn.Parameter(next(slot), requires_grad=False)
+        return linear
+    with torch.device("meta"):
+        packed: torch.nn.Linear = Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=dtype,
+            compress_statistics=True,
+            quant_type="nf4",
+        )
+    data, absmax, outer, offset = (next(slot) for _ in range(4))
+    state = QuantState(
+        absmax=absmax,
+        shape=linear.weight.shape,
+        code=codes[0],
+        blocksize=BLOCK,
+        quant_type="nf4",
+        dtype=dtype,
+        offset=offset,
+        state2=QuantState(
+            absmax=outer, blocksize=SCALES_PER_BLOCK, code=codes[1], dtype=torch.float32
+        ),
+    )
+    packed.weight = Params4bit(
+        data,
+        requires_grad=False,
+        quant_state=state,
+        compress_statistics=True,
+        quant_type="nf4",
+        module=packed,
+        bnb_quantized=True,
+    )
+    packed.quant_state = state
+    return packed
+
+
+def _load_rest(
+    model: PreTrainedModel, weights: Weights, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Embeddings, head, norms, biases: on every rank."""
+    for name, parameter in list(model.named_parameters()):
+        if parameter.device.type != "meta":
+            continue
+        if name not in weights and name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        values = weights.read(name).to(device, dtype)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, torch.nn.Parameter(values, requires_grad=False))
+    if model.config.tie_word_embeddings:
+        model.tie_weights()
+    # The one module whose buffers no checkpoint holds.
+    rotary = type(model.model.rotary_emb)
+    model.model.rotary_emb = rotary(config=model.config).to(device)

@@ -1,0 +1,78 @@
+"""Several ranks train like one: every ZeRO stage, any number, resumed on another number."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dense import write_shape
+from ranks import Outcome, train
+
+LAYERS = 5
+SETTINGS: dict[str, Any] = {
+    "base": "nf4",
+    "max_steps": 6,
+    "epochs": 9,
+    "checkpoint_every_steps": 3,
+    "lr": 1e-3,
+}
+STAGES = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With biases, and more layers than there are slots for."""
+    folder = tmp_path_factory.mktemp("model")
+    shape = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    return write_shape(folder, "qwen2", num_hidden_layers=LAYERS, **shape)
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return train(1, model, tmp_path_factory.mktemp("alone"), [{}], **SETTINGS)[0]
+
+
+def same(one: Outcome, other: Outcome) -> None:
+    """Within fp32 noise, after six steps of AdamW."""
+    assert one.losses == pytest.approx(other.losses, rel=1e-4)
+    assert one.adapter.keys() == other.adapter.keys()
+    for name, tensor in one.adapter.items():
+        torch.testing.assert_close(tensor, other.adapter[name], rtol=0.02, atol=2e-4)
+
+
+def execution(stage: int, **more: int) -> dict[str, int]:
+    return {"zero_stage": stage, "micro_batch_tokens": 128, **more}
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_every_stage_trains_like_one_process(
+    ranks: int, model: Path, alone: Outcome, tmp_path: Path
+) -> None:
+    executions = [execution(stage) for stage in STAGES]
+    executions.append(execution(3, recompute_layers=LAYERS - 2))
+    for outcome in train(ranks, model, tmp_path, executions, **SETTINGS):
+        same(outcome, alone)
+
+
+def test_ranks_without_an_example_take_part(model: Path, tmp_path: Path) -> None:
+    """Three examples a step on four ranks."""
+    few = {**SETTINGS, "batch_size": 3}
+    alone = train(1, model, tmp_path / "alone", [{}], **few)[0]
+    for outcome in train(4, model, tmp_path / "four", [execution(s) for s in STAGES], **few):
+        same(outcome, alone)
+
+
+def test_a_checkpoint_resumes_on_any_number_of_ranks(
+    model: Path, alone: Outcome, tmp_path: Path
+) -> None:
+    """Three steps on two ranks, three on one, and the other way round; the step is the same."""
+    whole = train(2, model, tmp_path, [execution(1)], **SETTINGS)[0]
+    checkpoints = tmp_path / "store-0/runs/r/train/checkpoints"
+    shutil.rmtree(checkpoints / "step-000006")
+    on_one = train(1, model, tmp_path, [{}], **SETTINGS)[0]
+    same(on_one, whole)
+    shutil.rmtree(checkpoints / "step-000006")
+    on_three = train(3, model, tmp_path, [execution(3)], **SETTINGS)[0]
+    same(on_three, whole)
+    same(on_three, alone)
