@@ -74,6 +74,24 @@ def random_base(entry: ModelEntry, attention: str) -> PreTrainedModel:
     return model.requires_grad_(False)
 
 
+class RandomWeights:
+    """What `sharded_load.divide` reads, made up: by name, for a model of this shape."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        self._shapes = {name: p.shape for name, p in model.named_parameters()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
+
+    def read(self, name: str) -> torch.Tensor:
+        """On the GPU, where randomness is quick."""
+        if "norm" in name:
+            return torch.ones(self._shapes[name], dtype=torch.bfloat16, device="cuda")
+        return torch.randn(self._shapes[name], dtype=torch.bfloat16, device="cuda") * 0.02
+
+
 def quantised(linear: torch.nn.Linear, device: torch.device) -> Linear4bit:
     """A 4-bit layer of the same shape with random weights."""
     bias = linear.bias is not None

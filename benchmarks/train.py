@@ -1,6 +1,8 @@
-"""Whole training steps of a real shape on one GPU: tokens per second and peak memory.
+"""Whole training steps of a real shape: tokens per second and peak memory.
 
     python benchmarks/train.py --model r1-distill-llama-8b --row-tokens 16384
+
+One GPU, or one rank of several where RANK is set (`cells` sets it).
 
 Documents are lognormal with mean 1,000 and at most 4,096 tokens; only real tokens are counted.
 Each step is the product's own: data, forward, backward, clipping, optimizer. `fused` and `plain`
@@ -11,6 +13,7 @@ and all layers recomputed. Prints one JSON object.
 import argparse
 import gc
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -20,14 +23,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from peft import PeftModel
-from shapes import documents, linears, random_base
+from shapes import RandomWeights, configuration, documents, linears, random_base
 
 from thinktune.spec.compose import load_catalog
 from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution, TrainTask
 from thinktune.store import open_store
+from thinktune.tasks.base_model import local_device
 from thinktune.tasks.entry import Context
 from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
@@ -39,6 +44,7 @@ from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.train.sharded_load import divide
 from thinktune.tasks.train.stage import choose_path, recompute_layers
 
 WARMUP = 3
@@ -55,6 +61,9 @@ class Cell:
     recompute_mlps: int = 0
     unpacked: int = 0
     batch_size: int = 64
+    """Examples per GPU and optimizer step."""
+    gpus: int = 1
+    zero_stage: int = 0
     rank: int = 16
     dropout: float = 0.0
     fp8: bool = False
@@ -86,15 +95,19 @@ class PaddedLoss:
 def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Metrics]:
     """The product's loop over random weights, and documents unless there is `data`."""
     entry = load_catalog().models[cell.model]
-    device, dtype = torch.device("cuda"), torch.bfloat16
+    device, dtype = local_device(), torch.bfloat16
+    torch.cuda.set_device(device)
+    batch_size = cell.batch_size * cell.gpus
     spec = TrainSpec(
-        batch_size=cell.batch_size, rank=cell.rank, dropout=cell.dropout, epochs=1000, fp8=cell.fp8
+        batch_size=batch_size, rank=cell.rank, dropout=cell.dropout, epochs=1000, fp8=cell.fp8
     )
     execution = Execution(
         micro_batch_tokens=cell.row_tokens,
         recompute_layers=cell.recompute,
         recompute_mlps=cell.recompute_mlps,
         unpacked_layers=cell.unpacked,
+        zero_stage=cell.zero_stage,
+        num_processes=cell.gpus,
     )
     task = TrainTask(
         run="benchmark",
@@ -105,29 +118,33 @@ def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Me
         execution=execution,
     )
     padded = cell.path == "padded"
-    model = add_adapter(
-        random_base(entry, "sdpa" if padded else choose_attention(device, dtype, entry.head_size)),
-        spec,
-        entry,
-    )
+    accelerator = Accelerator()
+    attention = "sdpa" if padded else choose_attention(device, dtype, entry.head_size)
+    sharded = None
+    if cell.zero_stage == 3:
+        config = configuration(entry)
+        weights = RandomWeights(config)
+        base, sharded = divide(config, weights, "nf4", dtype, device, attention=attention)
+    else:
+        base = random_base(entry, attention)
+    model = add_adapter(base, spec, entry)
     store = open_store(task.store)
     context = Context(store, "a", Reporter(store, "b", "train", "a", quiet=True), Stop())
-    accelerator = Accelerator()
     metrics = Metrics(Path(tempfile.mkdtemp()) / "metrics.jsonl", accelerator)
     checkpoints = Checkpoints(context, Identity("b", {}, "0" * 64), 2)
     if data is None:
-        data = Data(documents(cell.batch_size * 8, entry.vocabulary, cell.seed), [])
+        data = Data(documents(batch_size * 8, entry.vocabulary, cell.seed), [])
     row_loss: RowLoss
     if cell.path == "fused":
         if (reason := fused.why_not(model, dtype)) is not None:
             raise SystemExit(f"no fused path: {reason}")
-        row_loss = choose_path(model, task, dtype, context)
+        row_loss = choose_path(model, task, dtype, context, sharded)
     else:
         recompute_layers(model, entry.layers if padded else cell.recompute)
         row_loss = PaddedLoss(model) if padded else PlainLoss(model, dtype)
     loop = Loop(
         task, context, accelerator, model, data, checkpoints, metrics,
-        row_loss=row_loss, dtype=dtype,
+        row_loss=row_loss, dtype=dtype, sharded=sharded,
     )  # fmt: skip
     return loop, model, metrics
 
@@ -137,18 +154,23 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     began = time.monotonic()
     loop, model, _ = make_loop(cell)
     loaded = time.monotonic() - began
+    load_peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    rates = []
+    rates, seconds = [], []
     for step in range(WARMUP + cell.steps):
-        torch.cuda.synchronize()
+        together()
         began = time.perf_counter()
         tokens = loop.step(step)
-        torch.cuda.synchronize()
-        rates.append(tokens / (time.perf_counter() - began))
+        together()
+        seconds.append(time.perf_counter() - began)
+        rates.append(tokens / seconds[-1])
     rate = statistics.median(rates[WARMUP:])
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    free, total = torch.cuda.mem_get_info()
+    outside = total - free - torch.cuda.memory_reserved()
+    rows = profiled(loop, WARMUP + cell.steps) if profile or cell.gpus > 1 else []
     if profile:
-        write_profile(loop, WARMUP + cell.steps)
+        write_profile(rows)
     gemms = sum(p.numel() for p in linears(model))
     peak = gpu_peak(torch.cuda.get_device_name())
     figures = {
@@ -157,8 +179,12 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
         "slowest": round(min(rates[WARMUP:])),
         "allocated_gib": round(allocated / 2**30, 2),
         "reserved_gib": round(reserved / 2**30, 2),
-        "share_of_peak_4n": round(4 * gemms * rate / peak, 3),
-        "share_of_peak_6n": round(6 * gemms * rate / peak, 3),
+        "outside_gib": round(outside / 2**30, 2),
+        "load_peak_gib": round(load_peak / 2**30, 2),
+        "step_s": round(statistics.median(seconds[WARMUP:]), 3),
+        "communication_s": round(sum(s for name, s, _ in rows if "nccl" in name.lower()), 3),
+        "share_of_peak_4n": round(4 * gemms * rate / peak / cell.gpus, 3),
+        "share_of_peak_6n": round(6 * gemms * rate / peak / cell.gpus, 3),
         "load_s": round(loaded, 1),
     }
     del loop, model
@@ -167,18 +193,30 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     return figures
 
 
-def write_profile(loop: Loop, step: int) -> None:
-    """The kernels of one more step by their time, on stderr."""
+def together() -> None:
+    """Waits for this GPU and for the other ranks."""
+    torch.cuda.synchronize()
+    if dist.is_initialized():
+        dist.barrier()
+        torch.cuda.synchronize()
+
+
+def profiled(loop: Loop, step: int) -> list[tuple[str, float, int]]:
+    """Kernels of one more step: name, seconds, calls; those of most time first."""
     with torch.profiler.profile() as profiler:
         loop.step(step)
         torch.cuda.synchronize()
     rows = [e for e in profiler.key_averages() if e.self_device_time_total > 0]
     rows = [e for e in rows if e.device_type == torch.autograd.DeviceType.CUDA]
-    total = sum(e.self_device_time_total for e in rows)
-    for event in sorted(rows, key=lambda e: -e.self_device_time_total)[:40]:
-        share = event.self_device_time_total / total
-        milliseconds = event.self_device_time_total / 1e3
-        line = f"{milliseconds:9.1f} ms {share:6.1%} {event.count:6d} {event.key[:110]}\n"
+    found = [(e.key, e.self_device_time_total / 1e6, e.count) for e in rows]
+    return sorted(found, key=lambda row: -row[1])
+
+
+def write_profile(rows: list[tuple[str, float, int]]) -> None:
+    """On stderr."""
+    total = sum(seconds for _, seconds, _ in rows)
+    for name, seconds, count in rows[:40]:
+        line = f"{seconds * 1e3:9.1f} ms {seconds / total:6.1%} {count:6d} {name[:110]}\n"
         sys.stderr.write(line)
 
 
@@ -205,7 +243,10 @@ def main() -> None:
     profile = options.pop("profile")
     figures = measure(Cell(**options), profile=profile)
     versions = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
-    sys.stdout.write(json.dumps(figures | versions) + "\n")
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stdout.write(json.dumps(figures | versions) + "\n")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

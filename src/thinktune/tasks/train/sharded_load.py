@@ -9,14 +9,14 @@ transformers' own quantised loading (tests/unit/tasks/train/test_sharded.py).
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from bitsandbytes.functional import QuantState, quantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from safetensors import safe_open
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from thinktune.spec.errors import InputMissing
@@ -27,8 +27,17 @@ BLOCK, SCALES_PER_BLOCK = 64, 256
 """Weights per scale, and scales per second scale: bitsandbytes' defaults."""
 
 
-class Weights:
-    """A released checkpoint's tensors by name."""
+class Weights(Protocol):
+    """Tensors by the names of a released checkpoint."""
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def read(self, name: str) -> torch.Tensor:
+        """One of them, wherever it is."""
+
+
+class Files:
+    """A released checkpoint's, mapped from its files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,7 +55,7 @@ class Weights:
         return name in self._files
 
     def read(self, name: str) -> torch.Tensor:
-        """One tensor, mapped from its file."""
+        """As `Weights.read`."""
         if name not in self._files:
             raise InputMissing(str(self._folder), f"no tensor {name}", "fetch the model again")
         with safe_open(self._files[name], framework="pt") as file:
@@ -59,10 +68,22 @@ def load_sharded(
 ) -> tuple[PreTrainedModel, ShardedBase]:
     """As `base_model.load_base`, with this rank's part of each layer. Every rank calls it."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return divide(config, Files(folder), base, dtype, device, attention=attention)
+
+
+def divide(
+    config: PretrainedConfig,
+    weights: Weights,
+    base: Base,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    attention: str,
+) -> tuple[PreTrainedModel, ShardedBase]:
+    """`load_sharded`, with the weights from anywhere."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     model.eval()
-    weights = Weights(folder)
     codes = _codes(device) if base == "nf4" else None
     layers = model.model.layers
     linears = [_linears(layer) for layer in layers]
