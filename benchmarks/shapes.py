@@ -75,7 +75,7 @@ def random_base(entry: ModelEntry, attention: str) -> PreTrainedModel:
 
 
 class RandomWeights:
-    """What `sharded_load.divide` reads, made up: by name, for a model of this shape."""
+    """What `together.from_weights` reads, made up: by name, for a model of this shape."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         with torch.device("meta"):

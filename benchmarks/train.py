@@ -44,8 +44,8 @@ from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.sharded_load import divide
 from thinktune.tasks.train.stage import choose_path, recompute_layers
+from thinktune.tasks.train.together import from_weights
 
 WARMUP = 3
 
@@ -124,7 +124,9 @@ def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Me
     if cell.zero_stage == 3:
         config = configuration(entry)
         weights = RandomWeights(config)
-        base, sharded = divide(config, weights, "nf4", dtype, device, attention=attention)
+        base, sharded = from_weights(
+            config, weights, "nf4", dtype, device, attention=attention, divided=True
+        )
     else:
         base = random_base(entry, attention)
     model = add_adapter(base, spec, entry)

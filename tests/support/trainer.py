@@ -21,13 +21,14 @@ from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
 from thinktune.tasks.train.adapter import add_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
+from thinktune.tasks.train.base import load_model
 from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.stage import choose_path, load_model
+from thinktune.tasks.train.stage import choose_path
 
 CPU = torch.device("cpu")
 

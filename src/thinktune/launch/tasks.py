@@ -16,7 +16,15 @@ from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import OWN_FILE, Catalog
 from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.recipe import Recipe
-from thinktune.spec.task import STAGES, EvaluateTask, PrepTask, Stage, StageTask, TrainTask
+from thinktune.spec.task import (
+    STAGES,
+    EvaluateTask,
+    Forecast,
+    PrepTask,
+    Stage,
+    StageTask,
+    TrainTask,
+)
 from thinktune.spec.values import TaskValues
 from thinktune.store import file_sha256
 
@@ -99,6 +107,7 @@ def _tasks(
         model=model,
         train=recipe.train,
         execution=plan.execution,
+        forecast=_forecast(plan),
     )
     evaluate = EvaluateTask(
         run=run,
@@ -111,6 +120,12 @@ def _tasks(
         dtype=recipe.train.dtype,
     )
     return {"prep": prep, "train": train, "evaluate": evaluate}
+
+
+def _forecast(plan: Plan) -> Forecast | None:
+    if plan.tokens_per_s is None:
+        return None
+    return Forecast(gpu_memory_bytes=plan.gpu_total_bytes, tokens_per_s=plan.tokens_per_s)
 
 
 def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:

@@ -37,6 +37,15 @@ class Execution(Closed):
     """Seconds without progress after which a training ends itself, to be started again."""
 
 
+class Forecast(Closed):
+    """What the plan says of a training, for its manifest to be held against."""
+
+    gpu_memory_bytes: Count
+    """On one device at the peak, of all causes."""
+    tokens_per_s: Annotated[float, Field(gt=0)]
+    """Over all ranks."""
+
+
 class StageTask(Closed):
     """What all tasks have."""
 
@@ -77,10 +86,12 @@ class TrainTask(StageTask):
     stage: Literal["train"] = "train"
     train: TrainSpec
     execution: Execution = Execution()
+    forecast: Forecast | None = None
 
     def result_digest(self) -> str:
         """As for every task; a training may resume on another topology."""
-        return self.model_copy(update={"store": "", "execution": Execution()}).digest()
+        neutral = {"store": "", "execution": Execution(), "forecast": None}
+        return self.model_copy(update=neutral).digest()
 
 
 class EvaluateTask(StageTask):

@@ -1,6 +1,6 @@
 """The frozen base divided among ranks, gathered a layer at a time: ZeRO-3 of what never changes.
 
-Made by `sharded_load`, called around each layer. DeepSpeed's own stage 3 gathers module by module,
+Made by `together`, called around each layer. DeepSpeed's own stage 3 gathers module by module,
 in 16 bits or with the quantisation state left whole on every rank, and halves the speed at 8B.
 Here a layer's packed weights and scales are one run of bytes: each rank keeps an equal part of it,
 and one all-gather fills one of two slots while the layer before is at work in the other. Weights
@@ -69,8 +69,12 @@ class ShardedBase:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
-    def keep(self, part: torch.Tensor) -> None:
-        """The next layer's part, (part_bytes,) uint8."""
+    def keep(self, whole: torch.Tensor, owner: int) -> None:
+        """Takes this rank's part of the next layer, from rank `owner`, whose `whole` holds it: as
+        long as a slot, uint8."""
+        part = torch.empty(self.part_bytes, dtype=torch.uint8, device=self._device)
+        parts = list(whole.chunk(self._ranks)) if self._rank == owner else None
+        dist.scatter(part, parts, src=owner)
         self._parts.append(part)
 
     def use(self, number: int) -> None:

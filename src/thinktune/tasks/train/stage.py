@@ -8,12 +8,13 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import stage_prefix
@@ -23,24 +24,22 @@ from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.base_model import (
     compute_dtype,
     device_name,
-    load_base,
     local_device,
     versions,
 )
-from thinktune.tasks.cache import fetch_model
 from thinktune.tasks.entry import Context
 from thinktune.tasks.inputs import stage_manifest
 from thinktune.tasks.progress import utc_now
 from thinktune.tasks.train import fused
 from thinktune.tasks.train.adapter import add_adapter, save_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
+from thinktune.tasks.train.base import load_model, weights_of
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.examples import read_examples
 from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.sharded import ShardedBase
-from thinktune.tasks.train.sharded_load import load_sharded
 from thinktune.tasks.watchdog import Watchdog
 
 TRACKING = "tracking"
@@ -49,67 +48,61 @@ TRACKING = "tracking"
 def run(task: TrainTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     prep = stage_manifest(context.store, task.run, "prep")
-    identity = Identity(task.run, {"prep": manifest_digest(prep)}, task.result_digest())
+    identity = _identity(task, prep)
     with (
         Watchdog(context.reporter, task.execution.stall_s),
         tempfile.TemporaryDirectory(prefix="thinktune-train-") as temporary,
     ):
         folder = Path(temporary)
         accelerator = _accelerator(task, folder)
-        data = _data(task, context, prep, folder / "prep")
-        context.reporter.say(f"loads {task.model.repo} ({task.train.base})")
-        device = local_device()
-        dtype = compute_dtype(task.train.dtype, device)
-        attention = choose_attention(device, dtype, task.model.head_size)
-        weights = fetch_model(
-            task.model, prep.revisions["model"], context, folder / "model", weights=True
-        )
-        base, sharded = load_model(
-            task, weights, dtype, device, attention, accelerator.num_processes
-        )
-        model = add_adapter(base, task.train, task.model)
-        size = sum(p.numel() for p in trainable(model).values())
-        context.reporter.say(
-            f"{device_name(device)}, {dtype}".replace("torch.", "")
-            + f", attention {attention.removeprefix('thinktune_')}; {size:,} trainable parameters"
-        )
-        metrics = Metrics(folder / "metrics.jsonl", accelerator)
-        checkpoints = Checkpoints(context, identity, task.train.keep_checkpoints)
-        row_loss = choose_path(model, task, dtype, context, sharded)
-        Loop(
-            task,
-            context,
-            accelerator,
-            model,
-            data,
-            checkpoints,
-            metrics,
-            row_loss=row_loss,
-            dtype=dtype,
-            sharded=sharded,
-        ).run()
+        with weights_of(task, prep.revisions["model"], context, accelerator) as weights:
+            loop, model, metrics = _prepare(task, context, accelerator, prep, weights, folder)
+            loop.run()
         for tracker in accelerator.trackers:
             tracker.finish()  # writes what it holds back, before the artifact is put together
+        summary = _summary(task, metrics, accelerator)
         if accelerator.is_main_process:
-            _commit(task, context, model, metrics, identity, prep, folder / "output")
+            _commit(task, context, model, metrics, summary, identity, prep, folder / "output")
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
     return stage_manifest(context.store, task.run, "train")
 
 
-def load_model(
+def _prepare(
     task: TrainTask,
+    context: Context,
+    accelerator: Accelerator,
+    prep: Manifest,
+    weights: Path,
     folder: Path,
-    dtype: torch.dtype,
-    device: torch.device,
-    attention: str,
-    ranks: int,
-) -> tuple[PreTrainedModel, ShardedBase | None]:
-    """The base, and where its layers are if they are divided among ranks."""
-    base = task.train.base
-    if task.execution.zero_stage == 3 and ranks > 1:
-        return load_sharded(folder, base, dtype, device, attention=attention)
-    return load_base(folder, base, dtype, device, attention=attention), None
+) -> tuple[Loop, PeftModel, Metrics]:
+    """Data, model and loop."""
+    data = _data(task, context, prep, folder / "prep")
+    context.reporter.say(f"loads {task.model.repo} ({task.train.base})")
+    device, began = local_device(), time.monotonic()
+    dtype = compute_dtype(task.train.dtype, device)
+    attention = choose_attention(device, dtype, task.model.head_size)
+    ranks = accelerator.num_processes
+    base, sharded = load_model(task, weights, dtype, device, attention, ranks)
+    model = add_adapter(base, task.train, task.model)
+    size = sum(p.numel() for p in trainable(model).values())
+    context.reporter.say(
+        f"loaded in {time.monotonic() - began:.1f} s: {device_name(device)}, "
+        + f"{dtype}".removeprefix("torch.")
+        + f", attention {attention.removeprefix('thinktune_')}; {size:,} trainable parameters"
+    )
+    metrics = Metrics(folder / "metrics.jsonl", accelerator)
+    checkpoints = Checkpoints(context, _identity(task, prep), task.train.keep_checkpoints)
+    row_loss = choose_path(model, task, dtype, context, sharded)
+    loop = Loop(
+        task, context, accelerator, model, data, checkpoints, metrics,
+        row_loss=row_loss, dtype=dtype, sharded=sharded,
+    )  # fmt: skip
+    return loop, model, metrics
+
+
+def _identity(task: TrainTask, prep: Manifest) -> Identity:
+    return Identity(task.run, {"prep": manifest_digest(prep)}, task.result_digest())
 
 
 def _commit(
@@ -117,6 +110,7 @@ def _commit(
     context: Context,
     model: PeftModel,
     metrics: Metrics,
+    summary: dict[str, Metric],
     identity: Identity,
     prep: Manifest,
     output: Path,
@@ -138,7 +132,7 @@ def _commit(
         template_sha256=prep.template_sha256,
         revisions=prep.revisions,
         versions=versions(),
-        metrics=_summary(metrics, local_device()),
+        metrics=summary,
         created=utc_now(),
     )
 
@@ -146,8 +140,11 @@ def _commit(
 def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
     for tracker in task.train.tracking:
         _check_tracker(tracker)
+    # Ranks wait for the one that uploads a checkpoint: as long as the watchdog does.
+    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=task.execution.stall_s))
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[patience],
         log_with=list(task.train.tracking) or None,
         project_dir=folder / TRACKING,
     )
@@ -212,13 +209,14 @@ def recompute_layers(model: PeftModel, layers: int) -> None:
         layer.gradient_checkpointing = number < layers
 
 
-def _summary(metrics: Metrics, device: torch.device) -> dict[str, Metric]:
+def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dict[str, Metric]:
+    """Figures of the whole training; every rank calls it."""
     rows = metrics.rows()
     steps = [row for row in rows if "loss" in row]
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
     tokens = sum(int(row["tokens"] or 0) for row in steps)
     seconds = sum(float(row["seconds"] or 0) for row in steps)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    forecast = task.forecast
     return {
         "steps": len(steps),
         "first_loss": steps[0]["loss"],
@@ -227,6 +225,23 @@ def _summary(metrics: Metrics, device: torch.device) -> dict[str, Metric]:
         "skipped_steps": steps[-1]["skipped"],
         "tokens": tokens,
         "tokens_per_s": tokens / seconds,
-        "device": device_name(device),
-        "peak_gpu_memory_bytes": peak,
+        "planned_tokens_per_s": forecast.tokens_per_s if forecast else None,
+        "ranks": accelerator.num_processes,
+        "device": device_name(accelerator.device),
+        **_peaks(accelerator),
+        "planned_gpu_memory_bytes": forecast.gpu_memory_bytes if forecast else None,
     }
+
+
+def _peaks(accelerator: Accelerator) -> dict[str, Metric]:
+    """Of the rank that took most: tensors at once, and all that the device was asked for."""
+    device = accelerator.device
+    if device.type != "cuda":
+        return {"peak_allocated_bytes": None, "peak_gpu_memory_bytes": None}
+    free, total = torch.cuda.mem_get_info(device)
+    outside = total - free - torch.cuda.memory_reserved(device)  # context, NCCL
+    own = [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)]
+    own[1] += outside
+    every = accelerator.gather(torch.tensor([own], dtype=torch.int64, device=device))
+    allocated, used = every.max(0).values.tolist()
+    return {"peak_allocated_bytes": allocated, "peak_gpu_memory_bytes": used}

@@ -41,8 +41,10 @@ class FusedLoss:
             # The last ones: their backward pass comes first, while most is still kept.
             keep = number >= len(layers) - execution.unpacked_layers
             level = _level(execution, number)
-            fused = FusedLayer(layer, causal.config, dtype, level, keep=keep, fp8=fp8)
-            self._layers.append(fused)
+            divided = sharded is not None
+            self._layers.append(
+                FusedLayer(layer, causal.config, dtype, level, keep=keep, divided=divided, fp8=fp8)
+            )
         groups = [group for layer in self._layers for group in layer.groups]
         self._factors: list[torch.Tensor] = [
             factor for group in groups for factor in group.factors()

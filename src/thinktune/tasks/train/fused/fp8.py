@@ -53,8 +53,15 @@ def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Fp8Group(Group):
     """As `Group`, for 4-bit weights whose sizes FP8 kernels take (`fits`)."""
 
-    def __init__(self, modules: list[torch.nn.Module], dtype: torch.dtype, *, keep: bool) -> None:
-        super().__init__(modules, dtype, keep=False)
+    def __init__(
+        self,
+        modules: list[torch.nn.Module],
+        dtype: torch.dtype,
+        *,
+        keep: bool,
+        divided: bool = False,
+    ) -> None:
+        super().__init__(modules, dtype, keep=False, divided=divided)
         self.spare = 0  # the adapters are added in a product of their own
         whole = self._empty()
         self._fill(whole)

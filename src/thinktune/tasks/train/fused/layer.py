@@ -39,11 +39,14 @@ class FusedLayer:
         level: Recompute,
         *,
         keep: bool,
+        divided: bool,
         fp8: bool,
     ) -> None:
         attention = layer.self_attn
         kind = Fp8Group if fp8 else Group
-        self.groups = [kind(modules, dtype, keep=keep) for modules in grouped(layer)]
+        self.groups = [
+            kind(modules, dtype, keep=keep, divided=divided) for modules in grouped(layer)
+        ]
         self.qkv, self.out, self.gate_up, self.down = self.groups
         self.level = level
         self._first_norm = layer.input_layernorm.weight

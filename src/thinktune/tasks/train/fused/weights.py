@@ -83,7 +83,15 @@ class Group:
 
     spare: int
 
-    def __init__(self, modules: list[torch.nn.Module], dtype: torch.dtype, *, keep: bool) -> None:
+    def __init__(
+        self,
+        modules: list[torch.nn.Module],
+        dtype: torch.dtype,
+        *,
+        keep: bool,
+        divided: bool = False,
+    ) -> None:
+        """`keep`: unpacked for good; `divided`: the frozen layers' weights come and go."""
         self.parts = [Part.of(module) for module in modules]
         self.outs = sum(part.frozen.out_features for part in self.parts)
         self.ins = self.parts[0].frozen.in_features
@@ -99,7 +107,8 @@ class Group:
         self._held: torch.Tensor | None = None
         self._holding = False
         quantised = any(isinstance(part.frozen, Linear4bit) for part in self.parts)
-        self._kept = self._keep(replace=not quantised) if keep or not quantised else None
+        stays = keep or not (quantised or divided)
+        self._kept = self._keep(replace=not quantised) if stays else None
 
     def room(self, like: torch.Tensor, width: int) -> torch.Tensor:
         """An empty (T, width) with room."""

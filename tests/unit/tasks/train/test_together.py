@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 from bitsandbytes.nn import Linear4bit
 from dense import write_shape
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from thinktune.spec.errors import InputMissing
 from thinktune.tasks.base_model import Base, load_base
-from thinktune.tasks.train.sharded import SLOTS, lay_out
-from thinktune.tasks.train.sharded_load import load_sharded
+from thinktune.tasks.train.sharded import SLOTS, ShardedBase, lay_out
+from thinktune.tasks.train.together import load_together
 
 CPU = torch.device("cpu")
 LAYERS = 3
@@ -27,6 +27,12 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def together(
+    folder: Path, base: Base = "nf4", *, divided: bool = True
+) -> tuple[PreTrainedModel, ShardedBase | None]:
+    return load_together(folder, base, torch.float32, CPU, attention="sdpa", divided=divided)
+
+
 @pytest.mark.parametrize("base", ["nf4", "16bit"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
 def test_layers_are_those_of_transformers_own_loading(
@@ -34,13 +40,16 @@ def test_layers_are_those_of_transformers_own_loading(
 ) -> None:
     folder = write_shape(tmp_path, kind, num_hidden_layers=LAYERS, hidden_size=192)
     plain = load_base(folder, base, torch.float32, CPU, attention="sdpa")
-    model, sharded = load_sharded(folder, base, torch.float32, CPU, attention="sdpa")
+    model, sharded = together(folder, base)
+    assert sharded is not None
     for number in range(LAYERS):
         sharded.use(number)
         expected = dict(plain.model.layers[number].named_modules())
         for name, module in model.model.layers[number].named_modules():
             other = expected[name]
-            for parameter, wanted in zip(module.parameters(False), other.parameters(False)):
+            for parameter, wanted in zip(
+                module.parameters(False), other.parameters(False), strict=True
+            ):
                 assert torch.equal(parameter, wanted), name
             if isinstance(module, Linear4bit):
                 one, two = module.weight.quant_state, other.weight.quant_state
@@ -50,6 +59,8 @@ def test_layers_are_those_of_transformers_own_loading(
                 assert torch.equal(one.state2.code, two.state2.code)
     ids = torch.arange(40)[None]
     sharded.watch(model.model.layers)
+    whole, _ = together(folder, base, divided=False)
+    assert torch.equal(whole(ids).logits, plain(ids).logits)
     assert torch.equal(model(ids).logits, plain(ids).logits)
 
 
@@ -58,7 +69,8 @@ def test_it_reads_several_files_and_tied_embeddings(tmp_path: Path) -> None:
     several = tmp_path / "several"
     AutoModelForCausalLM.from_pretrained(whole).save_pretrained(several, max_shard_size="500KB")
     assert len(list(several.glob("*.safetensors"))) > 1
-    one, parts = load_sharded(several, "nf4", torch.float32, CPU, attention="sdpa")
+    one, parts = together(several)
+    assert parts is not None
     assert one.lm_head.weight is one.model.embed_tokens.weight
     parts.watch(one.model.layers)
     other = load_base(whole, "nf4", torch.float32, CPU, attention="sdpa")
@@ -72,13 +84,14 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     config = config.replace('"num_hidden_layers": 1', '"num_hidden_layers": 2')
     (folder / "config.json").write_text(config)
     with pytest.raises(InputMissing, match=r"no tensor model\.layers\.1\.") as raised:
-        load_sharded(folder, "nf4", torch.float32, CPU, attention="sdpa")
+        together(folder)
     assert raised.value.exit_code == 66
 
 
 def test_two_layers_at_most_are_whole(tmp_path: Path) -> None:
     folder = write_shape(tmp_path, "llama", num_hidden_layers=6)
-    model, sharded = load_sharded(folder, "nf4", torch.float32, CPU, attention="sdpa")
+    model, sharded = together(folder)
+    assert sharded is not None
     pointers = {layer.mlp.down_proj.weight.data_ptr() for layer in model.model.layers}
     assert len(pointers) == SLOTS
     assert len(sharded.slots) == SLOTS

@@ -1,9 +1,10 @@
-"""Loads a model whose layers are divided among ranks, quantised on the way, one layer at a time.
+"""Loads a model on several ranks together, quantised on the way, one layer at a time.
 
-Called by `stage` for ZeRO-3. The ranks take turns: one reads a layer from its memory-mapped
-safetensors, quantises it on its device and hands every rank its part; nowhere is there more than
-one layer in 16 bits, and the node's page cache holds the files once. The bytes are those of
-transformers' own quantised loading (tests/unit/tasks/train/test_sharded.py).
+Called by `base`. The ranks take turns: one reads a layer from its memory-mapped safetensors and
+quantises it on its device; then every rank gets the packed bytes whole, or its part of them
+(`sharded`, ZeRO-3). Nowhere is there more than one layer in 16 bits, the node's page cache holds
+the files once, and N ranks take a share of 1/N of the work each. The bytes are those of
+transformers' own quantised loading (tests/unit/tasks/train/test_together.py).
 """
 
 import json
@@ -63,15 +64,23 @@ class Files:
             return tensor
 
 
-def load_sharded(
-    folder: Path, base: Base, dtype: torch.dtype, device: torch.device, *, attention: str
-) -> tuple[PreTrainedModel, ShardedBase]:
-    """As `base_model.load_base`, with this rank's part of each layer. Every rank calls it."""
+def load_together(
+    folder: Path,
+    base: Base,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    attention: str,
+    divided: bool,
+) -> tuple[PreTrainedModel, ShardedBase | None]:
+    """As `base_model.load_base`, on every rank; with `divided`, each has its part of each layer
+    alone. Every rank calls it."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return divide(config, Files(folder), base, dtype, device, attention=attention)
+    weights = Files(folder)
+    return from_weights(config, weights, base, dtype, device, attention=attention, divided=divided)
 
 
-def divide(
+def from_weights(
     config: PretrainedConfig,
     weights: Weights,
     base: Base,
@@ -79,8 +88,9 @@ def divide(
     device: torch.device,
     *,
     attention: str,
-) -> tuple[PreTrainedModel, ShardedBase]:
-    """`load_sharded`, with the weights from anywhere."""
+    divided: bool,
+) -> tuple[PreTrainedModel, ShardedBase | None]:
+    """`load_together`, with the weights from anywhere."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     model.eval()
@@ -89,15 +99,25 @@ def divide(
     linears = [_linears(layer) for layer in layers]
     tensors = [_kept(linear, codes, dtype) for linear in linears[0].values()]
     places = lay_out([tensor for kept in tensors for tensor in kept])
-    last = places[-1]
-    sharded = ShardedBase(len(layers), last.start + last.bytes, device)
+    size = places[-1].start + places[-1].bytes
+    sharded = ShardedBase(len(layers), size, device) if divided else None
     for number, layer in enumerate(layers):
         prefix = f"model.layers.{number}"
-        sharded.keep(_part(sharded, number, linears[number], prefix, weights, codes, places, dtype))
-        slot = iter(place.view(sharded.slots[number % len(sharded.slots)]) for place in places)
+        whole = torch.zeros(
+            sharded.slots[0].numel() if sharded else size, dtype=torch.uint8, device=device
+        )
+        owner = number % dist.get_world_size()
+        if dist.get_rank() == owner:
+            _fill(whole, linears[number], prefix, weights, codes, places, dtype)
+        if sharded is None:
+            dist.broadcast(whole, src=owner)
+        else:
+            sharded.keep(whole, owner)
+            whole = sharded.slots[number % len(sharded.slots)]
+        views = iter(place.view(whole) for place in places)
         for name, linear in linears[number].items():
             parent, _, child = name.rpartition(".")
-            setattr(layer.get_submodule(parent), child, _viewing(linear, slot, codes, dtype))
+            setattr(layer.get_submodule(parent), child, _viewing(linear, views, codes, dtype))
     _load_rest(model, weights, dtype, device)
     model.requires_grad_(False)
     model.generation_config = GenerationConfig()
@@ -135,27 +155,19 @@ def _kept(
     ]
 
 
-def _part(
-    sharded: ShardedBase,
-    number: int,
+def _fill(
+    whole: torch.Tensor,
     linears: Mapping[str, torch.nn.Linear],
     prefix: str,
     weights: Weights,
     codes: Any,
     places: list[Place],
     dtype: torch.dtype,
-) -> torch.Tensor:
-    """This rank's part of a layer, which one rank reads and hands out."""
-    slot = sharded.slots[0]
-    part = torch.empty(sharded.part_bytes, dtype=torch.uint8, device=slot.device)
-    ranks, owner = dist.get_world_size(), number % dist.get_world_size()
-    if dist.get_rank() != owner:
-        dist.scatter(part, None, src=owner)
-        return part
-    whole = torch.zeros_like(slot)
+) -> None:
+    """Writes a layer's bytes."""
     views = iter(place.view(whole) for place in places)
     for name in linears:
-        weight = weights.read(f"{prefix}.{name}.weight").to(slot.device, dtype)
+        weight = weights.read(f"{prefix}.{name}.weight").to(whole.device, dtype)
         if codes is None:
             next(views).copy_(weight)
             continue
@@ -164,16 +176,14 @@ def _part(
         )
         for tensor in (packed, state.absmax, state.state2.absmax, state.offset):
             next(views).copy_(tensor)
-    dist.scatter(part, list(whole.chunk(ranks)), src=owner)
-    return part
 
 
 def _viewing(
-    linear: torch.nn.Linear, slot: Iterator[torch.Tensor], codes: Any, dtype: torch.dtype
+    linear: torch.nn.Linear, views: Iterator[torch.Tensor], codes: Any, dtype: torch.dtype
 ) -> torch.nn.Linear:
-    """The layer's linear over its slot; biases are loaded with the rest."""
+    """The layer's linear over its bytes; biases are loaded with the rest."""
     if codes is None:
-        linear.weight = torch.nn.Parameter(next(slot), requires_grad=False)
+        linear.weight = torch.nn.Parameter(next(views), requires_grad=False)
         return linear
     with torch.device("meta"):
         packed: torch.nn.Linear = Linear4bit(
@@ -184,7 +194,7 @@ def _viewing(
             compress_statistics=True,
             quant_type="nf4",
         )
-    data, absmax, outer, offset = (next(slot) for _ in range(4))
+    data, absmax, outer, offset = (next(views) for _ in range(4))
     state = QuantState(
         absmax=absmax,
         shape=linear.weight.shape,

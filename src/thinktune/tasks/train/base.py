@@ -1,0 +1,68 @@
+"""The frozen base of a training: fetched once per node, loaded by however many ranks there are.
+
+Called by `stage`.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from transformers import PreTrainedModel
+
+from thinktune.spec.fused import FUSED_KINDS
+from thinktune.spec.task import TrainTask
+from thinktune.tasks.base_model import load_base
+from thinktune.tasks.cache import fetch_model
+from thinktune.tasks.entry import Context
+from thinktune.tasks.train.sharded import ShardedBase
+from thinktune.tasks.train.together import load_together
+
+LOOK_S = 1.0
+
+
+@contextmanager
+def weights_of(
+    task: TrainTask, revision: str, context: Context, accelerator: Accelerator
+) -> Iterator[Path]:
+    """The base model's folder. One rank of each node fetches it, or checks it where it lies; the
+    others read the same files."""
+    names = [context.attempt]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(names)
+    folder = Path(tempfile.gettempdir()) / f"thinktune-model-{names[0]}"
+    done = folder / "done"
+    if not accelerator.is_local_main_process:
+        while not done.exists():  # a rank that fails to fetch ends them all
+            time.sleep(LOOK_S)
+            context.reporter.beat()
+        yield Path(done.read_text(encoding="utf-8"))
+        return
+    folder.mkdir()
+    try:
+        found = fetch_model(task.model, revision, context, folder / "model", weights=True)
+        (folder / "found").write_text(str(found), encoding="utf-8")
+        (folder / "found").rename(done)
+        yield found
+    finally:
+        shutil.rmtree(folder)
+
+
+def load_model(
+    task: TrainTask,
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str,
+    ranks: int,
+) -> tuple[PreTrainedModel, ShardedBase | None]:
+    """The base, and where its layers are if they are divided among ranks."""
+    base, divided = task.train.base, task.execution.zero_stage == 3
+    if ranks > 1 and task.model.architecture in FUSED_KINDS:
+        return load_together(folder, base, dtype, device, attention=attention, divided=divided)
+    return load_base(folder, base, dtype, device, attention=attention), None
