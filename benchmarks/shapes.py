@@ -80,16 +80,17 @@ class RandomWeights:
     def __init__(self, config: PretrainedConfig) -> None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        self._shapes = {name: p.shape for name, p in model.named_parameters()}
+        self.shapes = {name: p.shape for name, p in model.named_parameters()}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._shapes
+        return name in self.shapes
 
     def read(self, name: str) -> torch.Tensor:
         """On the GPU, where randomness is quick."""
+        shape, device = self.shapes[name], "cuda" if torch.cuda.is_available() else "cpu"
         if "norm" in name:
-            return torch.ones(self._shapes[name], dtype=torch.bfloat16, device="cuda")
-        return torch.randn(self._shapes[name], dtype=torch.bfloat16, device="cuda") * 0.02
+            return torch.ones(shape, dtype=torch.bfloat16, device=device)
+        return torch.randn(shape, dtype=torch.bfloat16, device=device) * 0.02
 
 
 def quantised(linear: torch.nn.Linear, device: torch.device) -> Linear4bit:

@@ -72,6 +72,8 @@ class Ledger:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         self._open = (entry, values, arrived)
+        if arrived is None:
+            self.settle()  # on a CPU the step is over by now
 
     def settle(self) -> None:
         """Writes down what was entered. Raises LossNotFinite."""

@@ -6,6 +6,7 @@ the loss and the gradient are ours, because they must not depend on the number o
 
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -241,10 +242,13 @@ class Loop:
 
     def _save(self, step: int) -> None:
         self.finish()
+        began = time.monotonic()
         moments = self._update.moments()
         if self._accelerator.is_main_process:
             self._checkpoints.save(step, self._state, moments, self._metrics.path)
         self._accelerator.wait_for_everyone()
+        took = time.monotonic() - began
+        self._context.reporter.say(f"checkpoint of step {step} committed in {took:.1f} s")
         self._ledger.begin(again=True)
 
     def _stop(self) -> torch.Tensor:
