@@ -24,6 +24,8 @@ NODES, PROCESSES, NODE_RANK = (
 ENDING_S = 30
 """What the others get after the first failure; they wait for a rank that is no more."""
 LOOK_S = 0.2
+LAST_WORDS = ("error: ", "Traceback (most recent call last)")
+"""How the end of a rank's log begins."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,6 @@ class Group:
 
 def run(group: Group, command: Sequence[str]) -> int:
     """Runs the command once per rank of this node; gives the exit code of the first to fail."""
-    voice = _Voice()
     processes = [
         subprocess.Popen(
             command,
@@ -71,9 +72,7 @@ def run(group: Group, command: Sequence[str]) -> int:
         )
         for rank in range(group.processes)
     ]
-    readers = [threading.Thread(target=voice.pass_on, args=(p,), daemon=True) for p in processes]
-    for reader in readers:
-        reader.start()
+    voices = [_Voice(process) for process in processes]
 
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -81,13 +80,10 @@ def run(group: Group, command: Sequence[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
-    code = _wait(processes)
-    for reader in readers:
-        reader.join(timeout=1)
-    return code
+    return _wait(processes, voices)
 
 
-def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
+def _wait(processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"]) -> int:
     failed, since = 0, 0.0
     while True:
         codes = [process.poll() for process in processes]
@@ -95,6 +91,7 @@ def _wait(processes: Sequence[subprocess.Popen[str]]) -> int:
             bad = [(rank, code) for rank, code in enumerate(codes) if code]
             if bad:
                 (rank, failed), since = bad[0], time.monotonic()
+                voices[rank].say_last_words()
                 if failed != 128 + signal.SIGTERM:
                     print(  # noqa: T201 - the group's one voice
                         f"rank {rank} of this node ended first, with {_named(failed)}",
@@ -121,20 +118,27 @@ def _named(code: int) -> str:
 
 
 class _Voice:
-    """Passes on what ranks write to stderr; what all of them say is said once."""
+    """Passes on what a rank writes to stderr. What it says from its first error on is kept: the
+    first rank to fail says why, and what the others then say of a rank that is no more helps
+    nobody."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._said: set[str] = set()
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._held: list[str] = []
+        self._reader = threading.Thread(target=self._pass_on, daemon=True)
+        self._reader.start()
 
-    def pass_on(self, process: subprocess.Popen[str]) -> None:
-        """Until the rank closes its stderr."""
-        assert process.stderr is not None
-        for line in process.stderr:
-            with self._lock:
-                if line.startswith("error: "):
-                    if line in self._said:
-                        continue
-                    self._said.add(line)
-                sys.stderr.write(line)
-                sys.stderr.flush()
+    def say_last_words(self) -> None:
+        """Of a rank that has ended."""
+        self._reader.join(timeout=1)
+        sys.stderr.write("".join(self._held))
+        sys.stderr.flush()
+
+    def _pass_on(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            if self._held or line.startswith(LAST_WORDS):
+                self._held.append(line)
+                continue
+            sys.stderr.write(line)
+            sys.stderr.flush()

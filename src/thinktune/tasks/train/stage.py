@@ -140,8 +140,8 @@ def _commit(
 def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
     for tracker in task.train.tracking:
         _check_tracker(tracker)
-    # Ranks wait for the one that uploads a checkpoint: as long as the watchdog does.
-    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=task.execution.stall_s))
+    # Ranks wait for the one that uploads a checkpoint; it is the watchdog that ends a wait.
+    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * task.execution.stall_s))
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[patience],

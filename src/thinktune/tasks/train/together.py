@@ -101,23 +101,24 @@ def from_weights(
     places = lay_out([tensor for kept in tensors for tensor in kept])
     size = places[-1].start + places[-1].bytes
     sharded = ShardedBase(len(layers), size, device) if divided else None
-    for number, layer in enumerate(layers):
-        prefix = f"model.layers.{number}"
-        whole = torch.zeros(
-            sharded.slots[0].numel() if sharded else size, dtype=torch.uint8, device=device
-        )
-        owner = number % dist.get_world_size()
-        if dist.get_rank() == owner:
-            _fill(whole, linears[number], prefix, weights, codes, places, dtype)
-        if sharded is None:
-            dist.broadcast(whole, src=owner)
-        else:
-            sharded.keep(whole, owner)
-            whole = sharded.slots[number % len(sharded.slots)]
-        views = iter(place.view(whole) for place in places)
-        for name, linear in linears[number].items():
-            parent, _, child = name.rpartition(".")
-            setattr(layer.get_submodule(parent), child, _viewing(linear, views, codes, dtype))
+    room = sharded.slots[0].numel() if sharded else size
+    ranks, rank = dist.get_world_size(), dist.get_rank()
+    for first in range(0, len(layers), ranks):
+        # Every rank works on a layer of its own, then they are handed round.
+        own = torch.zeros(room, dtype=torch.uint8, device=device)
+        if (number := first + rank) < len(layers):
+            prefix = f"model.layers.{number}"
+            _fill(own, linears[number], prefix, weights, codes, places, dtype)
+        for number in range(first, min(first + ranks, len(layers))):
+            owner = number - first
+            if sharded is None:
+                whole = own if owner == rank else torch.empty_like(own)
+                dist.broadcast(whole, src=owner)
+            else:
+                sharded.keep(own, owner)
+                whole = sharded.slots[number % len(sharded.slots)]
+            views = iter(place.view(whole) for place in places)
+            _put(layers[number], linears[number], views, codes, dtype)
     _load_rest(model, weights, dtype, device)
     model.requires_grad_(False)
     model.generation_config = GenerationConfig()
@@ -176,6 +177,19 @@ def _fill(
         )
         for tensor in (packed, state.absmax, state.state2.absmax, state.offset):
             next(views).copy_(tensor)
+
+
+def _put(
+    layer: torch.nn.Module,
+    linears: Mapping[str, torch.nn.Linear],
+    views: Iterator[torch.Tensor],
+    codes: Any,
+    dtype: torch.dtype,
+) -> None:
+    """Has the layer's linears read from its bytes."""
+    for name, linear in linears.items():
+        parent, _, child = name.rpartition(".")
+        setattr(layer.get_submodule(parent), child, _viewing(linear, views, codes, dtype))
 
 
 def _viewing(
