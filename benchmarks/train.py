@@ -92,6 +92,19 @@ class PaddedLoss:
         return loss * len(row.targets)
 
 
+class Longest:
+    """A row loss that remembers how many tokens the longest row had: no step fills one."""
+
+    def __init__(self, row_loss: RowLoss) -> None:
+        self._row_loss = row_loss
+        self.tokens = 0
+
+    def __call__(self, row: PackedRow) -> torch.Tensor:
+        """As the one within."""
+        self.tokens = max(self.tokens, sum(row.lengths))
+        return self._row_loss(row)
+
+
 def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Metrics]:
     """The product's loop over random weights, and documents unless there is `data`."""
     entry = load_catalog().models[cell.model]
@@ -155,6 +168,7 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     """Median of the steps after the warm-up, each timed with the GPU at rest on both sides."""
     began = time.monotonic()
     loop, model, _ = make_loop(cell)
+    loop._row_loss = longest = Longest(loop._row_loss)
     loaded = time.monotonic() - began
     load_peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -177,6 +191,7 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     peak = gpu_peak(torch.cuda.get_device_name())
     figures = {
         **vars(cell),
+        "longest_row": longest.tokens,
         "tokens_per_s": round(rate),
         "slowest": round(min(rates[WARMUP:])),
         "allocated_gib": round(allocated / 2**30, 2),

@@ -7,10 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thinktune.cli.options import output_option, read, recipe_argument, set_option
+from thinktune.cli.options import output_option, read, set_option, store_option, store_url
+from thinktune.cli.plan_tables import hours, show_actual, show_hardware
 from thinktune.launch.tasks import plan_recipe
 from thinktune.plan.plan import Plan
 from thinktune.spec.catalog import GIB
+from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.recipe import Recipe
 
@@ -18,15 +20,36 @@ BAR_CELLS = 40
 
 
 @click.command()
-@recipe_argument
+@click.argument("recipe", metavar="[RECIPE]", required=False)
 @click.option("--hardware", metavar="NAME", help="Plan for this node instead of the recipe's.")
+@click.option("--all-hardware", is_flag=True, help="A table: every node that fits, with hours.")
+@click.option("--actual", metavar="RUN", help="What a finished run took, beside its plan.")
 @set_option
+@store_option
 @output_option
-def plan(recipe: str, hardware: str | None, overrides: tuple[str, ...], output: str) -> int:
+def plan(
+    recipe: str | None,
+    hardware: str | None,
+    all_hardware: bool,
+    actual: str | None,
+    overrides: tuple[str, ...],
+    store: str | None,
+    output: str,
+) -> int:
     """Show what a recipe takes on its hardware, before anything runs.
 
-    Exits with 64 when it does not fit.
+    Exits with 64 when it does not fit. With --all-hardware, RECIPE may be left out: all of them.
     """
+    console = Console(highlight=False)
+    if actual is not None:
+        show_actual(actual, store_url(store), console, as_json=output == "json")
+        return int(ExitCode.DONE)
+    if all_hardware:
+        show_hardware(recipe, overrides, console, as_json=output == "json")
+        return int(ExitCode.DONE)
+    if recipe is None:
+        remedy = "`thinktune recipes` lists them; --all-hardware works without one"
+        raise SpecInvalid("thinktune plan", "no recipe", remedy)
     if hardware is not None:
         overrides = (*overrides, f"hardware={hardware}")
     loaded, catalog = read(recipe, overrides)
@@ -34,7 +57,7 @@ def plan(recipe: str, hardware: str | None, overrides: tuple[str, ...], output: 
     if output == "json":
         click.echo(planned.model_dump_json(indent=1))
     else:
-        show(planned, loaded, Console(highlight=False))
+        show(planned, loaded, console)
     return int(ExitCode.DONE if planned.fits else ExitCode.SPEC_INVALID)
 
 
@@ -105,8 +128,3 @@ def _facts(planned: Plan) -> list[tuple[str, str]]:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.1f} GiB"
-
-
-def hours(value: float) -> str:
-    """`0.05` → `3 min`, `2.34` → `2.3 h`."""
-    return f"{value:.1f} h" if value >= 1 else f"{max(1, round(value * 60))} min"

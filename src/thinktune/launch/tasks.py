@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import thinktune
+from thinktune.plan.comparison import OnHardware, on_all_hardware
 from thinktune.plan.plan import Plan, make_plan
 from thinktune.plan.values import task_values
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
@@ -47,6 +48,12 @@ def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
         catalog.hardware,
         dataset=catalog.datasets.get(recipe.data.dataset),
     )
+
+
+def compare_hardware(recipe: Recipe, catalog: Catalog) -> tuple[OnHardware, ...]:
+    """The recipe on every node that it fits."""
+    model, dataset = catalog.models[recipe.model], catalog.datasets.get(recipe.data.dataset)
+    return on_all_hardware(recipe, model, catalog.hardware, dataset)
 
 
 def make_run(

@@ -5,6 +5,7 @@ counted from shapes; the constants below are calibrated on measured runs and say
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,16 +21,16 @@ PACKED_BYTES = 0.5
 """NF4 weights, per parameter."""
 ABSMAX_BYTES = 0.0159
 """Scales with double quantisation, per parameter: 8 bits per 64 weights and 32 per 256 of these
-(arXiv:2305.14314, section 3). They are not divided by ZeRO-3: bitsandbytes keeps them outside
-the parameter."""
-CUDA_CONTEXT_BYTES = 1 * GIB
-"""CUDA context, cuBLAS workspaces and loaded kernels; calibrated on runs on an H100."""
-NCCL_BYTES = GIB // 2
-"""Buffers of NCCL's channels per rank; an assumption."""
-BUCKET_BYTES = 100 * MIB
-"""Two gradient buckets of a data-parallel reduction, at most."""
-FRAGMENTATION = 0.06
-"""Share of everything allocated that the caching allocator wastes; calibrated on the same runs."""
+(arXiv:2305.14314, section 3)."""
+CUDA_CONTEXT_BYTES = 3 * GIB // 4
+"""CUDA context and loaded kernels; measured on an H200."""
+NCCL_PEER_BYTES = 5 * GIB // 4
+"""NCCL's buffers for a neighbour in its ring, of which there are at most two; measured with one."""
+NCCL_GATHER_BYTES = 7 * GIB // 16
+"""What NCCL takes more where layers are gathered beside the computation; measured on two H200."""
+FRAGMENTATION = 0.05
+"""Share of everything allocated that the caching allocator wastes: 0.4 % to 11 % were measured, the
+more the less there is in all."""
 HOST_PROCESS_BYTES = 5 * GIB
 """Host memory of one rank: interpreter, libraries, pinned buffers and one tensor being loaded."""
 HOST_RESERVE_BYTES = 11 * GIB // 4
@@ -39,6 +40,8 @@ SHARD_BYTES = 5 * GIB
 """Largest file of released weights, mapped while loading."""
 DISK_RESERVE_BYTES = 5 * GIB
 """Tokenised data, logs, trackers."""
+OUTSIDE = frozenset({"fragmentation_reserve", "nccl_buffers", "cuda_context"})
+"""Causes that are no tensors."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,26 @@ def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
     causes["live_recompute"] = row.live
     causes["loss_workspace"] = row.loss
     causes["dequantisation_workspace"] = _workspace(work, execution)
-    causes["communication_buckets"] = _communication(work, execution)
-    # The context is outside the caching allocator, so it does not fragment.
+    causes["communication_buckets"] = _slots(work, execution)
+    # The rest is outside the caching allocator, so it does not fragment.
     causes["fragmentation_reserve"] = round(FRAGMENTATION * sum(causes.values()))
+    causes["nccl_buffers"] = _nccl(work, execution)
     causes["cuda_context"] = CUDA_CONTEXT_BYTES if work.gpus_per_node else 0
     return causes
+
+
+def allocated(causes: Mapping[str, int]) -> int:
+    """Of `gpu_memory`: what torch's allocator hands out at the peak (`max_memory_allocated`)."""
+    return sum(size for cause, size in causes.items() if cause not in OUTSIDE)
+
+
+def load_peak(work: Workload, execution: Execution) -> int:
+    """Bytes on one GPU while the base is loaded: what stays of it, the layer at work whole beside
+    the one that is handed round, and its largest matrix in 16 bits."""
+    layer = 2 * _layer_bytes(work) if work.world > 1 else 0
+    largest = shapes.largest_linear(work.model) * 2
+    slots = _slots(work, execution)
+    return sum(_weights(work, execution).values()) + slots + layer + largest
 
 
 def _weights(work: Workload, execution: Execution) -> dict[str, int]:
@@ -110,25 +128,27 @@ def _weights(work: Workload, execution: Execution) -> dict[str, int]:
     each = PACKED_BYTES if quantised else work.element_bytes
     return {
         "base_weights": round(count * each / shards),
-        "quantisation_state": round(count * ABSMAX_BYTES) if quantised else 0,
-        "embeddings_head_and_norms": round(rest * work.element_bytes / shards),
+        "quantisation_state": round(count * ABSMAX_BYTES / shards) if quantised else 0,
+        "embeddings_head_and_norms": round(rest * work.element_bytes),
     }
 
 
 def _adapter_bytes(work: Workload, execution: Execution) -> float:
-    """Per trained weight, in float32: itself, its gradient, two Adam moments (16 in all)."""
-    gradient, moments = 4.0, _moment_bytes(work.train, work.gpus_per_node > 0)
+    """Per trained weight, in float32: itself, its gradient, two Adam moments (16 in all). Divided,
+    the rank's own share of the weights stands twice. Stage 3 treats the adapter as 1 does."""
+    weight, gradient, moments = 4.0, 4.0, _moment_bytes(work)
     if execution.zero_stage >= 1:
+        weight += 4.0 / work.world
         moments /= work.world
-    if execution.zero_stage >= 2:
+    if execution.zero_stage == 2:
         gradient /= work.world
-    weight = 4.0 / work.world if execution.zero_stage == 3 else 4.0
     return weight + gradient + moments
 
 
-def _moment_bytes(train: TrainSpec, on_gpu: bool) -> float:
-    # 8-bit states carry one float32 scale per block of 256; a node without GPUs has the plain form.
-    return 2 * (1 + 4 / 256) if train.optimizer == "adamw_8bit" and on_gpu else 8.0
+def _moment_bytes(work: Workload) -> float:
+    # 8-bit states carry one float32 scale per block of 256; they need a GPU and do not divide.
+    alone = work.gpus_per_node == 1 and work.nodes == 1
+    return 2 * (1 + 4 / 256) if work.train.optimizer == "adamw_8bit" and alone else 8.0
 
 
 def _row(work: Workload, execution: Execution, tokens: int) -> activations.Bytes:
@@ -149,17 +169,23 @@ def _workspace(work: Workload, execution: Execution) -> int:
     return 2 * shapes.largest_linear(work.model) * work.element_bytes
 
 
-def _communication(work: Workload, execution: Execution) -> int:
-    if work.world == 1:
+def _layer_bytes(work: Workload) -> int:
+    quantised = work.train.base == "nf4"
+    each = PACKED_BYTES + ABSMAX_BYTES if quantised else work.element_bytes
+    return round(shapes.linear_parameters(work.model) / work.model.layers * each)
+
+
+def _slots(work: Workload, execution: Execution) -> int:
+    """The layer at work and the one fetched ahead. The bucket of gradients is no cause: it is there
+    after the backward pass, when activations are not."""
+    return 2 * _layer_bytes(work) if execution.zero_stage == 3 else 0
+
+
+def _nccl(work: Workload, execution: Execution) -> int:
+    if work.world == 1 or work.gpus_per_node == 0:
         return 0
-    buckets = min(2 * 4 * work.adapter, BUCKET_BYTES) + NCCL_BYTES
-    if execution.zero_stage == 3:
-        # The layer at work and the one fetched ahead, whole.
-        each = PACKED_BYTES if work.train.base == "nf4" else work.element_bytes
-        layer = shapes.linear_parameters(work.model) / work.model.layers * each
-        head = work.model.vocabulary * work.model.hidden * work.element_bytes
-        buckets += round(2 * layer + head)
-    return buckets
+    gathers = NCCL_GATHER_BYTES if execution.zero_stage == 3 else 0
+    return min(2, work.world - 1) * NCCL_PEER_BYTES + gathers
 
 
 def capacity(hardware: HardwareEntry) -> int:
@@ -186,9 +212,8 @@ def released_bytes(model: ModelEntry) -> int:
 
 
 def checkpoint(work: Workload) -> int:
-    """Bytes of one checkpoint: adapter in float32, optimizer, and a little for the rest."""
-    moments = _moment_bytes(work.train, work.gpus_per_node > 0)
-    return round(work.adapter * (4 + moments)) + MIB
+    """Bytes of one checkpoint: adapter and both moments in float32, and a little for the rest."""
+    return round(work.adapter * 12) + MIB
 
 
 def disk(work: Workload) -> int:

@@ -23,15 +23,18 @@ HALF_WIDTH = 1200
 LAUNCH_S = 2e-5
 """Seconds per layer and pass that no tokens can hide: kernel launches. These three and FP8's two
 are fitted to nine runs of the fused path (tests/unit/plan/test_plan_speed.py), within 5 %."""
-PLAIN_SHARE = 0.55
-"""What the plain path reaches of the fused one's rate: 0.44 at 1.5B, 0.6 at 8B."""
+PLAIN_SHARE, PLAIN_WIDTH = 0.62, 630
+"""What the plain path reaches of the fused one's rate with an endlessly wide model, and the width
+at which it reaches half of that: 0.44 at 1.5B and 0.54 at 8B were measured."""
 FP8_GAIN, FP8_WIDTH = 0.45, 1536
 """How much faster FP8 products make a step of an endlessly wide model, and the width at which they
 give nothing: 1.05 at 1.5B, 1.29 at 8B and 1.36 at 32B were measured."""
-ZERO3_SHARE = 0.5
-"""What ZeRO-3 leaves of the speed: 3,698 against 7,509 tokens/s per GPU at 8B on two H200."""
-PARALLEL_SHARE = 0.95
-"""What data parallelism leaves of the speed per rank; an assumption."""
+HOST_S = 5e-3
+"""Seconds per layer and row that the host needs to launch it all, which small models wait for."""
+PARALLEL_SHARE = 0.98
+"""What data parallelism leaves of the speed per rank: 0.976 at 8B and 0.985 at 32B on two H200."""
+GATHER_SHARE = 0.98
+"""What ZeRO-3 leaves of that where links keep up: 0.984 at 8B and 0.981 at 32B on two H200."""
 LINK_BYTES_PER_S = {"nvlink": 150e9, "pcie": 10e9, "none": 10e9}
 """What a gather reaches between the GPUs of a node; an assumption."""
 NETWORK_BYTES_PER_S = 10e9
@@ -58,7 +61,7 @@ def peak_share(work: Workload, hardware: HardwareEntry) -> float:
     hidden = work.model.hidden
     share = PEAK_SHARE * hidden / (hidden + HALF_WIDTH)
     if not work.fused:
-        return share * PLAIN_SHARE
+        return share * PLAIN_SHARE * hidden / (hidden + PLAIN_WIDTH)
     if not (work.train.fp8 and hardware.fp8_tflops and work.train.base == "nf4"):
         return share
     return share * (1 + FP8_GAIN * max(0, 1 - FP8_WIDTH / hidden))
@@ -97,9 +100,22 @@ def step_speed(
     rank_tokens = math.ceil(batch_size / work.world) * length
     passes = max(1, math.ceil(rank_tokens / execution.micro_batch_tokens))
     micro = _micro_batch_s(work, hardware, execution, rank_tokens / passes, length)
-    share = PARALLEL_SHARE if work.world > 1 else 1.0
-    step_s = passes * micro / share
+    step_s = passes * micro
+    if work.world > 1:
+        # Once per step; where gradients are divided, after every row.
+        sums = passes if execution.zero_stage == 2 else 1
+        step_s = step_s / PARALLEL_SHARE + sums * _sum_s(work, hardware)
     return Speed(tokens_per_s=step_tokens / step_s, step_s=step_s)
+
+
+def _sum_s(work: Workload, hardware: HardwareEntry) -> float:
+    """Adding up the adapter's gradients over all ranks: a ring sends them almost twice."""
+    sent = 2 * 4 * work.adapter * (work.world - 1) / work.world
+    return sent / _link(work, hardware)
+
+
+def _link(work: Workload, hardware: HardwareEntry) -> float:
+    return LINK_BYTES_PER_S[hardware.link] if work.nodes == 1 else NETWORK_BYTES_PER_S
 
 
 def _micro_batch_s(
@@ -115,10 +131,14 @@ def _micro_batch_s(
         unpacked = 1 - min(1, execution.unpacked_layers / model.layers)
         moved = count * unpacked * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
         seconds += passes * moved / (hardware.memory_gb_per_s * 1e9)
+    if work.fused:
+        whole, mlps = recomputed(work, execution)
+        again = (whole + mlps / 4) / model.layers
+        seconds = max(seconds, HOST_S * model.layers * (1 + again / 2))
     if execution.zero_stage == 3:
-        each = PACKED_BYTES if work.train.base == "nf4" else work.element_bytes
-        link = LINK_BYTES_PER_S[hardware.link] if work.nodes == 1 else NETWORK_BYTES_PER_S
-        seconds = seconds / ZERO3_SHARE + passes * count * each / link
+        each = PACKED_BYTES + ABSMAX_BYTES if work.train.base == "nf4" else work.element_bytes
+        # A pass each way; gathered ahead, so it shows only where it takes longer than the rest.
+        seconds = max(seconds / GATHER_SHARE, 2 * count * each / _link(work, hardware))
     return seconds
 
 
@@ -129,8 +149,10 @@ def optimizer_steps(recipe: Recipe, dataset: DatasetEntry | None) -> int | None:
     """
     data, train = recipe.data, recipe.train
     rows = data.sample_rows
+    held_out = data.split.test_rows + data.split.validation_rows
+    if rows is None and data.expected_rows is not None:
+        rows = max(1, data.expected_rows - held_out)
     if rows is None and dataset is not None and dataset.rows and not data.filters:
-        held_out = data.split.test_rows + data.split.validation_rows
         rows = None if data.balance else max(1, dataset.rows - held_out)
     if rows is None:
         return train.max_steps

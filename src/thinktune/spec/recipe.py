@@ -91,6 +91,9 @@ class DataSpec(Closed):
     deduplicate: bool = True
     """Keep the first row of each question."""
     balance: Balance | None = None
+    expected_rows: Count | None = None
+    """Rows to plan with where the catalog does not know how many there are, as of your own file;
+    held-out ones included."""
     sample_rows: Count | None = None
     """Rows to draw, by seed, for training, after everything else; null: all."""
     split: Split = Split()

@@ -10,14 +10,15 @@ from command import thinktune
 
 from thinktune.cli.options import store_url
 from thinktune.spec.compose import recipe_names
-from thinktune.store import open_store
+from thinktune.spec.keys import stage_prefix
+from thinktune.store import commit, new_attempt, open_store
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["rn"], "no command 'rn'; did you mean 'run'"),
-        (["plan"], "Missing argument 'RECIPE'"),
+        (["plan"], "no recipe; `thinktune recipes` lists them"),
         (["plan", "qwen32b"], "did you mean 'qwen-32b'"),
         (["plan", "qwen-32b", "--hardware", "h100x9"], "did you mean 'h100x8'"),
         (
@@ -149,3 +150,52 @@ def test_assumptions_hang_on_a_narrow_terminal() -> None:
     starts = [line for line in lines if not line.startswith("    ")]
     assert len(lines) > len(starts) == len(planned["assumptions"])
     assert " ".join(" ".join(lines).split()) == " ".join(planned["assumptions"])
+
+
+def test_a_recipe_on_all_hardware_is_what_its_plans_say() -> None:
+    rows = json.loads(thinktune("plan", "llama-70b", "--all-hardware", "--output", "json").out)
+    assert [row["tokens_per_s"] for row in rows] == sorted(
+        (row["tokens_per_s"] for row in rows), reverse=True
+    )
+    by_name = {row["hardware"]: row for row in rows}
+    assert "t4x1" not in by_name
+    assert by_name["h100x4"]["measured"] and not by_name["a100-40x4"]["measured"]
+    plan = thinktune("plan", "llama-70b", "--hardware", "a100-40x2", "--output", "json")
+    assert by_name["a100-40x2"]["hours"] == json.loads(plan.out)["hours"]
+    table = thinktune("plan", "llama-70b", "--all-hardware").out
+    assert "not measured" in table and "h200x8" in table
+
+
+def test_the_audit_takes_less_than_two_hours_on_its_node() -> None:
+    """2,100 examples, 3 epochs, 4×A100-40GB: it took the reference 18 hours."""
+    rows = json.loads(thinktune("plan", "--all-hardware", "--output", "json").out)
+    audit = next(r for r in rows if (r["recipe"], r["hardware"]) == ("qwen-32b", "a100-40x4"))
+    assert 0 < audit["hours"] < 2
+    assert not audit["measured"]
+
+
+def test_what_a_run_took_is_shown_beside_its_plan(tmp_path: Path) -> None:
+    store = f"file://{tmp_path}/store"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/x").write_text("x")
+    figures = {"planned_tokens_per_s": 110.0, "tokens_per_s": 100.0, "ranks": 2, "device": "CPU"}
+    figures |= {"planned_gpu_memory_bytes": 2**30, "peak_gpu_memory_bytes": None}
+    commit(
+        open_store(store),
+        stage_prefix("r", "train"),
+        tmp_path / "out",
+        kind="train",
+        run="r",
+        attempt=new_attempt(),
+        inputs={},
+        task_sha256=None,
+        metrics=figures,
+        created="2026-01-01T00:00:00+00:00",
+    )
+    shown = thinktune("plan", "--actual", "r", "--store", store)
+    assert shown.code == 0
+    assert "+10.0%" in shown.out and "1.00 GiB" in shown.out and "2 × CPU" in shown.out
+    found = json.loads(thinktune("plan", "--actual", "r", "--store", store, "--output", "json").out)
+    assert found[1]["what"] == "tokens_per_s"
+    missing = thinktune("plan", "--actual", "other", "--store", store)
+    assert (missing.code, "no manifest of a training" in missing.err) == (66, True)

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
+from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.fused import FUSED_KINDS
 from thinktune.spec.task import TrainTask
 from thinktune.tasks.base_model import load_base
@@ -65,4 +66,7 @@ def load_model(
     base, divided = task.train.base, task.execution.zero_stage == 3
     if ranks > 1 and task.model.architecture in FUSED_KINDS:
         return load_together(folder, base, dtype, device, attention=attention, divided=divided)
+    if ranks > 1 and divided:
+        fault = f"ZeRO-3 divides models of {', '.join(FUSED_KINDS)}, not {task.model.architecture}"
+        raise SpecInvalid("train", fault, "plan with another ZeRO stage, or on larger GPUs")
     return load_base(folder, base, dtype, device, attention=attention), None

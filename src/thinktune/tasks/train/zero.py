@@ -66,7 +66,7 @@ class Zero:
         numbers = sum(p.numel() for p in parameters)
         config = configuration(zero_stage, self._ranks, numbers)
         stage = config["zero_optimization"]["stage"]
-        self._divided = stage > 0
+        self._divided, self._gradients_divided = stage > 0, stage > 1
         self._engine, *_ = deepspeed.initialize(
             model=torch.nn.ParameterList(parameters), optimizer=self._base, config=config
         )
@@ -79,8 +79,13 @@ class Zero:
             parameter.grad = None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """As `Update.backward`. DeepSpeed takes the mean over the ranks, so each gives more."""
-        self._engine.backward(loss * self._ranks, scale_wrt_gas=False)
+        """As `Update.backward`. DeepSpeed takes the mean over the ranks, so each gives more. Where
+        it divides gradients it must know of every row; else it reads them at the step."""
+        loss = loss * self._ranks
+        if self._gradients_divided:
+            self._engine.backward(loss, scale_wrt_gas=False)
+        else:
+            loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, loss: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Update.step`."""
