@@ -23,7 +23,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu clean train
+.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu bench-cells clean train
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,9 @@ gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
 
 bench-gpu: setup ## Speed and memory on this GPU: one table, and OUTPUT=bench-gpu.json
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/gpu.py --output $(OUTPUT)
+
+bench-cells: setup ## Speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/cells.jsonl
+	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/cells.py
 
 train: EXTRAS := launch
 train: SYNC := --inexact

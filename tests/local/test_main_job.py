@@ -294,6 +294,28 @@ def test_two_ranks_asked_to_stop_commit_the_same_step(shop: Workshop, tmp_path: 
     assert "Traceback" not in err
 
 
+def test_two_nodes_find_each_other_and_train_the_same(
+    shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """A process per node, each with its own temporary folder, as two pods have."""
+    assert shop.run("--run", "nodes", "--until", "prep", *LONG).code == 0
+    task = write_task(shop, "nodes", tmp_path)
+    port = free_port()
+    nodes = []
+    for rank in range(2):
+        own = tmp_path / f"node-{rank}"
+        own.mkdir()
+        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
+        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
+    for node in nodes:
+        _, err = node.communicate(timeout=240)
+        assert node.returncode == 0, err
+    one = losses(artifact(shop.store, "whole", "train", tmp_path))
+    two = losses(artifact(shop.store, "nodes", "train", tmp_path))
+    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
+    assert not list(tmp_path.glob("node-*/*"))
+
+
 def second_rank(shop: Workshop, run: str, process: subprocess.Popen[str]) -> int:
     """The process of rank 1, once a checkpoint is there."""
     store = open_store(shop.store)
@@ -307,14 +329,19 @@ def environment_of(pid: int) -> list[bytes]:
 
 def two_ranks(shop: Workshop, task: Path) -> subprocess.Popen[str]:
     """The train stage as the chart starts it on a node with two GPUs."""
+    return start_training(shop, task, THINKTUNE_PROCESSES_PER_NODE="2", MASTER_PORT=free_port())
+
+
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    more = {"OMP_NUM_THREADS": "1", "THINKTUNE_PROCESSES_PER_NODE": "2", "MASTER_PORT": port}
-    environ = {**environment(shop.jobs), **more}
+        return str(free.getsockname()[1])
+
+
+def start_training(shop: Workshop, task: Path, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "thinktune.tasks.train", "--task", str(task)],
-        env=environ,
+        env={**environment(shop.jobs), "OMP_NUM_THREADS": "1", **more},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_blockwise, quantize_blockwise
+from bitsandbytes.functional import dequantize_blockwise
 
 from thinktune.spec.recipe import TrainSpec
 
 EIGHT_BIT_BLOCK = 256
 """Values that share a scale in bitsandbytes' 8-bit states (arXiv:2110.02861)."""
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def write_moments(
             continue
         device = parameter.device
         state["step"] = torch.tensor(step, dtype=torch.float32, device=device)
-        state["exp_avg"] = first[number].to(device)
-        state["exp_avg_sq"] = second[number].to(device)
+        state["exp_avg"] = first[number].to(device, copy=True)
+        state["exp_avg_sq"] = second[number].to(device, copy=True)
 
 
 def _from_eight_bits(state: dict[str, Any], number: str) -> torch.Tensor:
@@ -120,10 +121,17 @@ def _to_eight_bits(state: dict[str, Any], number: str, values: torch.Tensor) -> 
     if kept.dtype == torch.float32:
         kept.copy_(values)
         return
-    code = state[f"qmap{number}"]
-    packed, quantised = quantize_blockwise(values, code=code, blocksize=EIGHT_BIT_BLOCK)
-    kept.copy_(packed)
-    state[f"absmax{number}"].copy_(quantised.absmax)
+    code, scales = state[f"qmap{number}"], state[f"absmax{number}"]
+    flat = torch.zeros(scales.numel() * EIGHT_BIT_BLOCK, device=kept.device)
+    flat[: values.numel()] = values.reshape(-1)
+    blocks = flat.view(-1, EIGHT_BIT_BLOCK)
+    # The signed table ends at -0.993: scaled so, what was in 8 bits before gets its own bytes back.
+    largest = blocks.amax(1) / code.max()
+    if code.min() < 0:
+        largest = torch.maximum(largest, blocks.amin(1) / code.min())
+    scales.copy_(largest)
+    nearest = torch.bucketize(blocks / largest.clamp_min(TINY)[:, None], (code[1:] + code[:-1]) / 2)
+    kept.copy_(nearest.flatten()[: kept.numel()].view_as(kept))
 
 
 def learning_rate(train: TrainSpec, step: int, steps: int) -> float:
