@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from dense import KINDS, write_shape
-from tiny import VOCABULARY
+from tiny import VOCABULARY, tiny_entry
 from torch.nn.functional import scaled_dot_product_attention
 from trainer import CPU, Make, losses_that_moved, maker
 
+from thinktune.spec.recipe import TrainSpec
 from thinktune.spec.task import Execution
-from thinktune.tasks.train.adapter import trainable
+from thinktune.tasks.base_model import Base
+from thinktune.tasks.train.adapter import add_adapter, trainable
+from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.batches import PackedRow, pack
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.fused import layer, weights
 from thinktune.tasks.train.fused.decoder import FusedLoss
+from thinktune.tasks.train.together import load_together
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
 Gradients = dict[str, torch.Tensor]
@@ -163,3 +168,47 @@ def test_nothing_else_learns(tmp_path: Path) -> None:
     FusedLoss(model, Execution(), torch.float16, dropout=0.0, fp8=False)(pack(few(2))).backward()
     learnt = {name for name, p in trainer.model.named_parameters() if p.grad is not None}
     assert learnt == set(trainable(trainer.model))
+
+
+@pytest.mark.parametrize("base", ["nf4", "16bit"])
+@pytest.mark.parametrize(
+    "execution", [{}, {"recompute_layers": 2, "recompute_mlps": 1}], ids=["kept", "recomputed"]
+)
+def test_a_base_divided_among_ranks_changes_no_bit(
+    base: Base, execution: dict[str, int], tmp_path: Path
+) -> None:
+    """More layers than slots, twice over: the second row starts where the first one ended."""
+    folder = write_shape(tmp_path, "qwen2", num_hidden_layers=5, **SHAPE)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        found = [
+            gradients_of(folder, base, Execution(**execution), divided=divided)
+            for divided in (False, True)
+        ]
+    finally:
+        dist.destroy_process_group()
+    whole, parts = found
+    assert whole.keys() == parts.keys()
+    for name, gradient in whole.items():
+        assert gradient.any(), name
+        assert torch.equal(gradient, parts[name]), name
+
+
+def gradients_of(folder: Path, base: Base, execution: Execution, *, divided: bool) -> Gradients:
+    spec = TrainSpec(batch_size=1, base=base)
+    attention_form = choose_attention(CPU, torch.float16, SHAPE["head_dim"])
+    model, sharded = load_together(
+        folder, base, torch.float16, CPU, attention=attention_form, divided=divided
+    )
+    assert (sharded is not None) == divided
+    wrapped = add_adapter(model, spec, tiny_entry())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in trainable(wrapped).items():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape) * 0.05)
+    causal = wrapped.get_base_model()
+    loss = FusedLoss(causal, execution, torch.float16, dropout=0.0, fp8=False, sharded=sharded)
+    for _ in range(2):
+        loss(pack(few(3))).backward()
+    return {name: p.grad for name, p in trainable(wrapped).items() if p.grad is not None}

@@ -28,7 +28,7 @@ class FusedLoss:
         *,
         dropout: float,
         fp8: bool,
-        sharded: ShardedBase | None,
+        sharded: ShardedBase | None = None,
     ) -> None:
         self._model, self._head = causal.model, causal.lm_head
         self._eps = causal.config.rms_norm_eps
