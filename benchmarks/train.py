@@ -159,7 +159,7 @@ def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Me
         row_loss = PaddedLoss(model) if padded else PlainLoss(model, dtype)
     loop = Loop(
         task, context, accelerator, model, data, checkpoints, metrics,
-        row_loss=row_loss, dtype=dtype, sharded=sharded,
+        row_loss=row_loss, dtype=dtype,
     )  # fmt: skip
     return loop, model, metrics
 

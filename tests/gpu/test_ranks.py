@@ -28,10 +28,12 @@ EXECUTIONS = [
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
 
 
-@pytest.mark.parametrize("fp8", [False, True])
-def test_two_gpus_train_like_one(fp8: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more", [{}, {"fp8": True}, {"batch_size": 1}], ids=["half", "fp8", "one rank idle"]
+)
+def test_two_gpus_train_like_one(more: dict[str, Any], tmp_path: Path) -> None:
     model = write_shape(tmp_path / "model", "qwen2", num_hidden_layers=LAYERS)
-    settings = {**SETTINGS, "fp8": fp8}
+    settings = {**SETTINGS, **more}
     alone = train(1, model, tmp_path / "alone", [{}], **settings)[0]
     several = train(2, model, tmp_path / "two", EXECUTIONS, **settings)
     # Half precision: other rows in other company round differently.

@@ -294,6 +294,21 @@ def test_two_ranks_asked_to_stop_commit_the_same_step(shop: Workshop, tmp_path: 
     assert "Traceback" not in err
 
 
+def test_torchrun_starts_it_too(shop: Workshop, whole: dict[str, Manifest], tmp_path: Path) -> None:
+    assert shop.run("--run", "torchrun", "--until", "prep", *LONG).code == 0
+    task = write_task(shop, "torchrun", tmp_path)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+    options = (f"--master-port={free_port()}", "-m", "thinktune.tasks.train", "--task", str(task))
+    environ = {**environment(shop.jobs), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, *options], env=environ, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    one = losses(artifact(shop.store, "whole", "train", tmp_path))
+    two = losses(artifact(shop.store, "torchrun", "train", tmp_path))
+    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
+
+
 def test_two_nodes_find_each_other_and_train_the_same(
     shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
 ) -> None:

@@ -55,6 +55,13 @@ def test_every_stage_trains_like_one_process(
         same(outcome, alone)
 
 
+def test_a_base_in_16_bits_is_divided_too(model: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "base": "16bit"}
+    alone = train(1, model, tmp_path / "alone", [{}], **settings)[0]
+    for outcome in train(2, model, tmp_path / "two", [execution(3), execution(1)], **settings):
+        same(outcome, alone)
+
+
 def test_ranks_without_an_example_take_part(model: Path, tmp_path: Path) -> None:
     """Three examples a step on four ranks."""
     few = {**SETTINGS, "batch_size": 3}

@@ -137,7 +137,6 @@ def maker(
             metrics,
             row_loss=row_loss,
             dtype=dtype,
-            sharded=sharded,
         )
         return Trainer(loop, model, context, row_loss)
 

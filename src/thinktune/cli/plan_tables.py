@@ -19,7 +19,7 @@ from thinktune.spec.errors import InputMissing
 from thinktune.spec.keys import stage_prefix
 from thinktune.store import open_store, read_manifest
 
-SCALED = "Rates are measured on H100 and H200; ~: scaled by published peaks, not measured."
+SCALED = "~: scaled by published peaks from runs on other GPUs, or on fewer, not measured."
 
 
 def show_hardware(

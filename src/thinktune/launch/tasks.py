@@ -16,6 +16,7 @@ from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import OWN_FILE, Catalog
 from thinktune.spec.errors import DataInvalid, SpecInvalid
+from thinktune.spec.fused import FUSED_KINDS
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import (
     STAGES,
@@ -91,6 +92,10 @@ def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
         changes = [f"--set {' --set '.join(a.change.split())}" for a in plan.alternatives]
         remedy = f"would fit: {', or '.join(changes)}" if changes else "choose a smaller model"
         raise SpecInvalid(f"recipe {recipe.name}", plan.reason, remedy)
+    architecture = catalog.models[recipe.model].architecture
+    if plan.topology.zero_stage == 3 and architecture not in FUSED_KINDS:
+        fault = f"it fits only divided among ranks, which is not built for {architecture}"
+        raise SpecInvalid(f"recipe {recipe.name}", fault, "choose a dense model")
     return plan
 
 

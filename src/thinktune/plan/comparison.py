@@ -5,7 +5,8 @@ Called by the command line.
 
 from collections.abc import Mapping
 
-from thinktune.plan.plan import MEASURED, Plan, make_plan
+from thinktune.plan import memory
+from thinktune.plan.plan import Plan, make_plan, measured
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.spec.closed import Closed
 from thinktune.spec.manifest import Metric
@@ -57,22 +58,22 @@ def on_all_hardware(
         changed = recipe.model_copy(update={"hardware": name})
         plan = make_plan(changed, model, entry, {}, dataset=dataset)
         if plan.fits:
-            found.append(_entry(recipe.name, name, entry, plan))
+            found.append(_entry(changed, model, entry, plan))
     return tuple(sorted(found, key=lambda row: -row.tokens_per_s))
 
 
-def _entry(recipe: str, name: str, entry: HardwareEntry, plan: Plan) -> OnHardware:
+def _entry(changed: Recipe, model: ModelEntry, entry: HardwareEntry, plan: Plan) -> OnHardware:
     assert plan.tokens_per_s is not None
     return OnHardware(
-        recipe=recipe,
-        hardware=name,
+        recipe=changed.name,
+        hardware=changed.hardware,
         gpu_total_bytes=plan.gpu_total_bytes,
         gpu_capacity_bytes=plan.gpu_capacity_bytes,
         zero_stage=plan.topology.zero_stage,
         tokens_per_s=plan.tokens_per_s,
         hours=plan.hours,
         gpu_hours=plan.gpu_hours,
-        measured=entry.gpu in MEASURED,
+        measured=measured(memory.workload(changed, model, entry), entry),
     )
 
 

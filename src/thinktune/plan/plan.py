@@ -19,7 +19,8 @@ from thinktune.spec.task import Execution
 UPLOAD_BYTES_PER_S = 50e6
 """From a pod to the store; an assumption, on the slow side."""
 MEASURED = ("H100", "H200")
-"""GPUs that benchmarks/results/cells.jsonl has runs of; all others are scaled."""
+"""GPUs that benchmarks/results/cells.jsonl has runs of, four of a node at most and of dense models;
+all else is scaled."""
 GRACE_RESERVE_S = 30
 """For what surrounds a last checkpoint: noticing the signal, hashing, the manifest."""
 
@@ -135,6 +136,11 @@ def make_plan(
     )
 
 
+def measured(work: memory.Workload, hardware: HardwareEntry) -> bool:
+    """Whether there are runs of this kind."""
+    return hardware.gpu in MEASURED and work.fused and work.world <= 4 and work.nodes == 1
+
+
 def _topology(decision: Decision) -> Topology:
     work = decision.work
     return Topology(
@@ -195,7 +201,7 @@ def _assumptions(
         " 16-bit peak: "
         + (
             "as measured on this GPU."
-            if hardware.gpu in MEASURED
+            if measured(decision.work, hardware)
             else "from runs on an H100, scaled by published peaks, not measured on this hardware."
         ),
         "Hours are of training alone: loading, evaluation and waiting for a node come on top.",
@@ -212,8 +218,8 @@ def _assumptions(
         )
         if model.architecture not in FUSED_KINDS:
             found.append(
-                f"A plan only: dividing {model.architecture} among ranks is not built, and its"
-                " training would be refused."
+                f"A plan only: dividing {model.architecture} among ranks is not built, and a run"
+                " is refused."
             )
     if model.moe is not None:
         found.append("Routed experts are quantised like other linears and take no adapter.")

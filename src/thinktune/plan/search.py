@@ -17,7 +17,7 @@ from thinktune.spec.task import Execution
 MICRO_BATCH_TOKENS = (1024, 2048, 4096, 8192, 16384, 32768)
 """Past 32,768 nothing is gained: dequantisation is then 1 % of a step."""
 USABLE = 0.95
-"""Share of a device's memory that a plan may fill: the memory model is right within 6 % where it
+"""Share of a device's memory that a plan may fill: the memory model is right within 5 % where it
 was measured, and running out costs a run."""
 NEARLY_AS_FAST = 0.99
 """Among executions this near to the fastest, the one with the least memory is taken."""
@@ -126,7 +126,7 @@ def _stages(work: Workload) -> Iterator[tuple[ZeroStage, ...]]:
     if work.world == 1 or work.gpus_per_node == 0:
         yield (0,)
         return
-    yield (1, 2)
+    yield (1,) if work.fp16 else (1, 2)
     yield (3,)
 
 

@@ -22,13 +22,18 @@ HALF_WIDTH = 1200
 """Width of the residual stream at which half of that is reached."""
 LAUNCH_S = 2e-5
 """Seconds per layer and pass that no tokens can hide: kernel launches. These three and FP8's two
-are fitted to nine runs of the fused path (tests/unit/plan/test_plan_speed.py), within 5 %."""
+are fitted to nine runs of the fused path on an H100 (benchmarks/results/cells.jsonl)."""
 PLAIN_SHARE, PLAIN_WIDTH = 0.62, 630
 """What the plain path reaches of the fused one's rate with an endlessly wide model, and the width
 at which it reaches half of that: 0.44 at 1.5B and 0.54 at 8B were measured."""
 FP8_GAIN, FP8_WIDTH = 0.45, 1536
 """How much faster FP8 products make a step of an endlessly wide model, and the width at which they
 give nothing: 1.05 at 1.5B, 1.29 at 8B and 1.36 at 32B were measured."""
+DROPOUT_S = 3 * 3.3e-12
+"""Seconds per element of an adapter's input for its mask: drawn forward, again backward, and once
+more for the gradient; of benchmarks/kernel_times.py on an H100, scaled by peak elsewhere."""
+PEAK_FLOPS = 989e12
+"""Of that H100."""
 HOST_S = 5e-3
 """Seconds per layer and row that the host needs to launch it all, which small models wait for."""
 PARALLEL_SHARE = 0.98
@@ -131,7 +136,10 @@ def _micro_batch_s(
         unpacked = 1 - min(1, execution.unpacked_layers / model.layers)
         moved = count * unpacked * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
         seconds += passes * moved / (hardware.memory_gb_per_s * 1e9)
-    if work.fused:
+    if work.train.dropout:
+        inputs = model.layers * (3 * model.hidden + model.intermediate)
+        seconds += tokens * inputs * DROPOUT_S * PEAK_FLOPS / (hardware.bf16_tflops * 1e12)
+    if work.gpus_per_node:
         whole, mlps = recomputed(work, execution)
         again = (whole + mlps / 4) / model.layers
         seconds = max(seconds, HOST_S * model.layers * (1 + again / 2))
@@ -156,5 +164,5 @@ def optimizer_steps(recipe: Recipe, dataset: DatasetEntry | None) -> int | None:
         rows = None if data.balance else max(1, dataset.rows - held_out)
     if rows is None:
         return train.max_steps
-    steps = train.epochs * math.ceil(rows / train.batch_size)
+    steps = math.ceil(train.epochs * rows / train.batch_size)
     return min(steps, train.max_steps) if train.max_steps else steps

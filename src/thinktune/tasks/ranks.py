@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
+
+from thinktune.spec.exit_codes import ExitCode
 
 NODES, PROCESSES, NODE_RANK = (
     "THINKTUNE_NODES",
@@ -60,11 +63,19 @@ class Group:
 
 
 def run(group: Group, command: Sequence[str]) -> int:
-    """Runs the command once per rank of this node; gives the exit code of the first to fail."""
+    """Runs the command once per rank of this node; gives the exit code of the first to fail.
+
+    Temporary files of all ranks lie in one folder, which is removed however they end.
+    """
+    with tempfile.TemporaryDirectory(prefix="thinktune-ranks-") as temporary:
+        return _run(group, command, temporary)
+
+
+def _run(group: Group, command: Sequence[str], temporary: str) -> int:
     processes = [
         subprocess.Popen(
             command,
-            env=group.environment(rank),
+            env=group.environment(rank) | {"TMPDIR": temporary},
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -90,7 +101,8 @@ def _wait(processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"]
         if not failed:
             bad = [(rank, code) for rank, code in enumerate(codes) if code]
             if bad:
-                (rank, failed), since = bad[0], time.monotonic()
+                # Of several that ended at once, one that knew why rather than one that lost a peer.
+                (rank, failed), since = min(bad, key=_guesses), time.monotonic()
                 voices[rank].say_last_words()
                 if failed != 128 + signal.SIGTERM:
                     print(  # noqa: T201 - the group's one voice
@@ -100,11 +112,18 @@ def _wait(processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"]
                     )
                     _signal(processes, signal.SIGTERM)
         if all(code is not None for code in codes):
+            if not failed:
+                for voice in voices:
+                    voice.say_last_words()
             return failed if failed >= 0 else 128 - failed
         # A rank that was asked to stop commits first and takes what the pod's grace period gives.
         if failed and failed != 128 + signal.SIGTERM and time.monotonic() - since > ENDING_S:
             _signal(processes, signal.SIGKILL)
         time.sleep(LOOK_S)
+
+
+def _guesses(end: tuple[int, int]) -> bool:
+    return end[1] == ExitCode.INTERNAL
 
 
 def _signal(processes: Sequence[subprocess.Popen[str]], number: signal.Signals) -> None:

@@ -45,7 +45,7 @@ def test_every_model_on_every_node_within_ten_seconds() -> None:
         ("deepseek-r1", "t4x1", {}),
         ("deepseek-r1", "b200x8", {"train": {"base": "16bit"}}),
         ("deepseek-coder-v2", "h100x1", {}),
-        ("r1-distill-llama-70b", "a100-40x1", {"train": {"rank": 1024}}),
+        ("r1-distill-llama-70b", "a100-40x1", {"train": {"rank": 512}}),
         ("r1-distill-qwen-14b", "t4x1", {}),
         ("r1-distill-qwen-32b", "cpu", {}),
         ("r1-distill-qwen-7b", "l4x1", {"data": {"max_tokens": 65536}}),

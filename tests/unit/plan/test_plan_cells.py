@@ -1,4 +1,6 @@
-"""The plan against measured cells: half of them set its constants, the others were not looked at.
+"""The plan against measured cells. Those to `check` set none of its constants.
+
+Memory is planned for the longest row that there was: how far a step fills its rows is chance.
 
 `benchmarks/results/cells.jsonl` says of each cell how it was obtained.
 """
@@ -20,8 +22,6 @@ FILE = Path(__file__).parents[3] / "benchmarks/results/cells.jsonl"
 CELLS: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text().splitlines()]
 NODES = {"NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200"}
 MEMORY, SPEED = 0.05, 0.15
-DEVICE = 0.08
-"""Of what the driver shows: the allocator wastes between 0.4 % and 11 % of what it hands out."""
 
 
 def name(cell: dict[str, Any]) -> str:
@@ -63,9 +63,9 @@ def planned(cell: dict[str, Any], tokens: int) -> tuple[Workload, Execution]:
     return work, execution
 
 
-def test_there_are_enough_and_half_of_them_check() -> None:
+def test_there_are_enough_of_all_sizes() -> None:
     assert len(CELLS) >= 24
-    assert sum(cell["use"] == "check" for cell in CELLS) >= 11
+    assert sum(cell["use"] == "check" for cell in CELLS) >= 10
     assert {cell["gpus"] for cell in CELLS} == {1, 2, 4}
     sizes = {cell["model"].rsplit("-", 1)[-1] for cell in CELLS}
     assert sizes == {"1.5b", "8b", "32b", "70b"}
@@ -81,7 +81,7 @@ def test_memory(cell: dict[str, Any]) -> None:
     if "outside_gib" in cell:
         device = cell["reserved_gib"] + cell["outside_gib"]
     if device is not None:
-        assert sum(causes.values()) / GIB == pytest.approx(device, rel=DEVICE)
+        assert sum(causes.values()) / GIB == pytest.approx(device, rel=MEMORY)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=name)

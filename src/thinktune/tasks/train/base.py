@@ -3,8 +3,10 @@
 Called by `stage`.
 """
 
+import contextlib
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from thinktune.spec.task import TrainTask
 from thinktune.tasks.base_model import load_base
 from thinktune.tasks.cache import fetch_model
 from thinktune.tasks.entry import Context
+from thinktune.tasks.progress import Reporter
 from thinktune.tasks.train.sharded import ShardedBase
 from thinktune.tasks.train.together import load_together
 
@@ -36,7 +39,8 @@ def weights_of(
     names = [context.attempt]
     if accelerator.num_processes > 1:
         broadcast_object_list(names)
-    folder = Path(tempfile.gettempdir()) / f"thinktune-model-{names[0]}"
+    node = accelerator.process_index - accelerator.local_process_index
+    folder = Path(tempfile.gettempdir()) / f"thinktune-model-{names[0]}-{node}"
     done = folder / "done"
     if not accelerator.is_local_main_process:
         while not done.exists():  # a rank that fails to fetch ends them all
@@ -46,12 +50,36 @@ def weights_of(
         return
     folder.mkdir()
     try:
-        found = fetch_model(task.model, revision, context, folder / "model", weights=True)
+        with _watched(folder, context.reporter):
+            found = fetch_model(task.model, revision, context, folder / "model", weights=True)
         (folder / "found").write_text(str(found), encoding="utf-8")
         (folder / "found").rename(done)
         yield found
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def _watched(folder: Path, reporter: Reporter) -> Iterator[None]:
+    """Files that grow are progress: a large model may take longer than the watchdog's patience."""
+    over = threading.Event()
+
+    def look() -> None:
+        before = 0
+        while not over.wait(LOOK_S):
+            with contextlib.suppress(FileNotFoundError):  # renamed while we look
+                now = sum(path.stat().st_size for path in folder.rglob("*"))
+                if now != before:
+                    reporter.beat()
+                before = now
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def load_model(

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 
-from thinktune.spec.errors import DataInvalid, OutOfGpuMemory, Preempted
+from thinktune.spec.errors import DataInvalid, OutOfGpuMemory, Preempted, SpecInvalid
 from thinktune.spec.task import TrainTask
 from thinktune.tasks.entry import Context
 from thinktune.tasks.train.adapter import trainable
@@ -26,7 +26,6 @@ from thinktune.tasks.train.ledger import Entry, Ledger
 from thinktune.tasks.train.loss import RowLoss
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.optimizer import learning_rate
-from thinktune.tasks.train.sharded import ShardedBase
 from thinktune.tasks.train.update import OneRank, Update
 
 FP16_SCALE = 2.0**14
@@ -55,7 +54,6 @@ class Loop:
         *,
         row_loss: RowLoss,
         dtype: torch.dtype,
-        sharded: ShardedBase | None = None,
     ) -> None:
         self._task, self._context, self._accelerator = task, context, accelerator
         self._model, self._data = model, data
@@ -69,7 +67,6 @@ class Loop:
             raise _too_long(longest, task.execution.micro_batch_tokens)
         # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
         self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
-        self._sharded = sharded
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._update = self._make_update(list(trainable(model).values()), guard)
         self._state = State(trainable(model), self._update, guard)
@@ -85,7 +82,8 @@ class Loop:
         from thinktune.tasks.train.zero import Zero  # DeepSpeed takes seconds to import
 
         if stage == 2 and self._scale != 1.0:
-            stage = 1  # fp16 gradients must be whole until they are known to be finite
+            fault = "ZeRO 2 divides gradients, which in float16 are looked at whole"
+            raise SpecInvalid("train", fault, "plan again, or with another ZeRO stage")
         return Zero(train, parameters, self._device, guard, stage)
 
     def run(self) -> None:
@@ -177,20 +175,22 @@ class Loop:
             total = torch.zeros((), device=self._device)
             for row in rows:
                 self._context.reporter.beat()
-                loss = self._no_loss() if row is None else self._row_loss(row) / targets
+                loss = self._loss(row) / targets
                 self._update.backward(loss * self._scale)
                 total += loss.detach()
             total = self._sum(total)
             if self._unscaled() or not math.isfinite(float(total)):
                 return total
 
-    def _no_loss(self) -> torch.Tensor:
-        """Of a row without examples: 0, with gradients of 0, and with all that the other ranks wait
-        for."""
-        if self._sharded is not None:
-            self._sharded.walk()
-        parameters = self._state.parameters.values()
-        return torch.stack([parameter.flatten()[0] for parameter in parameters]).sum() * 0
+    def _loss(self, row: PackedRow | None) -> torch.Tensor:
+        """Summed over the row's targets. A rank without examples computes two tokens for nothing:
+        the others wait for it wherever gradients are added up or layers are gathered, and expect
+        it to get there by the same way."""
+        if row is not None:
+            return self._row_loss(row)
+        some = self._data.train[0]
+        two = TrainExample(some.id, some.ids[[0, 0]], 1)
+        return self._row_loss(pack([two]).to(self._device)) * 0
 
     def _seed(self, step: int) -> int:
         name = f"{self._task.train.seed}/{step}/{self._accelerator.process_index}"
@@ -226,7 +226,7 @@ class Loop:
         total = torch.zeros((), device=self._device)
         with torch.no_grad():
             for row in self._rows(self._data.validation):
-                total += self._no_loss() if row is None else self._row_loss(row)
+                total += self._loss(row)
                 self._context.reporter.beat()
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets

@@ -103,14 +103,6 @@ class ShardedBase:
         del gradient
         self.use(number)
 
-    def walk(self) -> None:
-        """Takes part in a row's passes without one."""
-        for number in range(self._layers):
-            self.use(number)
-        if torch.is_grad_enabled():
-            for number in reversed(range(self._layers)):
-                self.use(number)
-
     def watch(self, layers: Sequence[torch.nn.Module]) -> None:
         """Calls `use` and `follow` around modules that know nothing of it."""
         for number, layer in enumerate(layers):

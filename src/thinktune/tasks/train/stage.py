@@ -7,6 +7,7 @@ Files of the artifact: `adapter_config.json`, `adapter_model.safetensors`, `metr
 import importlib.util
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from datetime import timedelta
@@ -96,7 +97,7 @@ def _prepare(
     row_loss = choose_path(model, task, dtype, context, sharded)
     loop = Loop(
         task, context, accelerator, model, data, checkpoints, metrics,
-        row_loss=row_loss, dtype=dtype, sharded=sharded,
+        row_loss=row_loss, dtype=dtype,
     )  # fmt: skip
     return loop, model, metrics
 
@@ -214,8 +215,7 @@ def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dic
     rows = metrics.rows()
     steps = [row for row in rows if "loss" in row]
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
-    tokens = sum(int(row["tokens"] or 0) for row in steps)
-    seconds = sum(float(row["seconds"] or 0) for row in steps)
+    rates = [float(row["tokens_per_s"] or 0) for row in steps]
     forecast = task.forecast
     return {
         "steps": len(steps),
@@ -223,8 +223,9 @@ def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dic
         "last_loss": steps[-1]["loss"],
         "validation_loss": validation[-1] if validation else None,
         "skipped_steps": steps[-1]["skipped"],
-        "tokens": tokens,
-        "tokens_per_s": tokens / seconds,
+        "tokens": sum(int(row["tokens"] or 0) for row in steps),
+        # The first step compiles kernels.
+        "tokens_per_s": statistics.median(rates[1:] or rates),
         "planned_tokens_per_s": forecast.tokens_per_s if forecast else None,
         "ranks": accelerator.num_processes,
         "device": device_name(accelerator.device),

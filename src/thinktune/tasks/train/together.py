@@ -1,8 +1,8 @@
 """Loads a model on several ranks together, quantised on the way, one layer at a time.
 
-Called by `base`. The ranks take turns: one reads a layer from its memory-mapped safetensors and
-quantises it on its device; then every rank gets the packed bytes whole, or its part of them
-(`sharded`, ZeRO-3). Nowhere is there more than one layer in 16 bits, the node's page cache holds
+Called by `base`. Each rank reads a layer of its own from its memory-mapped safetensors and
+quantises it on its device; then the packed bytes are handed round, whole or to each its part of
+them (`sharded`, ZeRO-3). Nowhere is more than one matrix in 16 bits, the node's page cache holds
 the files once, and N ranks take a share of 1/N of the work each. The bytes are those of
 transformers' own quantised loading (tests/unit/tasks/train/test_together.py).
 """

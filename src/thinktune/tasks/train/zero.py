@@ -21,8 +21,8 @@ from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import Moments, make_optimizer, read_moments, write_moments
 from thinktune.tasks.train.update import clip, total_norm
 
-LARGEST_BUCKET = 2**27
-"""Numbers reduced at once, at most: half a gigabyte in float32."""
+LARGEST_BUCKET = 2**29
+"""Numbers reduced at once, at most: 2 GiB in float32."""
 
 
 def configuration(zero_stage: int, ranks: int, numbers: int) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Zero:
         optimizer.found_inf = self._skip  # type: ignore[attr-defined]
 
     def moments(self) -> Moments:
-        """As `Update.moments`: every rank gets them all."""
+        """As `Update.moments`: rank 0 gets them, which writes them down."""
         if not self._divided:
             return Moments(*read_moments(self._base, self._parameters))
         step, *both = read_moments(self._base, [self._partition])
@@ -127,24 +127,29 @@ class Zero:
 
     @property
     def _partition(self) -> torch.Tensor:
-        """This rank's share of the adapter: (ceil(weights / ranks),), the last one's end unused."""
+        """This rank's share of the adapter: as long as every other's, the last one's end unused."""
         share: torch.Tensor = self._engine.optimizer.single_partition_of_fp32_groups[0]
         return share
 
     def _joined(self, share: torch.Tensor) -> list[torch.Tensor]:
         flat = share.new_empty(self._ranks * share.numel())
         dist.all_gather(list(flat.chunk(self._ranks)), share)
+        if dist.get_rank() != 0:
+            return []
         sizes = [p.numel() for p in self._parameters]
         parts = torch.split(flat[: sum(sizes)], sizes)
         return [part.view_as(p).cpu() for part, p in zip(parts, self._parameters, strict=True)]
 
     def _own(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
-        flat = torch.cat([value.reshape(-1) for value in values])
-        size, start = self._partition.numel(), dist.get_rank() * self._partition.numel()
-        own = torch.zeros(size, dtype=torch.float32)
-        part = flat[start : start + size]
-        own[: len(part)] = part
-        return own.to(self._device)
+        size = self._partition.numel()
+        own = torch.zeros(size, dtype=torch.float32, device=self._device)
+        start = -dist.get_rank() * size  # of each tensor, seen from this rank's share
+        for value in values:
+            first, last = max(start, 0), min(start + value.numel(), size)
+            if first < last:
+                own[first:last] = value.reshape(-1)[first - start : last - start]
+            start += value.numel()
+        return own
 
 
 def _deepspeed(device: torch.device) -> Any:
