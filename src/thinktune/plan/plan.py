@@ -211,7 +211,7 @@ def _assumptions(
     if steps is None:
         found.append("The number of rows is not known before prep, so hours are not given.")
     elif recipe.data.sample_rows is None and recipe.train.max_steps is None:
-        found.append("All rows of the catalog's count are trained on; prep may drop some.")
+        found.append("All rows that there should be are trained on; prep may drop some.")
     if decision.execution.zero_stage == 3:
         found.append(
             "With ZeRO-3 each rank keeps its part of every layer; a layer at a time is whole."

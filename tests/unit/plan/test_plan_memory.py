@@ -1,4 +1,4 @@
-"""The memory model, against measured runs and against common sense."""
+"""The memory model against common sense; test_plan_cells.py has what was measured."""
 
 import pytest
 from planning import CATALOG, a_recipe

@@ -1,4 +1,4 @@
-"""The speed model, against the probes it is fitted to, and the number of steps."""
+"""What the speed model must say whatever was measured, and the number of steps."""
 
 import pytest
 from planning import CATALOG, a_recipe

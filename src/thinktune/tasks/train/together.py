@@ -110,13 +110,7 @@ def from_weights(
             prefix = f"model.layers.{number}"
             _fill(own, linears[number], prefix, weights, codes, places, dtype)
         for number in range(first, min(first + ranks, len(layers))):
-            owner = number - first
-            if sharded is None:
-                whole = own if owner == rank else torch.empty_like(own)
-                dist.broadcast(whole, src=owner)
-            else:
-                sharded.keep(own, owner)
-                whole = sharded.slots[number % len(sharded.slots)]
+            whole = _handed(own, number, number - first, sharded)
             views = iter(place.view(whole) for place in places)
             _put(layers[number], linears[number], views, codes, dtype)
     _load_rest(model, weights, dtype, device)
@@ -124,6 +118,19 @@ def from_weights(
     model.generation_config = GenerationConfig()
     keep_weights_packed(model)
     return model, sharded
+
+
+def _handed(
+    own: torch.Tensor, number: int, owner: int, sharded: ShardedBase | None
+) -> torch.Tensor:
+    """Layer `number` as it stays here, which rank `owner` has in its `own`: its bytes, or the slot
+    that they come to."""
+    if sharded is not None:
+        sharded.keep(own, owner)
+        return sharded.slots[number % len(sharded.slots)]
+    whole = own if owner == dist.get_rank() else torch.empty_like(own)
+    dist.broadcast(whole, src=owner)
+    return whole
 
 
 def _linears(layer: torch.nn.Module) -> dict[str, torch.nn.Linear]:
@@ -197,7 +204,10 @@ def _viewing(
 ) -> torch.nn.Linear:
     """The layer's linear over its bytes; biases are loaded with the rest."""
     if codes is None:
-        linear.weight = torch.nn.Parameter(next(views), requires_grad=False)
+        view = next(views)
+        linear.weight = torch.nn.Parameter(torch.empty_like(view), requires_grad=False)
+        # Not the view itself: autograd would take the next layer's arrival for a change of it.
+        linear.weight.data = view
         return linear
     with torch.device("meta"):
         packed: torch.nn.Linear = Linear4bit(
