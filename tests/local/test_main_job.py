@@ -331,6 +331,33 @@ def test_two_nodes_find_each_other_and_train_the_same(
     assert not list(tmp_path.glob("node-*/*"))
 
 
+def test_a_node_that_fails_ends_the_other_though_its_rank_is_stuck(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    """As with NCCL: the surviving rank, frozen here, notices nothing. Its launcher does."""
+    assert shop.run("--run", "lost", "--until", "prep", *LONG).code == 0
+    task = write_task(shop, "lost", tmp_path)
+    port = free_port()
+    nodes = []
+    for rank in range(2):
+        own = tmp_path / f"node-{rank}"
+        own.mkdir()
+        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
+        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
+    store = open_store(shop.store)
+    wait_for(lambda: bool(manifests_or_parts(store, "runs/lost/train/checkpoints")), nodes[0])
+    (survivor,), (victim,) = children(nodes[0]), children(nodes[1])
+    os.kill(survivor, signal.SIGSTOP)
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    _, err = nodes[0].communicate(timeout=90)
+    assert time.monotonic() - began < 60
+    assert nodes[0].returncode == 70
+    assert "another node ended first" in err
+    assert nodes[1].wait(timeout=30) == 137
+    assert not list(tmp_path.glob("node-*/*"))
+
+
 def second_rank(shop: Workshop, run: str, process: subprocess.Popen[str]) -> int:
     """The process of rank 1, once a checkpoint is there."""
     store = open_store(shop.store)

@@ -37,9 +37,9 @@ PEAK_FLOPS = 989e12
 HOST_S = 5e-3
 """Seconds per layer and row that the host needs to launch it all, which small models wait for."""
 PARALLEL_SHARE = 0.98
-"""What data parallelism leaves of the speed per rank: 0.976 at 8B and 0.985 at 32B on two H200."""
+"""What data parallelism leaves of the speed per rank: 0.976 at 8B on two H200."""
 GATHER_SHARE = 0.98
-"""What ZeRO-3 leaves of that where links keep up: 0.984 at 8B and 0.981 at 32B on two H200."""
+"""What ZeRO-3 leaves of that where links keep up: 0.984 at 8B on two H200."""
 LINK_BYTES_PER_S = {"nvlink": 150e9, "pcie": 10e9, "none": 10e9}
 """What a gather reaches between the GPUs of a node; an assumption."""
 NETWORK_BYTES_PER_S = 10e9

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from thinktune.spec.exit_codes import ExitCode
+from thinktune.tasks.nodes import Company
 
 NODES, PROCESSES, NODE_RANK = (
     "THINKTUNE_NODES",
@@ -91,10 +92,15 @@ def _run(group: Group, command: Sequence[str], temporary: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
-    return _wait(processes, voices)
+    company = Company(group.nodes, group.node_rank, group.environment(0))
+    code = _wait(processes, voices, company)
+    company.leave(done=code in (ExitCode.DONE, ExitCode.PREEMPTED))
+    return code
 
 
-def _wait(processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"]) -> int:
+def _wait(
+    processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"], company: Company
+) -> int:
     failed, since = 0, 0.0
     while True:
         codes = [process.poll() for process in processes]
@@ -104,22 +110,26 @@ def _wait(processes: Sequence[subprocess.Popen[str]], voices: Sequence["_Voice"]
                 # Of several that ended at once, one that knew why rather than one that lost a peer.
                 (rank, failed), since = min(bad, key=_guesses), time.monotonic()
                 voices[rank].say_last_words()
-                if failed != 128 + signal.SIGTERM:
-                    print(  # noqa: T201 - the group's one voice
-                        f"rank {rank} of this node ended first, with {_named(failed)}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                if failed != ExitCode.PREEMPTED:
+                    _say(f"rank {rank} of this node ended first, with {_named(failed)}")
                     _signal(processes, signal.SIGTERM)
+            elif company.lost:
+                failed, since = int(ExitCode.INTERNAL), time.monotonic()
+                _say("another node ended first; its log says why")
+                _signal(processes, signal.SIGTERM)
         if all(code is not None for code in codes):
             if not failed:
                 for voice in voices:
                     voice.say_last_words()
             return failed if failed >= 0 else 128 - failed
         # A rank that was asked to stop commits first and takes what the pod's grace period gives.
-        if failed and failed != 128 + signal.SIGTERM and time.monotonic() - since > ENDING_S:
+        if failed and failed != ExitCode.PREEMPTED and time.monotonic() - since > ENDING_S:
             _signal(processes, signal.SIGKILL)
         time.sleep(LOOK_S)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the group's one voice
 
 
 def _guesses(end: tuple[int, int]) -> bool:
