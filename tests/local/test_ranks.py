@@ -34,11 +34,11 @@ def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 
 def same(one: Outcome, other: Outcome) -> None:
-    """Within fp32 noise, after six steps of AdamW."""
-    assert one.losses == pytest.approx(other.losses, rel=1e-4)
+    """Within fp32 noise; six steps of AdamW can move a weight by 6e-3."""
+    assert one.losses == pytest.approx(other.losses, rel=1e-5)
     assert one.adapter.keys() == other.adapter.keys()
     for name, tensor in one.adapter.items():
-        torch.testing.assert_close(tensor, other.adapter[name], rtol=0.02, atol=2e-4)
+        torch.testing.assert_close(tensor, other.adapter[name], rtol=0, atol=5e-5)
 
 
 def execution(stage: int, **more: int) -> dict[str, int]:
