@@ -92,6 +92,8 @@ def _prepare(
         + f"{dtype}".removeprefix("torch.")
         + f", attention {attention.removeprefix('thinktune_')}; {size:,} trainable parameters"
     )
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)  # the plan counts loading for itself
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     checkpoints = Checkpoints(context, _identity(task, prep), task.train.keep_checkpoints)
     row_loss = choose_path(model, task, dtype, context, sharded)
