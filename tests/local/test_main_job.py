@@ -312,16 +312,9 @@ def test_torchrun_starts_it_too(shop: Workshop, whole: dict[str, Manifest], tmp_
 def test_two_nodes_find_each_other_and_train_the_same(
     shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
 ) -> None:
-    """A process per node, each with its own temporary folder, as two pods have."""
+    """A process per node, as two pods have."""
     assert shop.run("--run", "nodes", "--until", "prep", *LONG).code == 0
-    task = write_task(shop, "nodes", tmp_path)
-    port = free_port()
-    nodes = []
-    for rank in range(2):
-        own = tmp_path / f"node-{rank}"
-        own.mkdir()
-        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
-        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
+    nodes = two_nodes(shop, write_task(shop, "nodes", tmp_path), tmp_path)
     for node in nodes:
         _, err = node.communicate(timeout=240)
         assert node.returncode == 0, err
@@ -336,14 +329,7 @@ def test_a_node_that_fails_ends_the_other_though_its_rank_is_stuck(
 ) -> None:
     """As with NCCL: the surviving rank, frozen here, notices nothing. Its launcher does."""
     assert shop.run("--run", "lost", "--until", "prep", *LONG).code == 0
-    task = write_task(shop, "lost", tmp_path)
-    port = free_port()
-    nodes = []
-    for rank in range(2):
-        own = tmp_path / f"node-{rank}"
-        own.mkdir()
-        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
-        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
+    nodes = two_nodes(shop, write_task(shop, "lost", tmp_path), tmp_path)
     store = open_store(shop.store)
     wait_for(lambda: bool(manifests_or_parts(store, "runs/lost/train/checkpoints")), nodes[0])
     (survivor,), (victim,) = children(nodes[0]), children(nodes[1])
@@ -372,6 +358,17 @@ def environment_of(pid: int) -> list[bytes]:
 def two_ranks(shop: Workshop, task: Path) -> subprocess.Popen[str]:
     """The train stage as the chart starts it on a node with two GPUs."""
     return start_training(shop, task, THINKTUNE_PROCESSES_PER_NODE="2", MASTER_PORT=free_port())
+
+
+def two_nodes(shop: Workshop, task: Path, folder: Path) -> list[subprocess.Popen[str]]:
+    """One process on each of two nodes, which have a temporary folder of their own."""
+    port, nodes = free_port(), []
+    for rank in range(2):
+        own = folder / f"node-{rank}"
+        own.mkdir()
+        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
+        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
+    return nodes
 
 
 def free_port() -> str:
