@@ -1,72 +1,23 @@
 """The main job end to end in real processes: run, repeat, kill, interrupt, resume, take home."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command import COMMAND, Ended, environment, thinktune
 from peft import PeftModel
 from s3_server import BUCKET, S3Server
-from tiny import seed_store, write_jobs, write_model
+from tiny import seed_store
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from workshop import LONG, Workshop, artifact, children, losses, manifest, start
 
-from thinktune.launch.tasks import make_run
-from thinktune.spec.compose import load_catalog, load_recipe
 from thinktune.spec.manifest import Manifest
-from thinktune.store import Store, fetch, manifest_digest, open_store, read_manifest
-
-LONG = (
-    *("--set", "train.max_steps=60", "--set", "train.checkpoint_every_steps=5"),
-    *("--set", "evaluate.batch_size=1", "--set", "train.tracking=[tensorboard]"),
-)
-"""Enough steps and batches that there is a middle to be killed in."""
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """A jobs folder, a model's folder, a store with that model in its cache."""
-
-    jobs: Path
-    model: Path
-    store: str
-
-    def run(self, *arguments: str, store: str | None = None, **more: str) -> Ended:
-        where = store or self.store
-        return thinktune(
-            "run", "tiny", "--local", "--store", where, *arguments, jobs=self.jobs, more=more
-        )
-
-
-def workshop(folder: Path) -> Workshop:
-    store = f"file://{folder}/store"
-    seed_store(store, folder / "seed")
-    write_model(folder / "model")
-    return Workshop(write_jobs(folder / "jobs"), folder / "model", store)
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return workshop(tmp_path_factory.mktemp("main-job"))
-
-
-@pytest.fixture(scope="module")
-def whole(shop: Workshop) -> dict[str, Manifest]:
-    """A run that nothing disturbed while it trained."""
-    ended = shop.run("--run", "whole", "--until", "train", *LONG)
-    assert ended.code == 0, ended.err
-    return {stage: manifest(shop.store, "whole", stage) for stage in ("prep", "train")}
+from thinktune.store import manifest_digest, open_store, read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +44,6 @@ def judged(shop: Workshop, whole: dict[str, Manifest]) -> dict[str, bytes]:
     assert "Final Answer:" in ended.out
     assert "report.html" in ended.out.splitlines()[-1]
     return kept
-
-
-def manifest(store: str, run: str, stage: str) -> Manifest:
-    found = read_manifest(open_store(store), f"runs/{run}/{stage}")
-    assert found is not None, stage
-    return found
-
-
-def artifact(store: str, run: str, stage: str, folder: Path) -> Path:
-    return fetch(
-        open_store(store), f"runs/{run}/{stage}", manifest(store, run, stage), folder / run / stage
-    )
-
-
-def losses(folder: Path) -> list[tuple[int, float]]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], row.get("loss", row.get("validation_loss"))) for row in rows]
 
 
 def test_an_evaluation_killed_half_way_asks_nothing_twice(
@@ -146,43 +80,6 @@ def test_a_finished_run_does_nothing(shop: Workshop, judged: dict[str, bytes]) -
         "evaluate: done already",
     ]
     assert sorted(info.key for info in open_store(shop.store).list("runs/whole")) == before
-
-
-def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(2400):
-        if reached():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("not reached within 120 s")
-
-
-def start(
-    shop: Workshop, store: str, name: str, more: dict[str, str], prefix: str
-) -> subprocess.Popen[str]:
-    """Starts a run and waits until there is something new under that prefix of its store."""
-    client = open_store(store)
-    before = {info.key for info in client.list(prefix)}
-    process = subprocess.Popen(
-        [*COMMAND, "run", "tiny", "--local", "--store", store, "--run", name, *LONG],
-        env=environment(shop.jobs, more),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    wait_for(lambda: bool(manifests_or_parts(client, prefix) - before), process)
-    return process
-
-
-def manifests_or_parts(client: Store, prefix: str) -> set[str]:
-    """What a stage commits while it works: checkpoints' manifests, an evaluation's parts."""
-    keys = {info.key for info in client.list(prefix)}
-    return {key for key in keys if key.endswith("/manifest.json") or "/parts/" in key}
-
-
-def children(process: subprocess.Popen[str]) -> list[int]:
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-    return [int(word) for word in found.split()]
 
 
 def test_stopped_and_killed_in_the_middle_of_training_it_resumes(
@@ -226,174 +123,6 @@ def test_stopped_and_killed_in_the_middle_of_training_it_resumes(
     weights = "adapter_model.safetensors"
     assert (hurt / weights).read_bytes() == (untouched / weights).read_bytes()
     assert losses(hurt) == losses(untouched)
-
-
-def test_two_ranks_train_the_same(
-    shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
-) -> None:
-    """Two processes on gloo, as a pod starts them: losses of one process, within fp32 noise."""
-    assert shop.run("--run", "two", "--until", "prep", *LONG).code == 0
-    process = two_ranks(shop, write_task(shop, "two", tmp_path))
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    one = losses(artifact(shop.store, "whole", "train", tmp_path))
-    two = losses(artifact(shop.store, "two", "train", tmp_path))
-    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
-
-
-def test_a_rank_that_waits_for_ever_shows_where_and_ends(shop: Workshop, tmp_path: Path) -> None:
-    """One of two ranks is frozen: the other one's watchdog ends it with 70 and its stacks."""
-    assert shop.run("--run", "stuck", "--until", "prep", *LONG).code == 0
-    path = write_task(shop, "stuck", tmp_path)
-    task = json.loads(path.read_text())
-    task["execution"]["stall_s"] = 20
-    path.write_text(json.dumps(task))
-    process = two_ranks(shop, path)
-    frozen = second_rank(shop, "stuck", process)
-    os.kill(frozen, signal.SIGSTOP)
-    try:
-        _, err = process.communicate(timeout=120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(frozen, signal.SIGKILL)
-    assert process.returncode == 70
-    assert "error: train: no progress for 0:20" in err
-    assert "loop.py" in err  # the stack of the step
-    assert "rank 0 of this node ended first, with exit code 70" in err
-
-
-def test_a_rank_that_dies_ends_all_and_the_run_resumes(
-    shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
-) -> None:
-    """Killed on two ranks, resumed on one: losses of the run that nothing disturbed."""
-    assert shop.run("--run", "dies", "--until", "prep", *LONG).code == 0
-    process = two_ranks(shop, write_task(shop, "dies", tmp_path))
-    os.kill(second_rank(shop, "dies", process), signal.SIGKILL)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=90)
-    assert time.monotonic() - began < 60
-    assert process.returncode == 137
-    assert "rank 1 of this node ended first, with SIGKILL" in err
-    assert "Traceback" not in err  # the other rank lost its peer: a consequence, no cause
-    ended = shop.run("--run", "dies", "--until", "train", *LONG)
-    assert ended.code == 0, ended.err
-    assert "resumes after step" in ended.out
-    dies = losses(artifact(shop.store, "dies", "train", tmp_path))
-    untouched = losses(artifact(shop.store, "whole", "train", tmp_path))
-    assert [loss for _, loss in dies] == pytest.approx([loss for _, loss in untouched], rel=1e-4)
-
-
-def test_two_ranks_asked_to_stop_commit_the_same_step(shop: Workshop, tmp_path: Path) -> None:
-    assert shop.run("--run", "asked", "--until", "prep", *LONG).code == 0
-    process = two_ranks(shop, write_task(shop, "asked", tmp_path))
-    second_rank(shop, "asked", process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert err.count("stopped on request; step") == 1
-    assert "Traceback" not in err
-
-
-def test_torchrun_starts_it_too(shop: Workshop, whole: dict[str, Manifest], tmp_path: Path) -> None:
-    assert shop.run("--run", "torchrun", "--until", "prep", *LONG).code == 0
-    task = write_task(shop, "torchrun", tmp_path)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
-    options = (f"--master-port={free_port()}", "-m", "thinktune.tasks.train", "--task", str(task))
-    environ = {**environment(shop.jobs), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, *options], env=environ, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
-    one = losses(artifact(shop.store, "whole", "train", tmp_path))
-    two = losses(artifact(shop.store, "torchrun", "train", tmp_path))
-    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
-
-
-def test_two_nodes_find_each_other_and_train_the_same(
-    shop: Workshop, whole: dict[str, Manifest], tmp_path: Path
-) -> None:
-    """A process per node, as two pods have."""
-    assert shop.run("--run", "nodes", "--until", "prep", *LONG).code == 0
-    nodes = two_nodes(shop, write_task(shop, "nodes", tmp_path), tmp_path)
-    for node in nodes:
-        _, err = node.communicate(timeout=240)
-        assert node.returncode == 0, err
-    one = losses(artifact(shop.store, "whole", "train", tmp_path))
-    two = losses(artifact(shop.store, "nodes", "train", tmp_path))
-    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
-    assert not list(tmp_path.glob("node-*/*"))
-
-
-def test_a_node_that_fails_ends_the_other_though_its_rank_is_stuck(
-    shop: Workshop, tmp_path: Path
-) -> None:
-    """As with NCCL: the surviving rank, frozen here, notices nothing. Its launcher does."""
-    assert shop.run("--run", "lost", "--until", "prep", *LONG).code == 0
-    nodes = two_nodes(shop, write_task(shop, "lost", tmp_path), tmp_path)
-    store = open_store(shop.store)
-    wait_for(lambda: bool(manifests_or_parts(store, "runs/lost/train/checkpoints")), nodes[0])
-    (survivor,), (victim,) = children(nodes[0]), children(nodes[1])
-    os.kill(survivor, signal.SIGSTOP)
-    os.kill(victim, signal.SIGKILL)
-    began = time.monotonic()
-    _, err = nodes[0].communicate(timeout=90)
-    assert time.monotonic() - began < 60
-    assert nodes[0].returncode == 70
-    assert "another node ended first" in err
-    assert nodes[1].wait(timeout=30) == 137
-    assert not list(tmp_path.glob("node-*/*"))
-
-
-def second_rank(shop: Workshop, run: str, process: subprocess.Popen[str]) -> int:
-    """The process of rank 1, once a checkpoint is there."""
-    store = open_store(shop.store)
-    wait_for(lambda: bool(manifests_or_parts(store, f"runs/{run}/train/checkpoints")), process)
-    return next(pid for pid in children(process) if b"RANK=1" in environment_of(pid))
-
-
-def environment_of(pid: int) -> list[bytes]:
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
-def two_ranks(shop: Workshop, task: Path) -> subprocess.Popen[str]:
-    """The train stage as the chart starts it on a node with two GPUs."""
-    return start_training(shop, task, THINKTUNE_PROCESSES_PER_NODE="2", MASTER_PORT=free_port())
-
-
-def two_nodes(shop: Workshop, task: Path, folder: Path) -> list[subprocess.Popen[str]]:
-    """One process on each of two nodes, which have a temporary folder of their own."""
-    port, nodes = free_port(), []
-    for rank in range(2):
-        own = folder / f"node-{rank}"
-        own.mkdir()
-        more = {"THINKTUNE_NODES": "2", "THINKTUNE_NODE_RANK": str(rank), "TMPDIR": str(own)}
-        nodes.append(start_training(shop, task, MASTER_PORT=port, **more))
-    return nodes
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def start_training(shop: Workshop, task: Path, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "thinktune.tasks.train", "--task", str(task)],
-        env={**environment(shop.jobs), "OMP_NUM_THREADS": "1", **more},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def write_task(shop: Workshop, run: str, folder: Path) -> Path:
-    catalog = load_catalog(shop.jobs)
-    overrides = [text for text in LONG if text != "--set"]
-    recipe = load_recipe("tiny", overrides, catalog=catalog, folder=shop.jobs)
-    path = folder / "task.json"
-    path.write_text(make_run(recipe, catalog, shop.store, run).tasks["train"].model_dump_json())
-    return path
 
 
 def test_plain_transformers_and_peft_give_the_same_answers(

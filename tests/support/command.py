@@ -1,6 +1,7 @@
 """Runs the command line as a user does: another process, its exit code and what it printed."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -42,3 +43,10 @@ def thinktune(
         timeout=240,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def free_port() -> str:
+    """One that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

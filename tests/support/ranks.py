@@ -6,7 +6,6 @@ of it.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from command import free_port
 from safetensors.torch import load_file, save_file
 
 SUPPORT = Path(__file__).parent
@@ -38,9 +38,7 @@ def train(
     folder.mkdir(exist_ok=True)
     plan = folder / "plan.json"
     plan.write_text(json.dumps({"executions": executions, "settings": settings}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environ |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
     environ["PYTHONPATH"] = f"{SUPPORT}:{os.environ.get('PYTHONPATH', '')}"
