@@ -5,8 +5,7 @@ Called by the command line.
 
 from collections.abc import Mapping
 
-from thinktune.plan import memory
-from thinktune.plan.plan import Plan, make_plan, measured
+from thinktune.plan.plan import Plan, make_plan
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.spec.closed import Closed
 from thinktune.spec.manifest import Metric
@@ -26,7 +25,7 @@ class OnHardware(Closed):
     """Null where the number of rows is not known."""
     gpu_hours: float | None
     measured: bool
-    """Whether rates were measured on this kind of GPU; else they are scaled by published peaks."""
+    """As in the plan."""
 
 
 class Held(Closed):
@@ -58,11 +57,11 @@ def on_all_hardware(
         changed = recipe.model_copy(update={"hardware": name})
         plan = make_plan(changed, model, entry, {}, dataset=dataset)
         if plan.fits:
-            found.append(_entry(changed, model, entry, plan))
+            found.append(_entry(changed, plan))
     return tuple(sorted(found, key=lambda row: -row.tokens_per_s))
 
 
-def _entry(changed: Recipe, model: ModelEntry, entry: HardwareEntry, plan: Plan) -> OnHardware:
+def _entry(changed: Recipe, plan: Plan) -> OnHardware:
     assert plan.tokens_per_s is not None
     return OnHardware(
         recipe=changed.name,
@@ -73,7 +72,7 @@ def _entry(changed: Recipe, model: ModelEntry, entry: HardwareEntry, plan: Plan)
         tokens_per_s=plan.tokens_per_s,
         hours=plan.hours,
         gpu_hours=plan.gpu_hours,
-        measured=measured(memory.workload(changed, model, entry), entry),
+        measured=plan.measured,
     )
 
 

@@ -76,7 +76,7 @@ class Workload:
 def workload(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Workload:
     """Reads from recipe and catalog what the formulas need."""
     dtype, gpu = recipe.train.dtype, hardware.num_gpus > 0
-    full = dtype == "float32" or (dtype == "auto" and hardware.num_gpus == 0)
+    full = dtype == "float32" or (dtype == "auto" and not gpu)
     return Workload(
         model=model,
         train=recipe.train,
@@ -120,7 +120,7 @@ def allocated(causes: Mapping[str, int]) -> int:
 def load_peak(work: Workload, execution: Execution) -> int:
     """Bytes on one GPU while the base is loaded: what stays of it, the layer at work whole beside
     the one that is handed round, and its largest matrix in 16 bits."""
-    layer = 2 * _layer_bytes(work) if work.world > 1 else 0
+    layer = 2 * layer_bytes(work) if work.world > 1 else 0
     largest = shapes.largest_linear(work.model) * 2
     slots = _slots(work, execution)
     return sum(_weights(work, execution).values()) + slots + layer + largest
@@ -175,7 +175,8 @@ def _workspace(work: Workload, execution: Execution) -> int:
     return 2 * shapes.largest_linear(work.model) * work.element_bytes
 
 
-def _layer_bytes(work: Workload) -> int:
+def layer_bytes(work: Workload) -> int:
+    """Of one layer's frozen weights as they are kept: what ZeRO-3 divides and gathers."""
     quantised = work.train.base == "nf4"
     each = PACKED_BYTES + ABSMAX_BYTES if quantised else work.element_bytes
     return round(shapes.linear_parameters(work.model) / work.model.layers * each)
@@ -183,7 +184,7 @@ def _layer_bytes(work: Workload) -> int:
 
 def _slots(work: Workload, execution: Execution) -> int:
     """The layer at work and the one fetched ahead."""
-    return 2 * _layer_bytes(work) if execution.zero_stage == 3 else 0
+    return 2 * layer_bytes(work) if execution.zero_stage == 3 else 0
 
 
 def _bucket(work: Workload, execution: Execution) -> int:

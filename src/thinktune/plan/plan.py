@@ -89,6 +89,8 @@ class Plan(Closed):
     hours: float | None
     """Of training alone; null where the number of rows is not known."""
     gpu_hours: float | None
+    measured: bool
+    """Whether rates were measured on this kind of GPU; else they are scaled by published peaks."""
     assumptions: tuple[str, ...]
     """What the figures rest on, one sentence each."""
 
@@ -132,12 +134,12 @@ def make_plan(
         tokens_per_s=decision.speed.tokens_per_s if fits else None,
         hours=hours,
         gpu_hours=gpu_hours,
+        measured=_measured(work, hardware),
         assumptions=_assumptions(recipe, hardware, decision, steps),
     )
 
 
-def measured(work: memory.Workload, hardware: HardwareEntry) -> bool:
-    """Whether there are runs of this kind."""
+def _measured(work: memory.Workload, hardware: HardwareEntry) -> bool:
     return hardware.gpu in MEASURED and work.fused and work.world <= 4 and work.nodes == 1
 
 
@@ -201,7 +203,7 @@ def _assumptions(
         " 16-bit peak: "
         + (
             "as measured on this GPU."
-            if measured(decision.work, hardware)
+            if _measured(work, hardware)
             else "from runs on an H100, scaled by published peaks, not measured on this hardware."
         ),
         "Hours are of training alone: loading, evaluation and waiting for a node come on top.",

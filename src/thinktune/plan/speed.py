@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from thinktune.plan import shapes
-from thinktune.plan.memory import ABSMAX_BYTES, PACKED_BYTES, Workload
+from thinktune.plan.memory import ABSMAX_BYTES, PACKED_BYTES, Workload, layer_bytes
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import Execution
@@ -129,24 +129,24 @@ def _micro_batch_s(
     model = work.model
     reached = hardware.bf16_tflops * 1e12 * peak_share(work, hardware)
     seconds = tokens * flops_per_token(work, execution, length) / reached
-    passes = 2 + sum(recomputed(work, execution)) / model.layers
+    whole, mlps = recomputed(work, execution)
+    passes = 2 + (whole + mlps) / model.layers
     seconds += LAUNCH_S * model.layers * passes
-    count = shapes.linear_parameters(model)
     if work.train.base == "nf4":
         unpacked = 1 - min(1, execution.unpacked_layers / model.layers)
+        count = shapes.linear_parameters(model)
         moved = count * unpacked * (PACKED_BYTES + ABSMAX_BYTES + work.element_bytes)
         seconds += passes * moved / (hardware.memory_gb_per_s * 1e9)
     if work.train.dropout:
         inputs = model.layers * (3 * model.hidden + model.intermediate)
         seconds += tokens * inputs * DROPOUT_S * PEAK_FLOPS / (hardware.bf16_tflops * 1e12)
     if work.gpus_per_node:
-        whole, mlps = recomputed(work, execution)
         again = (whole + mlps / 4) / model.layers
         seconds = max(seconds, HOST_S * model.layers * (1 + again / 2))
     if execution.zero_stage == 3:
-        each = PACKED_BYTES + ABSMAX_BYTES if work.train.base == "nf4" else work.element_bytes
         # A pass each way; gathered ahead, so it shows only where it takes longer than the rest.
-        seconds = max(seconds / GATHER_SHARE, 2 * count * each / _link(work, hardware))
+        gathered = 2 * model.layers * layer_bytes(work)
+        seconds = max(seconds / GATHER_SHARE, gathered / _link(work, hardware))
     return seconds
 
 

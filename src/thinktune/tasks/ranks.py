@@ -73,6 +73,7 @@ def run(group: Group, command: Sequence[str]) -> int:
 
 
 def _run(group: Group, command: Sequence[str], temporary: str) -> int:
+    company = Company(group.nodes, group.node_rank, group.environment(0))
     processes = [
         subprocess.Popen(
             command,
@@ -92,7 +93,6 @@ def _run(group: Group, command: Sequence[str], temporary: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
-    company = Company(group.nodes, group.node_rank, group.environment(0))
     code = _wait(processes, voices, company)
     company.leave(done=code in (ExitCode.DONE, ExitCode.PREEMPTED))
     return code

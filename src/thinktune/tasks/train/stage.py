@@ -49,7 +49,6 @@ TRACKING = "tracking"
 def run(task: TrainTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     prep = stage_manifest(context.store, task.run, "prep")
-    identity = _identity(task, prep)
     with (
         Watchdog(context.reporter, task.execution.stall_s),
         tempfile.TemporaryDirectory(prefix="thinktune-train-") as temporary,
@@ -63,7 +62,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
             tracker.finish()  # writes what it holds back, before the artifact is put together
         summary = _summary(task, metrics, accelerator)
         if accelerator.is_main_process:
-            _commit(task, context, model, metrics, summary, identity, prep, folder / "output")
+            _commit(task, context, model, metrics, summary, prep, folder / "output")
         accelerator.wait_for_everyone()
         accelerator.state.destroy_process_group()
     return stage_manifest(context.store, task.run, "train")
@@ -114,10 +113,10 @@ def _commit(
     model: PeftModel,
     metrics: Metrics,
     summary: dict[str, Metric],
-    identity: Identity,
     prep: Manifest,
     output: Path,
 ) -> None:
+    identity = _identity(task, prep)
     output.mkdir()
     save_adapter(model, output)
     (output / "metrics.jsonl").write_bytes(metrics.path.read_bytes())
