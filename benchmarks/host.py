@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--recompute-mlps", type=int, default=36)
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--zero-stage", type=int, default=1)
+    parser.add_argument("--whole-only", action="store_true", help="kill nothing")
     options = parser.parse_args()
     entry = load_catalog().models[options.model]
     began = time.monotonic()
@@ -83,6 +84,8 @@ def main() -> None:
 
     whole = Training(task("whole"), options.ranks)
     show("whole", **whole.end(), **figures(store, "whole", options.folder))
+    if options.whole_only:
+        return
     path = task("killed")
     killed = Training(path, options.ranks)
     key = f"{checkpoint_prefix('killed', EVERY)}/manifest.json"

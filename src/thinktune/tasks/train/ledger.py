@@ -39,20 +39,50 @@ class Entry:
         return sum(example.tokens for example in self.chosen)
 
 
+class Instant:
+    """A point in a device's work: a GPU gets there later than the host asks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._time = time.monotonic()
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the host may be ahead of it."""
+        return self._event is not None
+
+    def wait(self) -> None:
+        """Until the device is there."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def seconds_since(self, earlier: "Instant") -> float:
+        """Of the device's work between two instants that it has passed."""
+        if self._event is None or earlier._event is None:
+            return self._time - earlier._time
+        return float(earlier._event.elapsed_time(self._event)) / 1000
+
+
 class Ledger:
     """At most one step is entered and not settled."""
 
-    def __init__(self, task: TrainTask, context: Context, metrics: Metrics) -> None:
+    def __init__(
+        self, task: TrainTask, context: Context, metrics: Metrics, device: torch.device
+    ) -> None:
         self._task, self._context, self._metrics = task, context, metrics
-        self._open: tuple[Entry, torch.Tensor, torch.cuda.Event | None] | None = None
-        self._began: float | None = None
+        self._device = device
+        self._open: tuple[Entry, torch.Tensor, Instant, Instant] | None = None
+        self._began: Instant | None = None
         self.stopping = False
         """Whether any rank was asked to stop, as of the last settled step."""
 
     def begin(self, *, again: bool = False) -> None:
         """Starts the clock of the next step, once; `again` after a pause between steps."""
         if self._began is None or again:
-            self._began = time.monotonic()
+            self._began = Instant(self._device)
 
     def enter(
         self,
@@ -67,21 +97,19 @@ class Ledger:
         figures = [loss, norm, guard.usual(), skip, guard.skipped, stop]
         values = torch.stack([figure.float() for figure in figures])
         values = values.to("cpu", non_blocking=True)  # into pinned memory
-        arrived = None
-        if loss.device.type == "cuda":
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
-        self._open = (entry, values, arrived)
-        if arrived is None:
-            self.settle()  # on a CPU the step is over by now
+        assert self._began is not None
+        ended = Instant(self._device)
+        self._open = (entry, values, self._began, ended)
+        self._began = ended
+        if not ended.on_gpu:
+            self.settle()
 
     def settle(self) -> None:
         """Writes down what was entered. Raises LossNotFinite."""
         if self._open is None:
             return
-        (entry, values, arrived), self._open = self._open, None
-        if arrived is not None:
-            arrived.synchronize()
+        (entry, values, began, ended), self._open = self._open, None
+        ended.wait()
         loss, norm, usual, skip, skipped, stop = values.tolist()
         self.stopping = stop > 0
         for name, value in (("loss", loss), ("gradient norm", norm)):
@@ -89,9 +117,7 @@ class Ledger:
                 raise self.not_finite(entry.step, entry.chosen, name, value)
         if skip:
             self._say_skipped(entry, norm, usual, int(skipped))
-        now = time.monotonic()
-        assert self._began is not None
-        seconds, self._began = now - self._began, now
+        seconds = ended.seconds_since(began)
         row = {
             "epoch": entry.epoch,
             "loss": loss,

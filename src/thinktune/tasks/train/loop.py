@@ -70,7 +70,7 @@ class Loop:
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._update = self._make_update(list(trainable(model).values()), guard)
         self._state = State(trainable(model), self._update, guard)
-        self._ledger = Ledger(task, context, metrics)
+        self._ledger = Ledger(task, context, metrics, self._device)
         self._next: tuple[int, list[TrainExample], list[PackedRow | None]] | None = None
         name, size = self._update.name, task.train.batch_size
         context.reporter.say(f"{name}; {self._steps} steps of {size} examples")
