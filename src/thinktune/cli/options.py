@@ -9,16 +9,38 @@ import click
 from thinktune.spec.catalog import NAME_RULE, is_name
 from thinktune.spec.closed import parse_yaml
 from thinktune.spec.cluster import Cluster
-from thinktune.spec.compose import Catalog, load_catalog, load_recipe
-from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.compose import Catalog, load_catalog, load_recipe, recipe_names
+from thinktune.spec.errors import SpecInvalid, ThinktuneError
 from thinktune.spec.recipe import Recipe
+from thinktune.spec.task import STAGES
+from thinktune.store import Store, open_store
 
 STORE_VARIABLE = "THINKTUNE_STORE"
 JOBS_VARIABLE = "THINKTUNE_JOBS"
 CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
 CLUSTER_FILE = "cluster.yaml"
 
-recipe_argument = click.argument("recipe", metavar="RECIPE")
+
+def _complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    del ctx, param
+    return [name for name in recipe_names(own_jobs()) if name.startswith(incomplete)]
+
+
+def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """From Jobs and the store; nothing where neither answers."""
+    del param
+    try:
+        place = read_cluster(ctx.params.get("cluster"))
+        from thinktune.launch.kube import Kube
+        from thinktune.launch.observed import known_runs
+
+        runs = known_runs(Kube(place.namespace), store_of(place))
+    except ThinktuneError:
+        return []
+    return [run for run in runs if run.startswith(incomplete)]
+
+
+recipe_argument = click.argument("recipe", metavar="RECIPE", shell_complete=_complete_recipes)
 """A name that `thinktune recipes` lists, or a path ending in .yaml."""
 
 set_option = click.option(
@@ -52,6 +74,26 @@ cluster_option = click.option(
     help="Where to run: store, images, secrets by name.  "
     f"[default: ${CLUSTER_VARIABLE}, else ./{CLUSTER_FILE}]",
 )
+
+
+run_argument = click.argument("run", metavar="RUN", shell_complete=_complete_runs)
+"""A run's id, as `thinktune status` lists them."""
+
+stage_option = click.option(
+    "--stage", type=click.Choice(STAGES), help="This stage.  [default: the one the run is at]"
+)
+
+context_option = click.option(
+    "--context", metavar="NAME", help="Context of the kubeconfig.  [default: the current one]"
+)
+
+
+def store_of(place: Cluster) -> Store:
+    """The cluster's store, by the way that leads there from here: AWS_ENDPOINT_URL_S3 of this
+    environment, else the cluster's own."""
+    if place.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
+        os.environ["AWS_ENDPOINT_URL_S3"] = place.store_endpoint
+    return open_store(place.store)
 
 
 def read_cluster(given: Path | None) -> Cluster:

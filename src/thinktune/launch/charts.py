@@ -1,6 +1,6 @@
-"""The charts that ship, the schema of their values, and helm as a subprocess.
+"""The charts that ship, the schemas of their values, and helm as a subprocess.
 
-`python -m thinktune.launch.charts` writes the schema anew; CI compares.
+`python -m thinktune.launch.charts` writes the schemas anew; CI compares.
 """
 
 import json
@@ -13,11 +13,14 @@ from typing import Any
 import yaml
 
 import thinktune
-from thinktune.spec.errors import InputMissing, SpecInvalid
-from thinktune.spec.values import NAME_LENGTH, TaskValues
+from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
+from thinktune.spec.values import NAME_LENGTH, ConductorValues, TaskValues, Values
 
 LEAST_HELM = (3, 14)
+UNREACHABLE = ("cluster unreachable", "connection refused", "i/o timeout", "no such host")
+"""What helm says where the API server does not answer."""
 SCHEMA = "values.schema.json"
+CHARTS: dict[str, type[Values]] = {"task": TaskValues, "conductor": ConductorValues}
 
 
 def chart_folder(name: str) -> Path:
@@ -27,9 +30,9 @@ def chart_folder(name: str) -> Path:
     return (packaged if packaged.is_dir() else package.parents[1] / "charts") / name
 
 
-def schema() -> str:
-    """The task chart's schema, closed at every level."""
-    found: dict[str, Any] = TaskValues.model_json_schema(by_alias=True)
+def schema(chart: str) -> str:
+    """A chart's schema, closed at every level."""
+    found: dict[str, Any] = CHARTS[chart].model_json_schema(by_alias=True)
     # Helm merges these into every chart's values.
     found["properties"]["global"] = {"type": "object", "description": "Unused; Helm adds it."}
     return (
@@ -38,7 +41,7 @@ def schema() -> str:
     )
 
 
-def values_text(values: TaskValues) -> str:
+def values_text(values: Values) -> str:
     """A values file: the same bytes for the same values."""
     data = values.model_dump(mode="json", by_alias=True)
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6)
@@ -63,7 +66,11 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
         [_helm(), *arguments], input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise SpecInvalid("helm", done.stderr.strip() or done.stdout.strip(), "see its words")
+        words = done.stderr.strip() or done.stdout.strip()
+        if any(sign in words for sign in UNREACHABLE):
+            remedy = "check the context (kubectl cluster-info), VPN and proxy"
+            raise StoreUnavailable("helm", words, remedy)
+        raise SpecInvalid("helm", words, "see its words")
     return done.stdout
 
 
@@ -88,4 +95,5 @@ def manifests(release: str, namespace: str, values: str) -> str:
 
 
 if __name__ == "__main__":
-    (chart_folder("task") / SCHEMA).write_text(schema(), encoding="utf-8")
+    for chart in CHARTS:
+        (chart_folder(chart) / SCHEMA).write_text(schema(chart), encoding="utf-8")

@@ -15,26 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from thinktune.launch.finished import finished
 from thinktune.launch.tasks import Run
 from thinktune.spec.catalog import HardwareEntry
-from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.errors import SpecInvalid, StageFailed
 from thinktune.spec.exit_codes import MEANING, ExitCode
-from thinktune.spec.keys import stage_prefix
 from thinktune.spec.manifest import Manifest
 from thinktune.spec.task import STAGES, Stage, StageTask
-from thinktune.store import Store, manifest_digest, open_store, read_manifest, verify
+from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
-
-
-class StageFailed(Exception):
-    """A stage ended without its artifact; it has said why itself."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def run_local(
@@ -61,26 +53,6 @@ def run_local(
             raise StageFailed(message, ExitCode.INTERNAL)
         done[stage] = manifest
     return done
-
-
-def finished(
-    store: Store, task: StageTask, stage: Stage, earlier: dict[Stage, Manifest]
-) -> Manifest | None:
-    """The stage's committed artifact, checked: made by this task, from these inputs, files whole.
-
-    Raises InputMissing where there is an artifact that is not what it should be.
-    """
-    prefix = stage_prefix(task.run, stage)
-    manifest = read_manifest(store, prefix)
-    if manifest is None:
-        return None
-    inputs = {name: manifest_digest(m) for name, m in earlier.items() if name in manifest.inputs}
-    if manifest.task_sha256 != task.result_digest() or manifest.inputs != inputs:
-        fault = f"the artifact of {stage} was made by another recipe or from other inputs"
-        remedy = "use another --run name, or remove it"
-        raise InputMissing(store.place(prefix), fault, remedy)
-    verify(store, prefix, manifest, checksums=store.local_path("manifest.json") is not None)
-    return manifest
 
 
 def _check_machine(hardware: HardwareEntry) -> None:

@@ -4,17 +4,20 @@ The same recipe, catalog entries, file and code give the same run, which resumes
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import thinktune
+from thinktune.launch.charts import release_name
 from thinktune.plan.comparison import OnHardware, on_all_hardware
 from thinktune.plan.plan import Plan, make_plan
-from thinktune.plan.values import task_values
+from thinktune.plan.values import conductor_values, task_values
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import OWN_FILE, Catalog
+from thinktune.spec.conduct import Conduct, ConductedStage
 from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.fused import FUSED_KINDS
 from thinktune.spec.recipe import Recipe
@@ -27,7 +30,7 @@ from thinktune.spec.task import (
     StageTask,
     TrainTask,
 )
-from thinktune.spec.values import TaskValues
+from thinktune.spec.values import ConductorValues, TaskValues
 from thinktune.store import file_sha256
 
 
@@ -80,10 +83,31 @@ def make_run(
     return Run(run, plan, _tasks(recipe, catalog, plan, run=run, store=store, source=source))
 
 
-def stage_values(run: Run, stage: Stage, hardware: HardwareEntry, cluster: Cluster) -> TaskValues:
-    """Chart values of one stage."""
+def stage_values(
+    run: Run, stage: Stage, hardware: HardwareEntry, cluster: Cluster, *, wait: bool = False
+) -> TaskValues:
+    """Chart values of one stage; with `wait`, of one that starts when it is told to."""
     version = thinktune.__version__
-    return task_values(run.tasks[stage], stage, run.plan, hardware, cluster, version)
+    return task_values(run.tasks[stage], stage, run.plan, hardware, cluster, version, wait=wait)
+
+
+def conduct_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Conduct:
+    """What is to be started in which order."""
+    each = (
+        ConductedStage(
+            stage=stage,
+            release=release_name(run.id, stage),
+            task_sha256=run.tasks[stage].result_digest(),
+        )
+        for stage in stages
+    )
+    namespace = cluster.namespace
+    return Conduct(run=run.id, store=cluster.store, namespace=namespace, stages=tuple(each))
+
+
+def conductor_of(conduct: Conduct, cluster: Cluster) -> ConductorValues:
+    """Chart values of the conductor."""
+    return conductor_values(conduct.run, conduct.canonical(), cluster, thinktune.__version__)
 
 
 def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:

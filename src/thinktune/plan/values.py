@@ -9,11 +9,13 @@ from thinktune.plan.plan import Plan
 from thinktune.spec.catalog import GIB, HardwareEntry
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.exit_codes import MEANING, Action
-from thinktune.spec.task import Stage, StageTask
+from thinktune.spec.task import STAGES, Stage, StageTask
 from thinktune.spec.values import (
     AccessValues,
+    ConductorValues,
     FailureValues,
     ImageValues,
+    MonitoringValues,
     PlacementValues,
     ResourceValues,
     StorageValues,
@@ -25,7 +27,7 @@ from thinktune.spec.values import (
 MIB = 1024**2
 BACKOFF_LIMIT = 3
 LEAST_GRACE_S = 300
-PREP_CPUS, PREP_MEMORY_MIB = 4, 16 * 1024
+PREP_CPU_MILLIS, PREP_MEMORY_MIB = 4000, 16 * 1024
 """Tokenising is the whole of it; weights pass through, a file at a time."""
 NODE_SHARE = 0.9
 """Of a node's CPUs and memory: the rest is the kubelet's and the daemons'."""
@@ -38,15 +40,18 @@ def task_values(
     hardware: HardwareEntry,
     cluster: Cluster,
     version: str,
+    *,
+    wait: bool = False,
 ) -> TaskValues:
     """Values of `charts/task` for one stage; `version` is the images' where the cluster names no
-    other."""
+    other. With `wait`, the Job starts when it is told to."""
     gpus = 0 if stage == "prep" else hardware.num_gpus
     nodes = plan.topology.nodes if stage == "train" else 1
     return TaskValues(
         run=task.run,
         stage=stage,
         task=task.canonical(),
+        wait=wait,
         image=_image(stage, cluster, version),
         topology=TopologyValues(
             nodes=nodes,
@@ -64,8 +69,38 @@ def task_values(
             keep_finished=3600 * cluster.keep_finished_hours,
         ),
         placement=_placement(gpus, hardware, cluster),
-        storage=StorageValues(scratch_storage_class=cluster.scratch_storage_class),
+        storage=StorageValues(
+            scratch_storage_class=cluster.scratch_storage_class,
+            cache_claim=cluster.model_cache_claim,
+        ),
         access=_access(stage, cluster),
+        monitoring=MonitoringValues(
+            enabled=cluster.monitoring.enabled and stage == "train",
+            port=cluster.monitoring.port,
+            stalled_after_seconds=cluster.monitoring.stalled_after_seconds,
+        ),
+        env=_env(cluster),
+    )
+
+
+def conductor_values(run: str, conduct: str, cluster: Cluster, version: str) -> ConductorValues:
+    """Values of `charts/conductor`, which runs in the image of prep and needs no GPU."""
+    return ConductorValues(
+        run=run,
+        conduct=conduct,
+        image=_image("prep", cluster, version),
+        placement=PlacementValues(
+            node_selector=cluster.node_selector,
+            tolerations=(),
+            priority_class=cluster.priority_class,
+            queue=None,
+        ),
+        # Each stage has its own deadline, and may wait for a node besides.
+        deadline_seconds=3600 * cluster.deadline_hours * (len(STAGES) + 1),
+        keep_finished_seconds=3600 * cluster.keep_finished_hours,
+        access=_access("evaluate", cluster),
+        api_cidrs=cluster.network.api_cidrs,
+        api_ports=cluster.network.api_ports,
         env=_env(cluster),
     )
 
@@ -88,16 +123,16 @@ def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
 def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceValues:
     disk = math.ceil(plan.disk_bytes / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
-    cpus = max(1, math.floor(hardware.cpus * NODE_SHARE))
+    cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
     if stage == "prep":
-        cpus = min(PREP_CPUS, cpus)
+        cpus = min(PREP_CPU_MILLIS, cpus)
         memory = min(PREP_MEMORY_MIB, math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE))
-        return ResourceValues(gpus=0, cpus=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
+        return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm
     return ResourceValues(
         gpus=hardware.num_gpus,
-        cpus=cpus,
+        cpu_millis=cpus,
         memory_mib=memory,
         disk_gib=disk,
         shm_mib=shm,

@@ -56,6 +56,19 @@ class Network(Closed):
     store_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
     store_namespace: Name | None = None
     """Namespace of a store inside the cluster, instead of addresses."""
+    api_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+    """Addresses of the API server, which the conductor talks to."""
+    api_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 6443)
+
+
+class Monitoring(Closed):
+    """For clusters with Prometheus's operator."""
+
+    enabled: bool = False
+    """Figures of the training, a PodMonitor, an alert for a stalled step, Grafana's dashboard."""
+    port: Annotated[int, Field(ge=1024, le=65535)] = 9400
+    stalled_after_seconds: Count = 900
+    """Without a step for so long, the alert fires."""
 
 
 class Cluster(Closed):
@@ -80,6 +93,10 @@ class Cluster(Closed):
     """Kueue's LocalQueue (`kueue.x-k8s.io/queue-name`)."""
     scratch_storage_class: str | None = None
     """Storage class of each pod's scratch volume (node-local NVMe); null: the node's own disk."""
+    model_cache_claim: Name | None = None
+    """PersistentVolumeClaim, best ReadWriteMany, that keeps base models between pods; null: each
+    pod fetches the model from the store."""
+    monitoring: Monitoring = Monitoring()
     env: dict[str, str] = {}
     """For all stages; never a secret."""
     env_from_secrets: tuple[Name, ...] = ()

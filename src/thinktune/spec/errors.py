@@ -77,6 +77,15 @@ class Preempted(ThinktuneError):
     exit_code = ExitCode.PREEMPTED
 
 
+class StageFailed(Exception):
+    """A stage ended without its artifact; it, or who watched it, has said why. `code` is the exit
+    code of the command that waited for it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def near_misses(word: str, known: Iterable[str], *, shown: int = 12) -> str:
     """Says what is known, nearest first: `did you mean 'h100x8'? known: h100x8, h200x8, …`."""
     names = sorted(known)

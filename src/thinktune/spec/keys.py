@@ -23,6 +23,16 @@ def progress_key(run: str, stage: Stage) -> str:
     return f"{stage_prefix(run, stage)}/progress.json"
 
 
+def logs_prefix(run: str, stage: Stage) -> str:
+    """What each pod of a stage printed, and how it ended."""
+    return f"{stage_prefix(run, stage)}/logs"
+
+
+def source_key(sha256: str, name: str) -> str:
+    """A file of the user's own, brought into the store by `submit`."""
+    return f"sources/{sha256}/{name}"
+
+
 def parts_prefix(run: str) -> str:
     """Finished batches of a running evaluation: what a restart need not ask again."""
     return f"{stage_prefix(run, 'evaluate')}/parts"

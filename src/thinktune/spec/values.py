@@ -44,7 +44,7 @@ class ResourceValues(Values):
     """Of one pod; requests are limits."""
 
     gpus: Annotated[int, Field(ge=0)]
-    cpus: Annotated[int, Field(ge=1)]
+    cpu_millis: Annotated[int, Field(ge=1)]
     memory_mib: Annotated[int, Field(ge=1)]
     disk_gib: Annotated[int, Field(ge=1)]
     shm_mib: Annotated[int, Field(ge=1)]
@@ -85,6 +85,8 @@ class StorageValues(Values):
 
     scratch_storage_class: str | None
     """Null: the node's own disk."""
+    cache_claim: str | None
+    """PersistentVolumeClaim with base models, shared by pods; null: each pod fetches its own."""
 
 
 class AccessValues(Values):
@@ -100,6 +102,16 @@ class AccessValues(Values):
     """Instead of the addresses."""
 
 
+class MonitoringValues(Values):
+    """For Prometheus's operator and Grafana's sidecar."""
+
+    enabled: bool
+    """Figures of the training on `port`, a PodMonitor, an alert, a dashboard."""
+    port: Annotated[int, Field(ge=1024, le=65535)]
+    stalled_after_seconds: Annotated[int, Field(ge=1)]
+    """The alert fires for a training whose last step is older."""
+
+
 class TaskValues(Values):
     """All values of the chart."""
 
@@ -107,6 +119,9 @@ class TaskValues(Values):
     stage: Stage
     task: str
     """The task file's text: JSON."""
+    wait: bool
+    """The Job is made suspended, and started by the launcher or its conductor once the stage before
+    it is committed."""
     image: ImageValues
     topology: TopologyValues
     resources: ResourceValues
@@ -115,4 +130,22 @@ class TaskValues(Values):
     placement: PlacementValues
     storage: StorageValues
     access: AccessValues
+    monitoring: MonitoringValues
+    env: dict[str, str]
+
+
+class ConductorValues(Values):
+    """All values of the chart `charts/conductor`: what starts the stages of one run in turn."""
+
+    run: str
+    conduct: str
+    """What it is to do: JSON."""
+    image: ImageValues
+    placement: PlacementValues
+    deadline_seconds: Annotated[int, Field(ge=1)]
+    keep_finished_seconds: Annotated[int, Field(ge=0)]
+    access: AccessValues
+    api_cidrs: tuple[str, ...]
+    """Addresses of the API server; empty: anywhere, on the ports below."""
+    api_ports: tuple[int, ...]
     env: dict[str, str]

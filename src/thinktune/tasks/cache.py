@@ -3,6 +3,7 @@
 Called by every stage; only prep writes there (`thinktune.tasks.prep.models`).
 """
 
+import os
 from pathlib import Path
 
 from thinktune.spec.catalog import ModelEntry
@@ -26,5 +27,8 @@ def fetch_model(
     if here is not None:  # a store on this machine: read in place, not copied
         verify(context.store, prefix, manifest, checksums=weights)
         return here.parent
+    if cache := os.environ.get("THINKTUNE_CACHE"):
+        # A volume that pods share: files that are whole already are kept.
+        folder = Path(cache) / prefix
     names = None if weights else [f.name for f in manifest.files if f.name.endswith(".json")]
     return fetch(context.store, prefix, manifest, folder, names=names)

@@ -19,6 +19,7 @@ from thinktune.spec.errors import StoreUnavailable
 from thinktune.spec.keys import stage_prefix
 from thinktune.spec.manifest import Metric, Progress
 from thinktune.store import Store
+from thinktune.tasks.exporter import Exporter
 
 LINE_EVERY_S = 5.0
 STORE_EVERY_S = 5.0
@@ -54,6 +55,7 @@ class Reporter:
         self._first = True
         self._printed = self._stored = 0.0
         self._beat = time.monotonic()
+        self._exporter = None if quiet else Exporter.of(os.environ, run, stage, self.silent_s)
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +89,8 @@ class Reporter:
         self.beat()
         self._close_bar()
         self._phase, self._of, self._unit, self._done = name, of, unit, done
+        if self._exporter is not None:
+            self._exporter.count(done, of)
         self._figures = {}
         self._marks.clear()
         self._marks.append((time.monotonic(), done))
@@ -115,6 +119,8 @@ class Reporter:
         self._done += by
         self._figures.update(figures)
         self._marks.append((now, self._done))
+        if self._exporter is not None:
+            self._exporter.count(self._done, self._of, figures)
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, note=self._note())
         last = by > 0 and self._done >= self._of

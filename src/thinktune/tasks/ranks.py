@@ -85,7 +85,8 @@ def _run(group: Group, command: Sequence[str], temporary: str) -> int:
         )
         for rank in range(group.processes)
     ]
-    voices = [_Voice(process) for process in processes]
+    first = group.node_rank * group.processes
+    voices = [_Voice(process, first + number) for number, process in enumerate(processes)]
 
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -151,8 +152,9 @@ class _Voice:
     first rank to fail says why, and what the others then say of a rank that is no more helps
     nobody."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], rank: int) -> None:
         self._process = process
+        self._mark = f"[rank {rank}] " if rank else ""
         self._held: list[str] = []
         self._reader = threading.Thread(target=self._pass_on, daemon=True)
         self._reader.start()
@@ -167,7 +169,7 @@ class _Voice:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             if self._held or line.startswith(LAST_WORDS):
-                self._held.append(line)
+                self._held.append(self._mark + line)
                 continue
-            sys.stderr.write(line)
+            sys.stderr.write(self._mark + line)
             sys.stderr.flush()

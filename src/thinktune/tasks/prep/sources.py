@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import cache_prefix
+from thinktune.spec.keys import cache_prefix, source_key
 from thinktune.spec.task import PrepTask
 from thinktune.store import commit, fetch, file_sha256, read_manifest
 from thinktune.tasks.entry import Context
@@ -37,18 +37,33 @@ def open_source(task: PrepTask, context: Context) -> Iterator[Source]:
     """Opens the dataset; what was downloaded is gone when the block ends."""
     entry = task.dataset
     if task.data.path is not None:
-        path = Path(task.data.path)
-        digest = _digest(path)
-        if task.source_sha256 not in (None, digest):
-            fault = "the file is not the one that was submitted"
-            raise DataInvalid(str(path), fault, "run again, so that the run is one of this file")
-        yield Source(str(path), f"sha256:{digest}", read_rows(path))
+        with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:
+            path = _own_file(task, context, Path(folder))
+            digest = _digest(path)
+            if task.source_sha256 not in (None, digest):
+                fault = "the file is not the one that was submitted"
+                raise DataInvalid(
+                    str(path), fault, "run again, so that the run is one of this file"
+                )
+            yield Source(task.data.path, f"sha256:{digest}", read_rows(path))
     elif entry.generator is not None:
         rows: Iterator[Row] = (dict(row) for row in stock_sums())
         yield Source(f"generator {entry.generator}", entry.generator, rows)
     else:
         with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:
             yield _from_hub(task, context, Path(folder))
+
+
+def _own_file(task: PrepTask, context: Context, folder: Path) -> Path:
+    """Where it was submitted from, or, in a pod, out of the store."""
+    path = Path(task.data.path or "")
+    if path.exists() or task.source_sha256 is None:
+        return path
+    key = source_key(task.source_sha256, path.name)
+    if context.store.head(key) is None:
+        return path  # which then says that it is not there
+    context.store.download(key, folder / path.name)
+    return folder / path.name
 
 
 def _digest(path: Path) -> str:

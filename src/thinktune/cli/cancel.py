@@ -1,0 +1,44 @@
+"""`thinktune cancel` ends a run's Jobs, `thinktune delete` removes it altogether."""
+
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import (
+    cluster_option,
+    context_option,
+    read_cluster,
+    run_argument,
+    store_of,
+)
+from thinktune.launch import cancel as launch
+from thinktune.launch.kube import Kube
+from thinktune.spec.exit_codes import ExitCode
+
+
+@click.command()
+@run_argument
+@cluster_option
+@context_option
+def cancel(run: str, cluster: Path | None, context: str | None) -> int:
+    """End a run's Jobs; what is at work commits first, and the same submit goes on later."""
+    place = read_cluster(cluster)
+    kube = Kube(place.namespace, context)
+    if not launch.cancel(run, kube, store_of(place), click.echo):
+        click.echo(f"run {run} has no Jobs in namespace {place.namespace}")
+    return int(ExitCode.DONE)
+
+
+@click.command()
+@run_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@cluster_option
+@context_option
+def delete(run: str, yes: bool, cluster: Path | None, context: str | None) -> int:
+    """Remove a run: its Jobs, and its artifacts and checkpoints in the store."""
+    place = read_cluster(cluster)
+    kube, store = Kube(place.namespace, context), store_of(place)
+    if not yes:
+        click.confirm(f"remove all of run {run} from {store.url}?", abort=True)
+    launch.delete(run, kube, store, click.echo)
+    return int(ExitCode.DONE)

@@ -1,0 +1,17 @@
+"""`thinktune completion`: the shell's script, to be sourced."""
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    For bash and zsh: eval "$(thinktune completion bash)"; for fish: … | source
+    """
+    root = click.get_current_context().find_root().command
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(root, {}, "thinktune", "_THINKTUNE_COMPLETE").source())

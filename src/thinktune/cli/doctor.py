@@ -1,0 +1,55 @@
+"""`thinktune doctor`: what a cluster lacks, and what to do about it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import (
+    cluster_option,
+    context_option,
+    output_option,
+    read,
+    read_cluster,
+    set_option,
+)
+from thinktune.launch.doctor import examine
+from thinktune.launch.kube import Kube
+from thinktune.launch.submit import Request
+from thinktune.launch.tasks import make_run
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import STAGES
+
+SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE", default="demo")
+@set_option
+@cluster_option
+@context_option
+@output_option
+def doctor(
+    recipe: str, overrides: tuple[str, ...], cluster: Path | None, context: str | None, output: str
+) -> int:
+    """Check a cluster for a recipe: context, rights, secrets, nodes, images, store.
+
+    Starts a small pod for a moment, which pulls the images and writes to the store. Exits with 69
+    where something is missing.
+    """
+    place = read_cluster(cluster)
+    loaded, catalog = read(recipe, overrides)
+    request = Request(make_run(loaded, catalog, place.store), loaded, catalog, place, STAGES)
+    found = []
+    for check in examine(place, lambda: Kube(place.namespace, context), request):
+        found.append(check)
+        if output == "text":
+            sign, colour = SIGNS[check.ok]
+            click.echo(f"{click.style(sign, fg=colour)} {check.name}: {check.said}")
+            if check.remedy and not check.ok:
+                click.echo(f"    {check.remedy}")
+    if output == "json":
+        click.echo(json.dumps([asdict(check) for check in found], indent=1))
+    wrong = any(check.ok is False for check in found)
+    return int(ExitCode.STORE_UNAVAILABLE if wrong else ExitCode.DONE)

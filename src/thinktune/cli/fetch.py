@@ -1,0 +1,74 @@
+"""`thinktune fetch`: a stage's artifact from the store to this machine, checked."""
+
+import json
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import (
+    CLUSTER_FILE,
+    cluster_option,
+    output_option,
+    read_cluster,
+    run_argument,
+    store_of,
+    store_option,
+    store_url,
+)
+from thinktune.spec.errors import InputMissing
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.keys import stage_prefix
+from thinktune.spec.task import STAGES, Stage
+from thinktune.store import Store, open_store, read_manifest
+from thinktune.store import fetch as fetch_artifact
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--stage", type=click.Choice(STAGES), default="train", show_default=True,
+    help="Whose artifact.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files.  [default: ./RUN/STAGE]",
+)  # fmt: skip
+@store_option
+@cluster_option
+@output_option
+def fetch(
+    run: str,
+    stage: Stage,
+    folder: Path | None,
+    store: str | None,
+    cluster: Path | None,
+    output: str,
+) -> int:
+    """Download a stage's artifact, several files at once, each checked by its SHA-256.
+
+    The same command again keeps the files that are whole and brings the others.
+    """
+    opened = _store(store, cluster)
+    prefix = stage_prefix(run, stage)
+    manifest = read_manifest(opened, prefix)
+    if manifest is None:
+        fault = f"{stage} of {run} has committed nothing"
+        raise InputMissing(opened.place(prefix), fault, f"`thinktune why {run}` says more")
+    target = folder or Path(run) / stage
+    fetch_artifact(opened, prefix, manifest, target)
+    size = sum(entry.size for entry in manifest.files)
+    if output == "json":
+        facts = {"folder": str(target), "manifest": manifest.model_dump(mode="json")}
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        for entry in manifest.files:
+            click.echo(target / entry.name)
+        click.echo(f"{len(manifest.files)} files, {size / 1e6:,.1f} MB, checksums right", err=True)
+    return int(ExitCode.DONE)
+
+
+def _store(given: str | None, cluster: Path | None) -> Store:
+    """--store where it is said, else the cluster's."""
+    if given is None and (cluster is not None or Path(CLUSTER_FILE).is_file()):
+        return store_of(read_cluster(cluster))
+    return open_store(store_url(given))

@@ -1,0 +1,87 @@
+"""`thinktune logs`: what the pods of a stage say, or said before they were gone."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import (
+    cluster_option,
+    context_option,
+    read_cluster,
+    run_argument,
+    stage_option,
+    store_of,
+)
+from thinktune.launch.kube import Kube
+from thinktune.launch.observed import SUBMITTED, Observed, observe, observe_all
+from thinktune.launch.stored_logs import stored_lines
+from thinktune.launch.tail import Tail
+from thinktune.launch.why import first_that_matters
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import STAGES, Stage
+from thinktune.store import Store
+
+LOOK_S = 1.0
+
+
+@click.command()
+@run_argument
+@stage_option
+@click.option("-f", "--follow", is_flag=True, help="Until the stage ends, through restarts.")
+@click.option("--rank", type=click.IntRange(min=0), help="Only lines of this rank.")
+@cluster_option
+@context_option
+def logs(
+    run: str,
+    stage: Stage | None,
+    follow: bool,
+    rank: int | None,
+    cluster: Path | None,
+    context: str | None,
+) -> int:
+    """Show the log of a stage; from the store once its pods are gone."""
+    place = read_cluster(cluster)
+    kube, store = Kube(place.namespace, context), store_of(place)
+    seen = _chosen(observe_all(run, kube, store), stage)
+
+    def say(line: str) -> None:
+        if rank is None or _rank_of(line) == rank:
+            click.echo(line)
+
+    if follow and seen.state in SUBMITTED:
+        _follow(seen, kube, store, say)
+    else:
+        for line in stored_lines(seen, kube, store):
+            say(line)
+    return int(ExitCode.DONE)
+
+
+def _chosen(stages: list[Observed], stage: Stage | None) -> Observed:
+    if stage is not None:
+        return next(each for each in stages if each.stage == stage)
+    at = first_that_matters(stages)
+    if at.state in ("absent", "waiting") and at.stage != STAGES[0]:
+        at = stages[STAGES.index(at.stage) - 1]
+    return at
+
+
+def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]) -> None:
+    tail = Tail(kube, seen.release, say)
+    try:
+        while seen.state in SUBMITTED:
+            tail.follow(seen.pods)
+            time.sleep(LOOK_S)
+            seen = observe(seen.run, seen.stage, kube, store)
+        tail.drain()
+    finally:
+        tail.close()
+
+
+def _rank_of(line: str) -> int:
+    """Ranks but the first mark what they say."""
+    if not line.startswith("[rank "):
+        return 0
+    number = line.removeprefix("[rank ").partition("]")[0]
+    return int(number) if number.isdigit() else 0

@@ -1,0 +1,134 @@
+"""`thinktune status` and `thinktune why`: how far a run is, and why it is there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from thinktune.cli.options import (
+    cluster_option,
+    context_option,
+    output_option,
+    read_cluster,
+    run_argument,
+    stage_option,
+    store_of,
+)
+from thinktune.launch.kube import Kube
+from thinktune.launch.observed import Observed, known_runs, observe, observe_all
+from thinktune.launch.why import broken_chain, first_that_matters, look
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import STAGES, Stage
+
+COLOURS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
+
+
+@click.command()
+@click.argument("run", metavar="[RUN]", required=False)
+@cluster_option
+@context_option
+@output_option
+def status(run: str | None, cluster: Path | None, context: str | None, output: str) -> int:
+    """List runs, or show the stages of one: state, step, ETA, rate, loss, heartbeat, restarts."""
+    place = read_cluster(cluster)
+    kube, store = Kube(place.namespace, context), store_of(place)
+    if run is None:
+        stages = [observe(r, s, kube, store) for r in known_runs(kube, store) for s in STAGES]
+        stages = [each for each in stages if each.state != "absent"]
+    else:
+        stages = observe_all(run, kube, store)
+    if output == "json":
+        click.echo(json.dumps([_facts(each) for each in stages], indent=1))
+    elif not stages:
+        click.echo(f"no runs in namespace {place.namespace} or {store.url}")
+    else:
+        Console(highlight=False).print(_table(stages))
+    return int(ExitCode.DONE)
+
+
+def _facts(each: Observed) -> dict[str, Any]:
+    progress, metrics = each.progress, each.manifest.metrics if each.manifest else {}
+    figures = progress.figures if progress else {}
+    age = each.heartbeat_age_s()
+    return {
+        "run": each.run,
+        "stage": each.stage,
+        "state": each.state,
+        "done": progress.done if progress else None,
+        "of": progress.of if progress else None,
+        "unit": progress.unit if progress else None,
+        "phase": progress.phase if progress else None,
+        "eta_s": progress.eta_s if progress and each.state == "running" else None,
+        "tokens_per_s": metrics.get("tokens_per_s", figures.get("tok/s")),
+        "loss": metrics.get("last_loss", figures.get("loss")),
+        "heartbeat_age_s": None if age is None else round(age),
+        "restarts": each.restarts,
+    }
+
+
+def _table(stages: Sequence[Observed]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("RUN", "STAGE", "STATE", "AT", "ETA", "TOK/S", "LOSS", "HEARTBEAT", "RESTARTS"):
+        numbers = name in ("ETA", "TOK/S", "LOSS", "HEARTBEAT", "RESTARTS")
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
+    for each in stages:
+        facts = _facts(each)
+        colour = COLOURS.get(each.state, "dim")
+        running = each.state in ("running", "stopping")
+        at = f"{facts['done']}/{facts['of']} {facts['unit']}" if facts["of"] else "-"
+        table.add_row(
+            each.run,
+            each.stage,
+            f"[{colour}]{each.state}[/]",
+            at if each.state != "done" else "-",
+            _span(facts["eta_s"]),
+            _number(facts["tokens_per_s"], 0),
+            _number(facts["loss"], 4),
+            _span(facts["heartbeat_age_s"]) if running else "-",
+            str(each.restarts) if each.job or each.restarts else "-",
+        )
+    return table
+
+
+def _number(value: object, digits: int) -> str:
+    return f"{value:,.{digits}f}" if isinstance(value, int | float) else "-"
+
+
+def _span(seconds: float | None) -> str:
+    """As kubectl: 42s, 7m, 3h12m."""
+    if seconds is None:
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    return f"{minutes}m" if minutes < 100 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+@click.command()
+@run_argument
+@stage_option
+@cluster_option
+@context_option
+@output_option
+def why(
+    run: str, stage: Stage | None, cluster: Path | None, context: str | None, output: str
+) -> int:
+    """Explain in one paragraph why a run is where it is: cause, evidence, remedy.
+
+    Exits with 0 where nothing is wrong, else with the code of what is.
+    """
+    place = read_cluster(cluster)
+    kube, store = Kube(place.namespace, context), store_of(place)
+    stages = observe_all(run, kube, store)
+    chosen = [each for each in stages if stage in (None, each.stage)]
+    said = broken_chain(stages) or look(first_that_matters(chosen), kube)
+    if output == "json":
+        facts = {"cause": said.cause, "evidence": said.evidence, "remedy": said.remedy}
+        click.echo(json.dumps({**facts, "code": int(said.code)}, indent=1))
+    else:
+        click.echo(said.paragraph())
+    return int(said.code)

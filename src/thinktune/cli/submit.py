@@ -1,0 +1,109 @@
+"""`thinktune submit`: a run to a cluster, and along with it to its end."""
+
+import json
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import (
+    cluster_option,
+    context_option,
+    output_option,
+    read,
+    read_cluster,
+    recipe_argument,
+    run_name,
+    set_option,
+    store_of,
+)
+from thinktune.launch.conduct import Say, conduct
+from thinktune.launch.kube import Kube
+from thinktune.launch.submit import Request, detach
+from thinktune.launch.submit import submit as submit_run
+from thinktune.launch.tasks import Run, make_run
+from thinktune.spec.catalog import GIB
+from thinktune.spec.conduct import Conduct
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import STAGES, Stage
+from thinktune.store import Store
+
+WHOLE = "all"
+
+
+@click.command()
+@recipe_argument
+@click.option(
+    "--stage", type=click.Choice([*STAGES, WHOLE]), default=WHOLE, show_default=True,
+    help="One stage, whose predecessors are done, or all in turn.",
+)  # fmt: skip
+@click.option(
+    "--follow/--detach", default=True, show_default=True,
+    help="Stay and show the logs, or leave the rest to the cluster.",
+)  # fmt: skip
+@click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
+@click.option("--force", is_flag=True, help="Although no node there could take it.")
+@set_option
+@cluster_option
+@context_option
+@output_option
+def submit(
+    recipe: str,
+    stage: str,
+    follow: bool,
+    name: str | None,
+    force: bool,
+    overrides: tuple[str, ...],
+    cluster: Path | None,
+    context: str | None,
+    output: str,
+) -> int:
+    """Submit a recipe's stages to a cluster.
+
+    Shows the plan and the free GPUs first, and refuses what cannot fit or be scheduled. The same
+    command again adopts what runs, resumes what failed, and says what is done. Ctrl-C leaves the
+    stage at work alone.
+    """
+    as_json = output == "json"
+
+    def say(text: str) -> None:
+        click.echo(text, err=as_json)
+
+    place = read_cluster(cluster)
+    loaded, catalog = read(recipe, overrides)
+    stages: tuple[Stage, ...] = STAGES if stage == WHOLE else (stage,)  # type: ignore[assignment]
+    made = make_run(loaded, catalog, place.store, run_name(name), until=stages[-1])
+    kube, store = Kube(place.namespace, context), store_of(place)
+    say(f"run {made.id} in namespace {place.namespace} of {kube.context}, artifacts in {store.url}")
+    _say_plan(made, loaded.hardware, say)
+    request = Request(made, loaded, catalog, place, stages, force)
+    todo = submit_run(request, kube, store, say)
+    if follow:
+        _follow(made, todo, kube, store, say)
+    elif len(stages) > 1:
+        detach(todo, place, kube, say)
+    if as_json:
+        click.echo(json.dumps({"run": made.id, **todo.model_dump(mode="json")}, indent=1))
+    elif not follow:
+        say(f"`thinktune status {made.id}` shows how far it is, `thinktune logs -f {made.id}` more")
+    return int(ExitCode.DONE)
+
+
+def _follow(made: Run, todo: Conduct, kube: Kube, store: Store, say: Say) -> None:
+    try:
+        conduct(todo, kube, store, say, logs=True)
+    except KeyboardInterrupt:
+        rest = " and starts no other stage; --detach would" if len(todo.stages) > 1 else ""
+        say(f"\nleft {made.id} alone: the stage at work goes on in the cluster{rest}")
+        say("the same command comes back to it; `thinktune cancel` ends it")
+        raise
+    say(f"done: `thinktune fetch {made.id}` brings the adapter here")
+
+
+def _say_plan(made: Run, hardware: str, say: Say) -> None:
+    plan = made.plan
+    used, has = plan.gpu_total_bytes / GIB, plan.gpu_capacity_bytes / GIB
+    memory = f", {used:.1f} of {has:.1f} GiB on each GPU" if has else ""
+    took = "" if plan.hours is None else f", about {max(1, round(60 * plan.hours))} min of training"
+    topology = plan.topology
+    ranks = f"{topology.world_size} ranks, ZeRO {topology.zero_stage}"
+    say(f"plan: {topology.nodes} × {hardware}, {ranks}{memory}{took}")

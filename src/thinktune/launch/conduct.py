@@ -1,0 +1,178 @@
+"""Starts the stages of a run in turn and watches each to its end.
+
+The launcher runs it at the terminal (`submit --follow`), and the conductor's Job in the cluster
+(`submit --detach`: `python -m thinktune.launch.conduct FILE`); either may be stopped and started
+again at any moment, for all that it knows is in the cluster and the store. Needs the right to read
+and patch Jobs and to read pods, their logs and events, in one namespace.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from thinktune.launch.kube import Kube
+from thinktune.launch.observed import Observed, observe
+from thinktune.launch.tail import Tail
+from thinktune.launch.why import Explanation, look
+from thinktune.spec.closed import parse_yaml
+from thinktune.spec.conduct import Conduct, ConductedStage
+from thinktune.spec.errors import InputMissing, StageFailed, StoreUnavailable, ThinktuneError
+from thinktune.spec.exit_codes import ExitCode
+from thinktune.spec.task import Stage
+from thinktune.store import Store, open_store
+
+LOOK_S = 1.0
+GONE_S = 5.0
+"""How long a Job may be away: `submit` replaces one that failed."""
+REPEAT_S = 60.0
+UNREACHABLE_S = 600.0
+"""How long API or store may be down before we give up."""
+
+Say = Callable[[str], None]
+
+
+def conduct(plan: Conduct, kube: Kube, store: Store, say: Say, *, logs: bool = False) -> None:
+    """Until the last stage is committed. With `logs`, says what the pods say.
+
+    Raises StageFailed, StoreUnavailable after ten minutes without API or store.
+    """
+    for each in plan.stages:
+        tail = Tail(kube, each.release, say) if logs else None
+        try:
+            _watch(_Watch(plan, each, kube, store, say), tail)
+        finally:
+            if tail is not None:
+                tail.close()
+
+
+class _Watch:
+    """One stage under observation."""
+
+    def __init__(
+        self, plan: Conduct, each: ConductedStage, kube: Kube, store: Store, say: Say
+    ) -> None:
+        self.plan, self.each, self._kube, self._store, self._say = plan, each, kube, store, say
+        self._said: tuple[str, float] = ("", 0.0)
+        self._unreachable_since: float | None = None
+        self._gone_since: float | None = None
+
+    def observe(self) -> Observed | None:
+        """The stage as it is; None while API or store do not answer."""
+        try:
+            seen = observe(self.plan.run, self.each.stage, self._kube, self._store)
+        except StoreUnavailable as error:
+            now = time.monotonic()
+            self._unreachable_since = self._unreachable_since or now
+            if now - self._unreachable_since > UNREACHABLE_S:
+                raise
+            self.remark(f"{error}; tries again")
+            return None
+        self._unreachable_since = None
+        return seen
+
+    def ended(self, seen: Observed) -> bool:
+        """Whether the stage is done; starts it where it waits for us. Raises StageFailed."""
+        stage = self.each.stage
+        if seen.manifest is not None:
+            if seen.manifest.task_sha256 != self.each.task_sha256:
+                fault = f"the artifact of {stage} was made by another task"
+                raise InputMissing(f"run {self.plan.run}", fault, "take another --run name")
+            return True
+        if seen.state == "waiting":
+            self._start(seen)
+            return False
+        why = look(seen, self._kube)
+        if seen.state in ("absent", "stopped"):
+            now = time.monotonic()
+            self._gone_since = self._gone_since or now
+            if now - self._gone_since > GONE_S:
+                code = why.code or int(ExitCode.INPUT_MISSING)
+                raise _failed(stage, replace(why, code=code))
+            return False
+        self._gone_since = None
+        if why.hopeless:
+            # The Job may have ended well between two looks at the store.
+            again = observe(self.plan.run, stage, self._kube, self._store)
+            if again.manifest is None:
+                raise _failed(stage, why)
+        if seen.state == "pending":
+            self.remark(f"{stage}: {why.paragraph()}")
+        return False
+
+    def _start(self, seen: Observed) -> None:
+        """Takes the brake off a Job that waits for the stage before it."""
+        assert seen.job is not None
+        annotations = seen.job["metadata"].get("annotations") or {}
+        labels = seen.job["metadata"].get("labels") or {}
+        if "thinktune.dev/waits" not in annotations or "kueue.x-k8s.io/queue-name" in labels:
+            return  # somebody else holds it
+        queue = annotations.get("thinktune.dev/queue")
+        # With a queue, Kueue takes the Job from here on and starts it when there is room.
+        patch = (
+            {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": queue}}}
+            if queue
+            else {"spec": {"suspend": False}}
+        )
+        self._kube.patch_job(seen.release, patch)
+        self._say(f"{self.each.stage}: {'queued' if queue else 'started'}")
+
+    def remark(self, text: str) -> None:
+        """Once, and again after a minute."""
+        now = time.monotonic()
+        if text != self._said[0] or now - self._said[1] > REPEAT_S:
+            self._said = (text, now)
+            self._say(text)
+
+
+def _failed(stage: Stage, why: Explanation) -> StageFailed:
+    return StageFailed(f"{stage}: {why.paragraph()}", why.code or int(ExitCode.INTERNAL))
+
+
+def _watch(watch: _Watch, tail: Tail | None) -> None:
+    stage = watch.each.stage
+    first = True
+    while True:
+        seen = watch.observe()
+        if seen is not None:
+            if watch.ended(seen):
+                if tail is not None and not first:
+                    tail.drain()
+                assert seen.manifest is not None
+                watch.remark(f"{stage}: {'done already' if first else 'committed'}")
+                return
+            first = False
+            if tail is not None:
+                tail.follow(seen.pods)
+        time.sleep(LOOK_S)
+
+
+def main(path: Path) -> int:
+    """The conductor's Job."""
+    plan = Conduct.parse(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        sys.exit(int(ExitCode.PREEMPTED))
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        conduct(plan, Kube(plan.namespace), open_store(plan.store), _print)
+    except StageFailed as ended:
+        _print(f"error: {ended}")
+        return ended.code
+    except ThinktuneError as error:
+        _print(f"error: {error}")
+        return error.exit_code
+    return int(ExitCode.DONE)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 - the conductor's log
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,227 @@
+"""Checks of a cluster before anything is submitted to it, each with its remedy.
+
+What pods need is asked by a pod: with the stages' own account of things (secrets, endpoint,
+images), under the same security rules.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from thinktune.launch.charts import LEAST_HELM, helm
+from thinktune.launch.kube import Forbidden, Kube, Object
+from thinktune.launch.submit import Request, check_nodes, secret_remedy, secrets_of
+from thinktune.launch.tasks import stage_values
+from thinktune.launch.why import never_starts, unschedulable
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.errors import ThinktuneError
+from thinktune.spec.task import STAGES
+from thinktune.spec.values import TaskValues
+
+POD_S = 90
+RIGHTS = (
+    ("create", "batch", "jobs"), ("get", "batch", "jobs"), ("list", "batch", "jobs"),
+    ("patch", "batch", "jobs"), ("delete", "batch", "jobs"), ("list", "", "pods"),
+    ("get", "", "pods/log"), ("list", "", "events"), ("create", "", "configmaps"),
+    ("create", "", "secrets"), ("list", "", "secrets"), ("create", "", "serviceaccounts"),
+    ("create", "", "services"), ("create", "networking.k8s.io", "networkpolicies"),
+    ("create", "rbac.authorization.k8s.io", "roles"),
+    ("create", "rbac.authorization.k8s.io", "rolebindings"),
+)  # fmt: skip
+"""Of the launcher, Helm's releases included (they are secrets)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool | None
+    """None: could not be found out."""
+    said: str
+    remedy: str = ""
+
+
+def examine(
+    cluster: Cluster, connect: Callable[[], Kube], request: Request | None
+) -> Iterator[Check]:
+    """One check after the other; those that need what failed are left out."""
+    try:
+        kube = connect()
+        there = kube.namespace_object()
+    except Forbidden as error:
+        there = {}
+        yield Check("namespace", None, error.fault, error.remedy)
+    except ThinktuneError as error:
+        yield Check("context", False, error.fault, error.remedy)
+        return
+    yield Check("context", True, kube.context)
+    yield _helm()
+    if there is None:
+        remedy = f"kubectl create namespace {kube.namespace}"
+        yield Check("namespace", False, f"{kube.namespace} is not there", remedy)
+        return
+    labels = there.get("metadata", {}).get("labels") or {}
+    level = labels.get("pod-security.kubernetes.io/enforce", "none enforced")
+    yield Check(
+        "namespace", True, f"{kube.namespace}, Pod Security: {level} (our pods meet restricted)"
+    )
+    yield _rights(kube)
+    found = [_secret(cluster, kube, name) for name in secrets_of(cluster)]
+    yield from found
+    if request is not None:
+        yield _nodes(request, kube)
+        if all(check.ok is not False for check in found):
+            yield from _in_a_pod(request, kube)
+
+
+def _helm() -> Check:
+    try:
+        return Check("helm", True, helm("version", "--short").strip())
+    except ThinktuneError as error:
+        least = ".".join(map(str, LEAST_HELM))
+        return Check("helm", False, f"{error.fault}; {least} or newer is needed", error.remedy)
+
+
+def _rights(kube: Kube) -> Check:
+    missing = []
+    for verb, group, resource in RIGHTS:
+        kind, _, sub = resource.partition("/")
+        if not kube.may(verb, group, kind, sub):
+            missing.append(f"{verb} {resource}")
+    if not missing:
+        return Check("rights", True, f"all {len(RIGHTS)} that the launcher and Helm need")
+    remedy = "have a role bound to you in this namespace: the built-in `admin` has them all"
+    return Check("rights", False, f"you may not {', '.join(missing)}", remedy)
+
+
+def _secret(cluster: Cluster, kube: Kube, name: str) -> Check:
+    try:
+        keys = kube.secret_keys(name)
+    except Forbidden as error:
+        return Check(f"secret {name}", None, error.fault, error.remedy)
+    if keys is None:
+        return Check(f"secret {name}", False, "is not there", secret_remedy(cluster, name))
+    return Check(f"secret {name}", True, f"has {', '.join(keys)}")
+
+
+def _nodes(request: Request, kube: Kube) -> Check:
+    said: list[str] = []
+    try:
+        check_nodes(request, kube, request.stages, said.append)
+    except ThinktuneError as error:
+        return Check("nodes", False, "; ".join([*said, error.fault]), error.remedy)
+    known = not any("unknown" in text for text in said)
+    return Check("nodes", True if known else None, "; ".join(said) or "there are enough")
+
+
+def _in_a_pod(request: Request, kube: Kube) -> Iterator[Check]:
+    """Images and store, as a pod sees them."""
+    hardware = request.catalog.hardware[request.recipe.hardware]
+    values = {
+        stage: stage_values(request.run, stage, hardware, request.cluster) for stage in STAGES
+    }
+    name = f"thinktune-doctor-{secrets.token_hex(3)}"
+    try:
+        kube.create_pod(
+            _pod(name, values["prep"], {s: v.image.reference for s, v in values.items()})
+        )
+    except ThinktuneError as error:
+        yield Check("pod", False, error.fault, error.remedy)
+        return
+    try:
+        yield from _of_pod(kube, name)
+    finally:
+        kube.delete_pod(name)
+
+
+def _of_pod(kube: Kube, name: str) -> Iterator[Check]:
+    until = time.monotonic() + POD_S
+    while True:
+        pod = kube.pod(name) or {"status": {}}
+        statuses = {s["name"]: s for s in pod["status"].get("containerStatuses") or []}
+        stuck = never_starts(pod) if statuses else None
+        ended = [s for s in statuses.values() if (s.get("state") or {}).get("terminated")]
+        if stuck or len(ended) == len(STAGES) or time.monotonic() > until:
+            break
+        time.sleep(1)
+    if not statuses:
+        said = unschedulable(pod) or "the pod does not start"
+        yield Check("pod", False, said, "see kubectl get events")
+        return
+    for stage in STAGES:
+        yield _image(statuses[_container(stage)], stage)
+    end = (statuses["task"].get("state") or {}).get("terminated")
+    if end is None:
+        return
+    log = " ".join(kube.log(name, tail=3))
+    if end["exitCode"] == 0:
+        yield Check("store", True, "read, written, and written on condition from a pod")
+        return
+    fault, _, remedy = log.removeprefix("error: ").rpartition("; ")
+    yield Check("store", False, fault or log, remedy)
+
+
+def _image(status: Object, stage: str) -> Check:
+    state = status.get("state") or {}
+    waiting = state.get("waiting") or {}
+    if not waiting:
+        return Check(f"image {stage}", True, status["image"])
+    stuck = never_starts({"status": {"containerStatuses": [status]}})
+    if stuck is None:
+        return Check(f"image {stage}", None, f"{status['image']}: still {waiting.get('reason')}")
+    return Check(f"image {stage}", False, f"{stuck.cause}: {stuck.evidence[0]}", stuck.remedy)
+
+
+def _container(stage: str) -> str:
+    return "task" if stage == "prep" else stage
+
+
+def _pod(name: str, values: TaskValues, images: dict[str, str]) -> Object:
+    """As a stage's pod, but for its size and what it runs."""
+    environment = [{"name": key, "value": value} for key, value in values.env.items()]
+    sources = [{"secretRef": {"name": secret}} for secret in values.access.secrets]
+    small = {"cpu": "50m", "memory": "256Mi"}
+    containers = [
+        {
+            "name": _container(stage),
+            "image": image,
+            "imagePullPolicy": values.image.pull_policy,
+            "command": ["python3", "-m", "thinktune.tasks.probe", _store(values)]
+            if stage == "prep"
+            else ["true"],
+            "env": environment,
+            "envFrom": sources,
+            "resources": {"requests": small, "limits": {"memory": "256Mi", "cpu": "1"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+        }
+        for stage, image in images.items()
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "thinktune-doctor"}},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "activeDeadlineSeconds": 2 * POD_S,
+            "terminationGracePeriodSeconds": 1,
+            "imagePullSecrets": [{"name": secret} for secret in values.image.pull_secrets],
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": containers,
+        },
+    }
+
+
+def _store(values: TaskValues) -> str:
+    return str(json.loads(values.task)["store"])

@@ -1,0 +1,137 @@
+"""What is known of a run's stages: Jobs and pods in the cluster, artifacts in the store.
+
+`status`, `why`, `follow` and the conductor look at stages through this, and change nothing by it.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from thinktune.launch.charts import release_name
+from thinktune.launch.kube import RUN_LABEL, Kube, Object
+from thinktune.spec.ending import Ending
+from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.keys import logs_prefix, progress_key, stage_prefix
+from thinktune.spec.manifest import Manifest, Progress
+from thinktune.spec.task import STAGES, Stage
+from thinktune.store import ObjectMissing, Store, read_manifest
+
+State = Literal["absent", "waiting", "pending", "running", "stopping", "failed", "stopped", "done"]
+SUBMITTED: tuple[State, ...] = ("waiting", "pending", "running", "stopping")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One stage of a run."""
+
+    run: str
+    stage: Stage
+    job: Object | None = None
+    pods: Sequence[Object] = ()
+    """The newest first."""
+    manifest: Manifest | None = None
+    progress: Progress | None = None
+    endings: Sequence[Ending] = ()
+    """Of pods that have ended, in order of time."""
+    pods_seen: int = field(default=0)
+    """How many pods have printed something so far."""
+
+    @property
+    def release(self) -> str:
+        """Helm release, and name of the Job."""
+        return release_name(self.run, self.stage)
+
+    @property
+    def nodes(self) -> int:
+        """Pods at a time."""
+        return int((self.job or {}).get("spec", {}).get("completions") or 1)
+
+    @property
+    def restarts(self) -> int:
+        """Pods beyond the first of each index."""
+        return max(0, self.pods_seen - self.nodes)
+
+    @property
+    def state(self) -> State:
+        """In one word. An artifact that is committed is what counts."""
+        if self.manifest is not None:
+            return "done"
+        if self.job is None:
+            return "stopped" if self.progress or self.endings else "absent"
+        if self.job["metadata"].get("deletionTimestamp"):
+            return "stopping"
+        if self.condition("Failed") or self.condition("Complete"):
+            return "failed"
+        if self.job["spec"].get("suspend"):
+            return "waiting"
+        if any(pod["status"].get("phase") == "Running" for pod in self.pods):
+            return "running"
+        return "pending"
+
+    def condition(self, kind: str) -> Object | None:
+        """The Job's condition of that kind, where it holds."""
+        conditions = (self.job or {}).get("status", {}).get("conditions") or []
+        for condition in conditions:
+            if condition["type"] == kind and condition["status"] == "True":
+                return dict(condition)
+        return None
+
+    def heartbeat_age_s(self) -> float | None:
+        """Seconds since the stage last wrote its progress."""
+        if self.progress is None:
+            return None
+        written = datetime.fromisoformat(self.progress.heartbeat)
+        return max(0.0, (datetime.now(UTC) - written).total_seconds())
+
+
+def observe(run: str, stage: Stage, kube: Kube | None, store: Store) -> Observed:
+    """The stage as it is now; without a cluster, what the store says."""
+    release = release_name(run, stage)
+    job = kube.job(release) if kube else None
+    keys = [info.key for info in store.list(logs_prefix(run, stage))]
+    return Observed(
+        run,
+        stage,
+        job,
+        kube.pods(release) if kube and job else (),
+        read_manifest(store, stage_prefix(run, stage)),
+        read_progress(store, run, stage),
+        _endings(store, keys),
+        sum(key.endswith(".log") for key in keys),
+    )
+
+
+def observe_all(run: str, kube: Kube | None, store: Store) -> list[Observed]:
+    """All stages. Raises InputMissing where nobody knows the run."""
+    found = [observe(run, stage, kube, store) for stage in STAGES]
+    if all(each.state == "absent" for each in found):
+        where = f"namespace {kube.namespace} and {store.url}" if kube else store.url
+        fault = "neither a Job nor an artifact of that name"
+        raise InputMissing(f"run {run}", f"{fault} in {where}", "`thinktune status` lists runs")
+    return found
+
+
+def known_runs(kube: Kube | None, store: Store) -> list[str]:
+    """Runs with a Job or with anything in the store."""
+    runs = {job["metadata"]["labels"][RUN_LABEL] for job in kube.jobs()} if kube else set()
+    runs |= {info.key.split("/")[1] for info in store.list("runs")}
+    return sorted(runs)
+
+
+def read_progress(store: Store, run: str, stage: Stage) -> Progress | None:
+    """Live state, where there is any that can be read."""
+    key = progress_key(run, stage)
+    with contextlib.suppress(ObjectMissing, ValueError):
+        return Progress.model_validate_json(store.get(key))
+    return None
+
+
+def _endings(store: Store, keys: Sequence[str]) -> list[Ending]:
+    found = []
+    for key in keys:
+        if key.endswith(".json"):
+            with contextlib.suppress(ObjectMissing, ValueError, SpecInvalid):
+                found.append(Ending.model_validate_json(store.get(key)))
+    return sorted(found, key=lambda ending: ending.ended)

@@ -1,0 +1,142 @@
+"""Whether a cluster has nodes for a stage, and which GPUs are free: asked before anything is made.
+
+Pure but for its two lists of objects. Called by `submit` and `doctor`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thinktune.launch.kube import Object
+from thinktune.spec.catalog import GIB, HardwareEntry
+from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.values import TaskValues
+
+GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node can give."""
+
+    name: str
+    labels: dict[str, str]
+    taints: tuple[Object, ...]
+    gpus: int
+    free_gpus: int
+    cpu_millis: int
+    memory_bytes: int
+
+    @property
+    def product(self) -> str:
+        """The GPU, as feature discovery names it."""
+        return self.labels.get(PRODUCT, "GPU without a product label") if self.gpus else "no GPU"
+
+
+def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
+    """Nodes that take pods, less the GPUs that pods on them have."""
+    taken: Counter[str] = Counter()
+    for pod in pods:
+        where = pod["spec"].get("nodeName")
+        for container in pod["spec"]["containers"]:
+            limits = container.get("resources", {}).get("limits") or {}
+            taken[where] += int(limits.get(GPU, 0))
+    found = []
+    for node in nodes:
+        if node["spec"].get("unschedulable"):
+            continue
+        name, has = node["metadata"]["name"], node["status"].get("allocatable") or {}
+        gpus = int(has.get(GPU, 0))
+        found.append(
+            Node(
+                name,
+                node["metadata"].get("labels") or {},
+                tuple(node["spec"].get("taints") or ()),
+                gpus,
+                gpus - taken[name],
+                round(1000 * quantity(has.get("cpu", "0"))),
+                round(quantity(has.get("memory", "0"))),
+            )
+        )
+    return found
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity: `500m`, `16Gi`, `2`."""
+    if text.endswith("m"):
+        return float(text[:-1]) / 1000
+    for unit, size in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * size
+    return float(text)
+
+
+def check(values: TaskValues, nodes: Sequence[Node], remedy: str) -> None:
+    """Raises SpecInvalid where no number of idle nodes of these would take the stage."""
+    wanted, resources = values.topology.nodes, values.resources
+    place = f"{values.stage} of {values.run}"
+    reasons: Counter[str] = Counter()
+    room = 0
+    for node in nodes:
+        reason = _unfit(values, node)
+        if reason:
+            reasons[reason] += 1
+        else:
+            room += node.gpus // resources.gpus if resources.gpus else 1
+    if room >= wanted or (room and not resources.gpus):
+        return
+    asked = f"{wanted} × {resources.gpus} {_product(values)}" if resources.gpus else "a node"
+    why = ", ".join(f"{n} node{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common(4))
+    fault = f"it asks for {asked}, and the cluster has room for {room} ({why or 'no node'})"
+    raise SpecInvalid(place, fault, remedy)
+
+
+def _unfit(values: TaskValues, node: Node) -> str | None:
+    resources, placement = values.resources, values.placement
+    for key, value in placement.node_selector.items():
+        if node.labels.get(key) != value:
+            return node.product if key == PRODUCT else f"not {key}={value}"
+    for taint in node.taints:
+        if taint["effect"] != "PreferNoSchedule" and not _tolerated(values, taint):
+            return f"tainted {taint['key']}"
+    if node.gpus < resources.gpus:
+        return f"only {node.gpus} {node.product}"
+    if node.cpu_millis < resources.cpu_millis:
+        return f"{node.cpu_millis / 1000:.1f} CPUs, not {resources.cpu_millis / 1000:.1f}"
+    if node.memory_bytes < resources.memory_mib * 2**20:
+        return f"{node.memory_bytes / GIB:.0f} GiB, not {resources.memory_mib / 1024:.0f}"
+    return None
+
+
+def _tolerated(values: TaskValues, taint: Object) -> bool:
+    return any(
+        t.key == taint["key"]
+        and t.effect in (None, taint["effect"])
+        and (t.operator == "Exists" or t.value == taint.get("value"))
+        for t in values.placement.tolerations
+    )
+
+
+def _product(values: TaskValues) -> str:
+    return values.placement.node_selector.get(PRODUCT, "GPU")
+
+
+def free_gpus(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
+    """Free and all GPUs by product."""
+    found: dict[str, tuple[int, int]] = {}
+    for node in nodes:
+        if node.gpus:
+            free, every = found.get(node.product, (0, 0))
+            found[node.product] = (free + node.free_gpus, every + node.gpus)
+    return found
+
+
+def hardware_there(nodes: Sequence[Node], catalog: dict[str, HardwareEntry]) -> list[str]:
+    """Names of catalog entries for which a node is there."""
+    return [
+        name
+        for name, entry in catalog.items()
+        if entry.num_gpus
+        and any(n.labels.get(PRODUCT) == entry.product and n.gpus >= entry.num_gpus for n in nodes)
+    ]

@@ -1,0 +1,343 @@
+"""Why a run is where it is: Job, pods, events, exit codes, last words, manifests; one paragraph.
+
+`explain` is pure: what it needs was observed before. Called by `why`, and by whoever follows a run
+and sees it fail.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from thinktune.launch.kube import Kube, Object
+from thinktune.launch.observed import Observed
+from thinktune.spec.exit_codes import MEANING, ExitCode
+from thinktune.spec.task import STAGES
+from thinktune.store import manifest_digest
+
+SILENT_S = 600
+"""Without a heartbeat for so long, a running stage is stuck."""
+NEVER_STARTS = {
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+}
+"""Reasons for which a container waits until somebody changes something."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Cause, evidence, remedy."""
+
+    cause: str
+    evidence: tuple[str, ...]
+    remedy: str
+    code: int = ExitCode.DONE
+    """Exit code of whoever waited for this; 0 where nothing is wrong."""
+    hopeless: bool = False
+    """Whether waiting longer will not help."""
+
+    def paragraph(self) -> str:
+        """For people."""
+        said = "".join(f" {sentence.rstrip('.')}." for sentence in self.evidence)
+        return f"{self.cause.rstrip('.')}.{said} {self.remedy}".strip()
+
+
+def look(each: Observed, kube: Kube | None) -> Explanation:
+    """Explains a stage, asking for events where they matter."""
+
+    def events(name: str) -> list[Object]:
+        return kube.events(name) if kube else []
+
+    return explain(each, events)
+
+
+def first_that_matters(stages: Sequence[Observed]) -> Observed:
+    """The stage that a run is at: one that failed, else the first that is not done."""
+    for wanted in (("failed",), ("running", "pending", "stopping"), ("waiting", "stopped")):
+        for each in stages:
+            if each.state in wanted:
+                return each
+    open_stages = [each for each in stages if each.state != "done"]
+    return open_stages[0] if open_stages else stages[-1]
+
+
+def broken_chain(stages: Sequence[Observed]) -> Explanation | None:
+    """Whether a stage was made from another artifact than the one that is there now."""
+    manifests = {each.stage: each.manifest for each in stages if each.manifest}
+    for stage, manifest in manifests.items():
+        for name, digest in manifest.inputs.items():
+            before = next((m for s, m in manifests.items() if s == name), None)
+            if before is None or manifest_digest(before) != digest:
+                is_there = "is gone" if before is None else "is another one now"
+                return Explanation(
+                    f"{stage} was made from an artifact of {name} that {is_there}",
+                    (f"{stage}'s manifest pins {name} at {digest[:12]}…",),
+                    f"Delete {stage}'s artifact and submit again, or take another --run name.",
+                    ExitCode.INPUT_MISSING,
+                    hopeless=True,
+                )
+    return None
+
+
+def explain(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+    """Of one stage."""
+    match each.state:
+        case "done":
+            return _done(each)
+        case "absent":
+            before = STAGES[: STAGES.index(each.stage)]
+            return Explanation(
+                f"{each.stage} of {each.run} was not submitted",
+                (),
+                f"`thinktune submit RECIPE --stage {each.stage}` does"
+                + (f", after {before[-1]}." if before else "."),
+            )
+        case "stopped":
+            return _stopped(each)
+        case "stopping":
+            return Explanation(f"{each.stage} is being stopped", (), "Its pod commits and ends.")
+        case "waiting":
+            return _waiting(each, events)
+        case "failed":
+            return _failed(each, events)
+        case "pending":
+            return _pending(each, events)
+        case "running":
+            return _running(each)
+
+
+def _done(each: Observed) -> Explanation:
+    assert each.manifest is not None
+    files = len(each.manifest.files)
+    made = f"{files} {'file' if files == 1 else 'files'}, committed {each.manifest.created}"
+    return Explanation(
+        f"Nothing is wrong: {each.stage} of {each.run} is done",
+        (made,),
+        f"`thinktune fetch {each.run} --stage {each.stage}` brings it here.",
+    )
+
+
+def _stopped(each: Observed) -> Explanation:
+    evidence = []
+    if each.progress:
+        done = f"{each.progress.done}/{each.progress.of} {each.progress.unit}"
+        evidence.append(f"It was at {done} on {each.progress.heartbeat}")
+    code: int = ExitCode.PREEMPTED
+    if each.endings:
+        last = each.endings[-1]
+        evidence.append(f"Its last pod ended with {_named(last.code)}")
+        evidence += [last.last_words] if last.last_words else []
+        code = _known(last.code) if last.code else code
+    return Explanation(
+        f"{each.stage} of {each.run} has no Job any more: cancelled, uninstalled or expired",
+        tuple(evidence),
+        "What it committed is kept; submit the same recipe again to go on.",
+        code,
+        hopeless=True,
+    )
+
+
+def _waiting(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+    assert each.job is not None
+    annotations = each.job["metadata"].get("annotations") or {}
+    queue = (each.job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    if queue:
+        said = [e.get("message", "") for e in events(each.release)][-1:]
+        return Explanation(
+            f"{each.stage} waits in Kueue's queue {queue}",
+            tuple(s for s in said if s),
+            f"`kubectl describe localqueue {queue}` shows what is before it.",
+        )
+    if "thinktune.dev/waits" in annotations:
+        before = STAGES[STAGES.index(each.stage) - 1]
+        return Explanation(
+            f"{each.stage} waits until {before} is committed, and holds no GPU meanwhile",
+            (),
+            "The conductor starts it then, or whoever follows the run. Where neither is there any"
+            " more, submit again.",
+        )
+    return Explanation(
+        f"{each.stage} is suspended",
+        ("spec.suspend is true",),
+        f'kubectl patch job {each.release} --type=merge -p \'{{"spec":{{"suspend":false}}}}\'',
+    )
+
+
+def _failed(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+    condition = each.condition("Failed") or each.condition("Complete") or {}
+    reason, message = condition.get("reason", ""), condition.get("message", "")
+    evidence = [f"Job {each.release}: {reason}, {message}" if message else f"Job: {reason}"]
+    if reason == "DeadlineExceeded":
+        remedy = "Raise deadline_hours in the cluster file and submit again: it goes on."
+        cause = f"{each.stage} ran longer than it may"
+        return Explanation(cause, tuple(evidence), remedy, ExitCode.INTERNAL, hopeless=True)
+    ended = [end for pod in each.pods if (end := _terminated(pod)) is not None]
+    if any(end.get("reason") == "OOMKilled" for end in ended):
+        return _oom(each, evidence)
+    words = each.endings[-1].last_words if each.endings else ""
+    words = words or _last_error(ended)
+    code = next((int(e["exitCode"]) for e in ended), each.endings[-1].code if each.endings else 70)
+    if exited := re.search(r"exit code (\d+)", message):
+        code = int(exited[1])
+    if not ended and not each.endings:
+        refused = [e for e in events(each.release) if e.get("type") == "Warning"]
+        evidence += [e.get("message", "") for e in refused[-1:]]
+    cause = f"{each.stage} failed with {_named(code)}"
+    if words:
+        place_and_fault, _, remedy = words.removeprefix("error: ").rpartition("; ")
+        evidence.insert(0, place_and_fault or words)
+        remedy = f"{remedy[:1].upper()}{remedy[1:]}." if place_and_fault else ""
+    else:
+        remedy = f"`thinktune logs {each.run} --stage {each.stage}` shows the whole of it."
+    again = "Then submit again: it goes on from what is committed."
+    return Explanation(
+        cause, tuple(evidence), f"{remedy} {again}".strip(), _known(code), hopeless=True
+    )
+
+
+def _oom(each: Observed, evidence: list[str]) -> Explanation:
+    return Explanation(
+        f"{each.stage} took more host memory than its pod has, and the kernel ended it (OOMKilled)",
+        tuple(evidence),
+        "Choose hardware with more host memory, or lower data.max_tokens; then submit again.",
+        ExitCode.INTERNAL,
+        hopeless=True,
+    )
+
+
+def _pending(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+    if not each.pods:
+        refused = [e for e in events(each.release) if e.get("type") == "Warning"]
+        if refused:
+            return Explanation(
+                f"{each.stage} gets no pod",
+                (refused[-1].get("message", ""),),
+                "Mend what the API server names: quota, Pod Security, a missing account.",
+                ExitCode.STORE_UNAVAILABLE,
+                hopeless=True,
+            )
+        return Explanation(
+            f"{each.stage} was submitted a moment ago", (), "Its pod is not there yet."
+        )
+    pod = each.pods[0]
+    stuck = never_starts(pod)
+    if stuck is not None:
+        return stuck
+    unscheduled = unschedulable(pod)
+    if unscheduled is not None:
+        return Explanation(
+            f"{each.stage} finds no node",
+            (unscheduled, _asks(pod)),
+            "Free or add such a node, or submit for hardware that is there"
+            " (`thinktune plan RECIPE --all-hardware`).",
+        )
+    volumes = [e for e in events(pod["metadata"]["name"]) if e.get("type") == "Warning"]
+    if volumes:
+        said = volumes[-1].get("message", "")
+        return Explanation(f"{each.stage} has a node but does not start", (said,), "")
+    return Explanation(
+        f"{each.stage} is about to start", (f"pod {pod['metadata']['name']} is made",), ""
+    )
+
+
+def never_starts(pod: Object) -> Explanation | None:
+    """A container that waits for ever: its image, its secret, its configuration."""
+    for status in pod["status"].get("containerStatuses") or []:
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason not in NEVER_STARTS:
+            continue
+        if reason == "CreateContainerConfigError":
+            secret = re.search(r'secret "([^"]+)" not found', message)
+            remedy = "Mend the configuration, then cancel and submit again."
+            if secret:
+                remedy = (
+                    f"kubectl create secret generic {secret[1]} --from-literal=AWS_ACCESS_KEY_ID=…"
+                    " --from-literal=AWS_SECRET_ACCESS_KEY=… and it starts by itself."
+                )
+            cause = "The pod lacks something that it is configured with"
+            return Explanation(cause, (message,), remedy, ExitCode.INPUT_MISSING, hopeless=True)
+        if reason in ("CreateContainerError",):
+            return Explanation(
+                "The container cannot be made", (message,), "See its words.",
+                ExitCode.INTERNAL, hopeless=True,
+            )  # fmt: skip
+        return Explanation(
+            f"The image {status['image']} cannot be pulled ({reason})",
+            (message,),
+            "Check images.registry, images.tag and images.pull_secrets in the cluster file;"
+            " `make images REGISTRY=… PUSH=1` builds and pushes them.",
+            ExitCode.INPUT_MISSING,
+            hopeless=True,
+        )
+    return None
+
+
+def unschedulable(pod: Object) -> str | None:
+    """What the scheduler says of a pod that it has no node for."""
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return str(condition.get("message", ""))
+    return None
+
+
+def _running(each: Observed) -> Explanation:
+    age = each.heartbeat_age_s()
+    evidence = []
+    if each.progress:
+        done = f"{each.progress.done}/{each.progress.of} {each.progress.unit}"
+        evidence.append(f"It is at {done}")
+    if each.restarts:
+        last = each.endings[-1] if each.endings else None
+        how = f"the last with {_named(last.code)}" if last else "the last without a word"
+        words = f" ({last.last_words})" if last and last.last_words else ""
+        evidence.append(f"{each.restarts} pods before this one have ended, {how}{words}")
+    if age is not None and age > SILENT_S:
+        return Explanation(
+            f"{each.stage} runs, but has said nothing for {age:.0f} s",
+            tuple(evidence),
+            "It ends itself when it makes no progress for execution.stall_s, and is started again;"
+            f" `thinktune logs {each.run} --stage {each.stage}` shows its last lines.",
+        )
+    return Explanation(f"Nothing is wrong: {each.stage} of {each.run} runs", tuple(evidence), "")
+
+
+def _asks(pod: Object) -> str:
+    spec = pod["spec"]
+    limits = spec["containers"][0].get("resources", {}).get("limits", {})
+    asked = [f"{limits[k]} {k}" for k in ("nvidia.com/gpu", "cpu", "memory") if k in limits]
+    labels = [f"{k}={v}" for k, v in (spec.get("nodeSelector") or {}).items()]
+    return f"It asks for {', '.join(asked)}" + (
+        f" on a node with {', '.join(labels)}" if labels else ""
+    )
+
+
+def _terminated(pod: Object) -> Object | None:
+    for status in pod["status"].get("containerStatuses") or []:
+        ended = (status.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            return dict(ended)
+    return None
+
+
+def _last_error(ended: Sequence[Object]) -> str:
+    """From what kubelet kept of the log of a pod that ended badly."""
+    for each in ended:
+        found = re.findall(
+            r"^(?:\[rank \d+\] )?(error: .*)$", each.get("message", ""), re.MULTILINE
+        )
+        if found:
+            return str(found[-1])
+    return ""
+
+
+def _known(code: int) -> int:
+    return code if code in set(ExitCode) else ExitCode.INTERNAL
+
+
+def _named(code: int) -> str:
+    if code in set(ExitCode):
+        return f"exit code {code} ({MEANING[ExitCode(code)][0]})"
+    return "SIGKILL (exit code 137)" if code == 137 else f"exit code {code}"

@@ -1,0 +1,29 @@
+"""What is to be started in which order: the stages of a run that was submitted as a whole.
+
+The launcher follows it (`submit --follow`), and so does the conductor's Job (`submit --detach`),
+which gets it as JSON from a ConfigMap.
+"""
+
+from thinktune.spec.closed import Closed
+from thinktune.spec.manifest import Sha256
+from thinktune.spec.task import Stage
+
+
+class ConductedStage(Closed):
+    """One stage, installed and perhaps waiting."""
+
+    stage: Stage
+    release: str
+    """Helm release, and name of its Job."""
+    task_sha256: Sha256
+    """`StageTask.result_digest()`: which artifact it is to commit."""
+
+
+class Conduct(Closed):
+    """One run on one cluster."""
+
+    run: str
+    store: str
+    namespace: str
+    stages: tuple[ConductedStage, ...]
+    """In the order in which they run."""

@@ -1,0 +1,34 @@
+"""Whether a pod reaches the store and may do there what stages do: what `thinktune doctor` starts.
+
+Entry point: `python -m thinktune.tasks.probe STORE`. Writes, writes again on condition, reads,
+removes. Exits as the tasks do.
+"""
+
+import secrets
+import sys
+
+from thinktune.spec.errors import StoreUnavailable, ThinktuneError
+from thinktune.store import open_store
+
+
+def probe(url: str) -> None:
+    """Raises what the store raises, and StoreUnavailable where it ignores conditions."""
+    store = open_store(url)
+    prefix = f"probes/{secrets.token_hex(8)}"
+    key = f"{prefix}/probe"
+    try:
+        first = store.put_if_absent(key, b"first")
+        second = store.put_if_absent(key, b"second")
+        read = store.get(key)
+    finally:
+        store.delete_prefix(prefix)
+    if not first or second or read != b"first":
+        fault = "it does not honour If-None-Match: two writers would both commit"
+        raise StoreUnavailable(url, fault, "take a server that does: AWS, SeaweedFS, versitygw")
+
+
+if __name__ == "__main__":
+    try:
+        probe(sys.argv[1])
+    except ThinktuneError as error:
+        sys.exit(f"error: {error}")
