@@ -88,7 +88,7 @@ images: setup ## Container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=r
 	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(CPU_TORCH)" "$(PUSH)" "$(IMAGES)" $(BUILD_FLAGS)
 
 e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
-	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt
+	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt IMAGES="prep train evaluate"
 	@tools/load-images "$(CLUSTER_LOAD)" $(BUILD_FLAGS)
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 tests/e2e
 

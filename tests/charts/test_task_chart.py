@@ -1,6 +1,7 @@
 """The task chart, rendered by helm for every recipe and stage."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,13 +12,14 @@ import yaml
 
 from thinktune.launch import charts
 from thinktune.launch.charts import chart_folder, manifests, release_name, schema, values_text
-from thinktune.launch.tasks import Run, make_run, stage_values
-from thinktune.spec.cluster import Cluster, Identity, Images, Network
+from thinktune.launch.tasks import Run, conduct_of, conductor_of, make_run, stage_values
+from thinktune.spec.cluster import Cluster, Identity, Images, Monitoring, Network
 from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
 from thinktune.spec.errors import InputMissing, SpecInvalid
 from thinktune.spec.exit_codes import MEANING
 from thinktune.spec.task import STAGES, Stage
 from thinktune.spec.values import NAME_LENGTH
+from thinktune.tasks import exporter
 
 CATALOG = load_catalog()
 CLUSTER = Cluster(
@@ -91,7 +93,7 @@ def test_qwen_32b_asks_for_four_gpus_of_one_node(own_file: Path) -> None:
     job = of_kind(rendered(a_run("qwen-32b", own_file), "train", "a100-40x4"), "Job")
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
-    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    environment = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert environment["THINKTUNE_PROCESSES_PER_NODE"] == "4"
     assert "completionMode" not in job["spec"]
 
@@ -116,7 +118,7 @@ def test_several_nodes_find_each_other_by_name(own_file: Path) -> None:
     pod = job["spec"]["template"]["spec"]
     assert pod["subdomain"] == service["metadata"]["name"] == name
     assert service["spec"]["clusterIP"] == "None"
-    environment = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+    environment = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
     assert environment["MASTER_ADDR"] == f"{name}-0.{name}"
     assert environment["THINKTUNE_NODE_RANK"] == "$(JOB_COMPLETION_INDEX)"
     policy = of_kind(found, "NetworkPolicy")["spec"]
@@ -151,9 +153,66 @@ def test_the_same_bytes_every_time(own_file: Path) -> None:
     assert first == again
 
 
-def test_the_schema_is_that_of_the_model() -> None:
-    written = (chart_folder("task") / charts.SCHEMA).read_text()
-    assert written == schema(), "python -m thinktune.launch.charts writes it anew"
+@pytest.mark.parametrize("chart", charts.CHARTS)
+def test_the_schema_is_that_of_the_model(chart: str) -> None:
+    written = (chart_folder(chart) / charts.SCHEMA).read_text()
+    assert written == schema(chart), "python -m thinktune.launch.charts writes it anew"
+
+
+def test_a_stage_that_waits_is_suspended_and_leaves_the_queue_to_later(own_file: Path) -> None:
+    run = a_run("qwen-32b", own_file)
+    values = stage_values(run, "train", CATALOG.hardware["a100-40x4"], CLUSTER, wait=True)
+    job = of_kind(list(yaml.safe_load_all(manifests("r", "jobs", values_text(values)))), "Job")
+    assert job["spec"]["suspend"] is True
+    assert job["metadata"]["annotations"] == {
+        "thinktune.dev/waits": "true",
+        "thinktune.dev/queue": "gpus",
+    }
+    assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]
+
+
+def test_monitoring_is_off_unless_asked_for_and_then_complete(own_file: Path) -> None:
+    run = a_run("demo", own_file)
+    kinds = {m["kind"] for m in rendered(run, "train", "cpu")}
+    assert not kinds & {"PodMonitor", "PrometheusRule"}
+    watched = CLUSTER.model_copy(update={"monitoring": Monitoring(enabled=True)})
+    assert {m["kind"] for m in rendered(run, "prep", "cpu", watched)} == kinds
+    found = rendered(run, "train", "cpu", watched)
+    assert kinds | {"PodMonitor", "PrometheusRule"} == {m["kind"] for m in found}
+    container = of_kind(found, "Job")["spec"]["template"]["spec"]["containers"][0]
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9400}]
+    (rule,) = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert rule["expr"].endswith("> 900")
+    (dashboard,) = [m for m in found if m["metadata"]["name"].endswith("-dashboard")]
+    panels = json.loads(dashboard["data"]["thinktune.json"])["panels"]
+    asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
+    written = (Path(exporter.__file__)).read_text()
+    for name in set(re.findall(r"thinktune_(\w+)", asked + rule["expr"])):
+        assert f'"{name}"' in written, f"nobody exports thinktune_{name}"
+
+
+def test_a_model_cache_is_mounted(own_file: Path) -> None:
+    cached = CLUSTER.model_copy(update={"model_cache_claim": "models"})
+    pod = of_kind(rendered(a_run("demo", own_file), "train", "cpu", cached), "Job")
+    spec = pod["spec"]["template"]["spec"]
+    claim = {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}}
+    assert claim in spec["volumes"]
+    assert {"name": "THINKTUNE_CACHE", "value": "/cache"} in spec["containers"][0]["env"]
+
+
+def test_the_conductor_may_do_little(own_file: Path) -> None:
+    run = a_run("demo", own_file)
+    conduct = conduct_of(run, STAGES, CLUSTER)
+    text = values_text(conductor_of(conduct, CLUSTER))
+    found = list(yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor")))
+    rules = of_kind(found, "Role")["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "patch"}
+    assert "ClusterRole" not in {m["kind"] for m in found}
+    pod = of_kind(found, "Job")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert "nvidia.com/gpu" not in json.dumps(pod)
+    told = json.loads(of_kind(found, "ConfigMap")["data"]["conduct.json"])
+    assert [each["release"] for each in told["stages"]] == [f"{run.id}-{s}" for s in STAGES]
 
 
 @pytest.mark.parametrize(

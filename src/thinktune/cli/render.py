@@ -1,5 +1,6 @@
 """`thinktune render`: values and manifests of a run, for `helm install` or a repository."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -13,8 +14,10 @@ from thinktune.cli.options import (
     set_option,
 )
 from thinktune.launch.charts import manifests, release_name, values_text
-from thinktune.launch.tasks import make_run, stage_values
-from thinktune.spec.task import STAGES
+from thinktune.launch.tasks import Run, make_run, stage_values
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.keys import source_key
+from thinktune.spec.task import STAGES, PrepTask, Stage
 
 
 @click.command()
@@ -46,12 +49,28 @@ def render(
     run = make_run(loaded, catalog, place.store, run_name(name))
     target = folder / run.id
     target.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES:
-        text = values_text(stage_values(run, stage, catalog.hardware[loaded.hardware], place))
+    hardware = catalog.hardware[loaded.hardware]
+    values = {stage: values_text(stage_values(run, stage, hardware, place)) for stage in STAGES}
+
+    def render_stage(stage: Stage) -> str:
+        return manifests(release_name(run.id, stage), place.namespace, values[stage])
+
+    with ThreadPoolExecutor() as pool:
+        rendered = [] if values_only else list(pool.map(render_stage, STAGES))
+    for stage, text in values.items():
         _write(target / f"{stage}.values.yaml", text)
-        if not values_only:
-            release = release_name(run.id, stage)
-            _write(target / f"{stage}.yaml", manifests(release, place.namespace, text))
+    for stage, text in zip(STAGES, rendered, strict=False):
+        _write(target / f"{stage}.yaml", text)
+    _say_source(run, place)
+
+
+def _say_source(run: Run, place: Cluster) -> None:
+    """Where prep will look for the user's own file, which `submit` would bring there."""
+    task = run.tasks["prep"]
+    assert isinstance(task, PrepTask)
+    if task.data.path is not None and task.source_sha256 is not None:
+        key = source_key(task.source_sha256, Path(task.data.path).name)
+        click.echo(f"prep reads {place.store}/{key}: copy {task.data.path} there", err=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,9 +4,11 @@
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,11 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
     refuses.
     """
     done = subprocess.run(
-        [_helm(), *arguments], input=stdin, capture_output=True, text=True, check=False
+        [_helm(os.environ.get("PATH", "")), *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         words = done.stderr.strip() or done.stdout.strip()
@@ -74,8 +80,10 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def _helm() -> str:
-    path = shutil.which("helm")
+@cache
+def _helm(search: str) -> str:
+    """Looked at once per PATH."""
+    path = shutil.which("helm", path=search)
     remedy = f"install helm {'.'.join(map(str, LEAST_HELM))} or newer: https://helm.sh/docs/intro/install"
     if path is None:
         raise InputMissing("helm", "not on the PATH", remedy)
@@ -88,10 +96,12 @@ def _helm() -> str:
     return path
 
 
-def manifests(release: str, namespace: str, values: str) -> str:
-    """What the chart renders to, with the values given as text."""
-    chart = str(chart_folder("task"))
-    return helm("template", release, chart, "--namespace", namespace, "--values", "-", stdin=values)
+def manifests(release: str, namespace: str, values: str, *, chart: str = "task") -> str:
+    """What a chart renders to, with the values given as text."""
+    folder = str(chart_folder(chart))
+    return helm(
+        "template", release, folder, "--namespace", namespace, "--values", "-", stdin=values
+    )
 
 
 if __name__ == "__main__":

@@ -142,9 +142,8 @@ def _of_pod(kube: Kube, name: str) -> Iterator[Check]:
     while True:
         pod = kube.pod(name) or {"status": {}}
         statuses = {s["name"]: s for s in pod["status"].get("containerStatuses") or []}
-        stuck = never_starts(pod) if statuses else None
-        ended = [s for s in statuses.values() if (s.get("state") or {}).get("terminated")]
-        if stuck or len(ended) == len(STAGES) or time.monotonic() > until:
+        settled = [s for s in statuses.values() if _is_settled(s)]
+        if len(settled) == len(STAGES) or time.monotonic() > until:
             break
         time.sleep(1)
     if not statuses:
@@ -162,6 +161,12 @@ def _of_pod(kube: Kube, name: str) -> Iterator[Check]:
         return
     fault, _, remedy = log.removeprefix("error: ").rpartition("; ")
     yield Check("store", False, fault or log, remedy)
+
+
+def _is_settled(status: Object) -> bool:
+    """Whether a container has ended or never will start."""
+    ended = (status.get("state") or {}).get("terminated")
+    return bool(ended or never_starts({"status": {"containerStatuses": [status]}}))
 
 
 def _image(status: Object, stage: str) -> Check:

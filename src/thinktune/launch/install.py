@@ -27,18 +27,14 @@ def install(release: str, chart: str, namespace: str, values: str) -> bool:
 
 def uninstall(release: str, namespace: str) -> bool:
     """Removes a release and all it made; pods get their grace period. False: there was none."""
-    found = helm("list", "--namespace", namespace, "--all", "--short", "--filter", f"^{release}$")
-    if not found.strip():
-        return False
-    helm(
-        "uninstall",
-        release,
-        "--namespace",
-        namespace,
-        "--cascade",
-        "foreground",
-        "--ignore-not-found",
-    )
+    place = ("--namespace", namespace)
+    try:
+        helm("status", release, *place)
+    except SpecInvalid as error:
+        if "not found" in error.fault:
+            return False
+        raise
+    helm("uninstall", release, *place, "--cascade", "foreground", "--ignore-not-found")
     return True
 
 

@@ -47,6 +47,8 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
     Raises SpecInvalid where it cannot be scheduled, InputMissing where a secret or an earlier stage
     is missing, and what the store and the API raise.
     """
+    for part in (*request.stages, CONDUCTOR):
+        release_name(request.run.id, part)
     check_place(request.cluster, kube)
     done = _done_before(request, store)
     wanted = [stage for stage in request.stages if stage not in done]

@@ -1,0 +1,150 @@
+"""A run through all its stages, as a user sees it: submitted, followed, looked at, fetched."""
+
+import base64
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+from conftest import KEYS, PRODUCT, SECRET, STORE, Place, kubectl
+
+from thinktune.store import file_sha256
+
+RUN = "whole"
+
+
+@pytest.fixture(scope="module")
+def followed(place: Place) -> str:
+    """prep → train (two processes, DeepSpeed on gloo) → evaluate, from the terminal."""
+    ended = place.thinktune("submit", "tiny", "--run", RUN, "--set", "hardware=two")
+    assert ended.code == 0, ended.out + ended.err
+    return ended.out
+
+
+def test_the_plan_is_shown_and_the_logs_are_followed(followed: str) -> None:
+    assert "plan: 1 × two, 2 ranks, ZeRO 1" in followed
+    assert f"2 of 2 {PRODUCT} free" in followed
+    assert "prep: 1064 training" in followed or "training, 4 validation, 8 test" in followed
+    assert "DeepSpeed ZeRO 1 over 2 ranks" in followed
+    assert "6/6 steps" in followed
+    for stage in ("prep", "train", "evaluate"):
+        assert f"{stage}: committed" in followed
+    assert f"thinktune fetch {RUN}" in followed
+
+
+def test_the_same_again_is_done_already(place: Place, followed: str) -> None:
+    began = time.monotonic()
+    again = place.thinktune("submit", "tiny", "--run", RUN, "--set", "hardware=two")
+    assert again.code == 0, again.out + again.err
+    assert all(f"{stage}: done already" in again.out for stage in ("prep", "train", "evaluate"))
+    assert time.monotonic() - began < 30
+
+
+def test_another_recipe_of_that_name_is_refused(place: Place, followed: str) -> None:
+    other = place.thinktune("submit", "tiny", "--run", RUN, "--set", "train.rank=4")
+    assert other.code == 66
+    assert "made by another recipe" in other.err
+
+
+def test_status_tells_all(place: Place, followed: str) -> None:
+    ended = place.thinktune("status", RUN, "--output", "json")
+    stages = {each["stage"]: each for each in json.loads(ended.out)}
+    assert [each["state"] for each in stages.values()] == ["done"] * 3
+    assert stages["train"]["loss"] > 0
+    assert stages["train"]["tokens_per_s"] > 0
+    listed = place.thinktune("status").out
+    assert RUN in listed
+    assert "Nothing is wrong" in place.thinktune("why", RUN).out
+
+
+def test_fetch_brings_a_whole_adapter(place: Place, followed: str, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    ended = place.thinktune("fetch", RUN, "--out", str(folder), "--output", "json")
+    assert ended.code == 0, ended.err
+    entries = json.loads(ended.out)["manifest"]["files"]
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {e["name"] for e in entries}
+    for entry in entries:
+        assert file_sha256(folder / entry["name"]) == entry["sha256"]
+    damaged = folder / "adapter_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert place.thinktune("fetch", RUN, "--out", str(folder)).code == 0
+    (sha256,) = [e["sha256"] for e in entries if e["name"] == damaged.name]
+    assert file_sha256(damaged) == sha256
+
+
+def test_logs_outlive_the_pods(place: Place, followed: str) -> None:
+    alive = place.thinktune("logs", RUN, "--stage", "train").out
+    assert "6/6 steps" in alive
+    place.kubectl("delete", "pods", "-l", f"job-name={RUN}-train", "--wait")
+    gone = place.thinktune("logs", RUN, "--stage", "train").out
+    assert gone.splitlines()[-3:] == alive.splitlines()[-3:]
+
+
+def test_the_secret_is_shown_nowhere(place: Place, followed: str) -> None:
+    """Logs, events, Jobs, ConfigMaps, Helm's releases, and all that the store has."""
+    shown = [
+        followed,
+        place.kubectl("get", "events", "-o", "json"),
+        place.kubectl("get", "jobs,configmaps,serviceaccounts,pods", "-o", "json"),
+    ]
+    releases = json.loads(place.kubectl("get", "secrets", "-l", "owner=helm", "-o", "json"))
+    for release in releases["items"]:
+        packed = base64.b64decode(base64.b64decode(release["data"]["release"]))
+        shown.append(gzip.decompress(packed).decode())
+    assert len(shown) >= 6
+    store = place.store()
+    keys = [info.key for info in store.list(f"runs/{RUN}")]
+    assert any(key.endswith(".log") for key in keys)
+    shown += [store.get(key).decode(errors="replace") for key in keys]
+    assert "store-keys" in shown[2]  # by name it is
+    assert all(SECRET not in text and KEYS["AWS_ACCESS_KEY_ID"] not in text for text in shown)
+
+
+def test_a_pod_reaches_dns_and_the_store_and_nothing_else(place: Place, followed: str) -> None:
+    """From pods with the stage's own labels and without: only the latter reaches another port."""
+    template = place.job(f"{RUN}-prep")["spec"]["template"]["metadata"]["labels"]
+    own = {k: template[k] for k in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
+    store = json.loads(kubectl("-n", STORE, "get", "pods", "-l", "app=s3", "-o", "json"))
+    address = store["items"][0]["status"]["podIP"]
+    assert reached(place, "bound", address, own) == "True False"
+    assert reached(place, "free", address, {"app": "free"}) == "True True"
+
+
+def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> str:
+    """Whether a pod with those labels reaches the store by its name, and the filer beside it."""
+    probe = (
+        "import socket, time\n"
+        "time.sleep(5)  # a policy takes a moment to hold for a new pod\n"
+        "def reached(host, port):\n"
+        "    try:\n"
+        "        socket.create_connection((host, port), 4).close(); return True\n"
+        "    except OSError:\n"
+        "        return False\n"
+        f"print(reached('s3.{STORE}.svc', 8333), reached('{address}', 8888))\n"
+    )
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    image = "localhost/prep:0.1.0"
+    container = {"name": name, "image": image, "securityContext": restricted}
+    pod = {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{**container, "command": ["python", "-c", probe]}],
+    }
+    written = ",".join(f"{k}={v}" for k, v in labels.items())
+    options = ["--restart=Never", f"--image={image}", f"--labels={written}"]
+    place.kubectl("run", name, *options, f"--overrides={json.dumps({'spec': pod})}")
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    place.kubectl("wait", succeeded, f"pod/{name}", "--timeout=60s")
+    return place.kubectl("logs", name).strip()
+
+
+def test_delete_leaves_nothing(place: Place, followed: str) -> None:
+    """Last in this file: Jobs and all that belongs to them, and the run's objects in the store."""
+    ended = place.thinktune("delete", RUN, "--yes")
+    assert ended.code == 0, ended.err
+    left = place.kubectl("get", "all,configmaps,serviceaccounts,networkpolicies", "-o", "name")
+    assert f"{RUN}-" not in left
+    assert not list(place.store().list(f"runs/{RUN}"))
+    again = place.thinktune("delete", RUN, "--yes")
+    assert again.code == 66
+    assert f"run {RUN}: neither a Job nor an artifact of that name" in again.err

@@ -1,0 +1,178 @@
+"""What is refused before anything is made, and what is noticed in seconds."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from conftest import NAMESPACE, Place, kubectl, wait_for
+
+PREP = ("submit", "tiny", "--stage", "prep")
+
+
+def test_no_context(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("")
+    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(tmp_path / "none")
+    try:
+        ended = place.thinktune("status")
+    finally:
+        place.environment["KUBECONFIG"] = before
+    assert ended.code == 64
+    assert "no cluster to talk to" in ended.err
+    assert "kubectl config use-context" in ended.err
+
+
+def test_a_server_that_does_not_answer(place: Place, tmp_path: Path) -> None:
+    config = kubectl("config", "view", "--raw")
+    lines = [
+        "    server: https://127.0.0.1:9" if line.strip().startswith("server:") else line
+        for line in config.splitlines()
+    ]
+    (tmp_path / "dead").write_text("\n".join(lines))
+    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(tmp_path / "dead")
+    try:
+        ended = place.thinktune("status")
+    finally:
+        place.environment["KUBECONFIG"] = before
+    assert ended.code == 69
+    assert "the API server does not answer" in ended.err
+
+
+def test_no_rights(place: Place, tmp_path: Path) -> None:
+    """As a service account to which nothing is bound."""
+    place.kubectl("create", "serviceaccount", "nobody")
+    token = place.kubectl("create", "token", "nobody").strip()
+    config = tmp_path / "config"
+    config.write_text(kubectl("config", "view", "--raw", "--flatten"))
+    own = ("--kubeconfig", str(config), "config")
+    kubectl(*own, "set-credentials", "nobody", f"--token={token}")
+    kubectl(*own, "set-context", "--current", "--user=nobody")
+    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(config)
+    try:
+        submitted, doctor = place.thinktune(*PREP), place.thinktune("doctor", "tiny")
+    finally:
+        place.environment["KUBECONFIG"] = before
+    assert submitted.code == 69
+    assert "forbidden" in submitted.err
+    assert "thinktune doctor" in submitted.err
+    assert doctor.code == 69
+    assert "you may not create jobs" in doctor.out
+
+
+def test_a_namespace_that_is_not_there(place: Place, tmp_path: Path) -> None:
+    other = place.changed("elsewhere", tmp_path, namespace="thinktune-nowhere")
+    ended = place.thinktune(*PREP, "--cluster", str(other))
+    assert ended.code == 64
+    assert "kubectl create namespace thinktune-nowhere" in ended.err
+
+
+def test_a_secret_that_is_not_there(place: Place, tmp_path: Path) -> None:
+    other = place.changed("poor", tmp_path, identity={"secret": "lost-keys"})
+    ended = place.thinktune(*PREP, "--cluster", str(other))
+    assert ended.code == 66
+    assert "create secret generic lost-keys" in ended.err
+
+
+def test_no_bucket_and_wrong_credentials(place: Place, tmp_path: Path) -> None:
+    other = place.changed("bare", tmp_path, store="s3://not-a-bucket/e2e")
+    ended = place.thinktune(*PREP, "--cluster", str(other))
+    assert ended.code == 69
+    assert "not-a-bucket" in ended.err
+    place.environment["AWS_SECRET_ACCESS_KEY"] = "expired"
+    try:
+        refused = place.thinktune("status")
+    finally:
+        place.environment["AWS_SECRET_ACCESS_KEY"] = "secret-of-tests"
+    assert refused.code == 69
+
+
+def test_no_helm(place: Place, tmp_path: Path) -> None:
+    place.environment["PATH"] = str(tmp_path)
+    try:
+        ended = place.thinktune(*PREP, "--run", "helmless")
+    finally:
+        del place.environment["PATH"]
+    assert ended.code == 66
+    assert "install helm 3.14 or newer" in ended.err
+
+
+def test_a_name_that_is_too_long(place: Place) -> None:
+    """Too long with the longest of its releases' endings, before the first is made."""
+    ended = place.thinktune("submit", "tiny", "--run", "r" * 44)
+    assert ended.code == 64
+    assert "has 54 letters, and Helm takes 53" in ended.err
+    assert "rrr" not in place.kubectl("get", "jobs", "-o", "name")
+
+
+def test_an_image_that_is_not_there_is_noticed_in_seconds(place: Place, tmp_path: Path) -> None:
+    other = place.changed("unbuilt", tmp_path, images={"registry": "localhost", "tag": "9.9.9"})
+    began = time.monotonic()
+    ended = place.thinktune(*PREP, "--run", "unbuilt", "--cluster", str(other))
+    assert time.monotonic() - began < 60
+    assert ended.code == 66
+    assert "localhost/prep:9.9.9 cannot be pulled" in ended.err
+    assert "make images" in ended.err
+    why = place.thinktune("why", "unbuilt")
+    assert why.code == 66
+    assert "images.registry" in why.out
+    place.thinktune("cancel", "unbuilt")
+
+
+def test_more_gpus_than_there_are_is_refused_and_explained_when_forced(place: Place) -> None:
+    assert place.thinktune(*PREP, "--run", "large").code == 0
+    train = ("submit", "tiny", "--run", "large", "--stage", "train", "--set", "hardware=h100x8")
+    refused = place.thinktune(*train)
+    assert refused.code == 64
+    assert "it asks for 1 × 8 NVIDIA-H100-80GB-HBM3" in refused.err
+    assert "would be scheduled with --set hardware=one" in refused.err
+    assert not [j for j in place.get("jobs") if j["metadata"]["name"] == "large-train"]
+    forced = place.start(*train, "--force")
+    wait_for(lambda: place.pods("large-train") != [], 30, "the pod")
+    wait_for(lambda: "finds no node" in place.thinktune("why", "large").out, 30, "the reason")
+    why = place.thinktune("why", "large")
+    assert "nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3" in why.out
+    forced.send_signal(signal.SIGINT)  # Ctrl-C
+    out, _ = forced.communicate(timeout=30)
+    assert forced.returncode == 130
+    assert "left large alone" in out
+    assert place.job("large-train")["status"].get("active") == 1
+    place.thinktune("cancel", "large")
+
+
+def test_values_with_an_unknown_key(place: Place, tmp_path: Path) -> None:
+    rendered = place.thinktune("render", "tiny", "--run", "bare", "--out", str(tmp_path))
+    assert rendered.code == 0, rendered.err
+    values = tmp_path / "bare" / "prep.values.yaml"
+    values.write_text(values.read_text() + "patience: 3\n")
+    other = place.changed("typo", tmp_path, pateince=3)
+    ended = place.thinktune("status", "--cluster", str(other))
+    assert ended.code == 64
+    assert "pateince" in ended.err
+
+
+def test_doctor_finds_all_in_order(place: Place) -> None:
+    ended = place.thinktune("doctor", "tiny")
+    assert ended.code == 0, ended.out
+    for name in ("context", "helm", "rights", "secret store-keys", "nodes", "image train", "store"):
+        assert f"✓ {name}: " in ended.out
+    assert f"{NAMESPACE}, Pod Security: restricted" in ended.out
+    left = [
+        p["metadata"] for p in place.get("pods", "-l", "app.kubernetes.io/name=thinktune-doctor")
+    ]
+    assert all("deletionTimestamp" in metadata for metadata in left)
+
+
+def test_doctor_names_what_is_wrong(place: Place, tmp_path: Path) -> None:
+    literals = (
+        "--from-literal=AWS_ACCESS_KEY_ID=expired",
+        "--from-literal=AWS_SECRET_ACCESS_KEY=x",
+    )
+    place.kubectl("create", "secret", "generic", "expired-keys", *literals)
+    images = {"registry": "localhost", "digests": {"train": "sha256:" + "0" * 64}}
+    identity = {"secret": "expired-keys"}
+    other = place.changed("ill", tmp_path, identity=identity, images=images)
+    ended = place.thinktune("doctor", "tiny", "--cluster", str(other))
+    assert ended.code == 69
+    assert "✗ store: " in ended.out
+    assert "✗ image train: " in ended.out
+    assert "✓ image prep: " in ended.out

@@ -1,0 +1,83 @@
+"""What nodes can take, from objects as the API server gives them."""
+
+from typing import Any
+
+import pytest
+
+from thinktune.launch.schedule import Node, check, free_gpus, nodes_of, quantity
+from thinktune.launch.tasks import make_run, stage_values
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.compose import load_catalog, load_recipe
+from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.values import TaskValues
+
+CATALOG = load_catalog()
+H100 = "NVIDIA-H100-80GB-HBM3"
+
+
+def node(name: str, gpus: int, product: str = H100, **more: Any) -> dict[str, Any]:
+    has = {"cpu": "208", "memory": "1900Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    labels = {"nvidia.com/gpu.product": product} if gpus else {}
+    taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"taints": [taint] if gpus else [], **more},
+        "status": {"allocatable": has},
+    }
+
+
+def pod(where: str, gpus: int) -> dict[str, Any]:
+    limits = {"nvidia.com/gpu": str(gpus)}
+    return {"spec": {"nodeName": where, "containers": [{"resources": {"limits": limits}}]}}
+
+
+def values(*changes: str) -> TaskValues:
+    recipe = load_recipe("llama-70b", changes, catalog=CATALOG)
+    run = make_run(recipe, CATALOG, "s3://b/p")
+    return stage_values(run, "train", CATALOG.hardware[recipe.hardware], Cluster(store="s3://b/p"))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500m", 0.5), ("16Gi", 16 * 2**30), ("2", 2), ("7812k", 7_812_000)]
+)
+def test_quantities(text: str, number: float) -> None:
+    assert quantity(text) == number
+
+
+def test_gpus_that_pods_have_are_not_free() -> None:
+    nodes = nodes_of([node("a", 8), node("b", 8)], [pod("a", 4), pod("a", 2), pod("b", 8)])
+    assert free_gpus(nodes) == {H100: (2, 16)}
+
+
+def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:
+    check(values(), nodes_of([node("a", 8)], [pod("a", 8)]), "")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([], "room for 0 (no node)"),
+        ([node("a", 2)], f"1 node: only 2 {H100}"),
+        ([node("a", 8, "NVIDIA-L4"), node("b", 8, "NVIDIA-L4")], "2 nodes: NVIDIA-L4"),
+        ([node("a", 0)], "1 node: no GPU"),
+        ([node("a", 8, unschedulable=True)], "room for 0 (no node)"),
+    ],
+)
+def test_what_can_never_be_scheduled_is_refused(nodes: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(SpecInvalid) as refused:
+        check(values(), nodes_of(nodes, []), "take another")
+    assert f"4 {H100}" in refused.value.fault
+    assert words in refused.value.fault
+    assert refused.value.remedy == "take another"
+
+
+def test_two_pods_may_share_a_node_that_has_room_for_both() -> None:
+    check(values("nodes=2"), nodes_of([node("a", 8)], []), "")
+    with pytest.raises(SpecInvalid, match="2 × 4"):
+        check(values("nodes=2"), nodes_of([node("a", 4)], []), "")
+
+
+def test_a_taint_that_nothing_tolerates() -> None:
+    other = Node("a", {"nvidia.com/gpu.product": H100}, ({"key": "maintenance", "effect": "NoSchedule"},), 8, 8, 208000, 2**41)  # fmt: skip
+    with pytest.raises(SpecInvalid, match="tainted maintenance"):
+        check(values(), [other], "")

@@ -1,0 +1,147 @@
+"""Causes that the end-to-end tests do not provoke, from objects as the API server gives them."""
+
+from typing import Any
+
+import pytest
+
+from thinktune.launch.observed import Observed
+from thinktune.launch.why import Explanation, broken_chain, explain
+from thinktune.spec.ending import Ending
+from thinktune.spec.manifest import FileEntry, Manifest, Progress
+
+NOW = "2026-11-22T10:00:00+00:00"
+
+
+def job(**status: Any) -> dict[str, Any]:
+    labels = {"thinktune.dev/run": "r"}
+    return {"metadata": {"name": "r-train", "labels": labels}, "spec": {}, "status": status}
+
+
+def failed(reason: str, message: str) -> dict[str, Any]:
+    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message}
+    return job(conditions=[condition])
+
+
+def pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
+    container = {"resources": {"limits": {"nvidia.com/gpu": "4", "cpu": "86400m"}}}
+    spec = {"containers": [container], "nodeSelector": {"nvidia.com/gpu.product": "X"}}
+    return {"metadata": {"name": "r-train-1"}, "spec": spec, "status": {"phase": phase, **status}}
+
+
+def ended(**how: Any) -> dict[str, Any]:
+    return {"name": "task", "image": "i", "state": {"terminated": how}}
+
+
+def said(seen: Observed, *events: str) -> Explanation:
+    return explain(seen, lambda _: [{"type": "Warning", "message": m} for m in events])
+
+
+def test_the_deadline() -> None:
+    seen = Observed("r", "train", failed("DeadlineExceeded", "Job was active longer"))
+    assert "ran longer than it may" in said(seen).cause
+    assert "deadline_hours" in said(seen).remedy
+
+
+def test_out_of_host_memory() -> None:
+    status = [ended(exitCode=137, reason="OOMKilled")]
+    dead = pod("Failed", containerStatuses=status)
+    found = said(Observed("r", "train", failed("BackoffLimitExceeded", "too often"), [dead]))
+    assert "OOMKilled" in found.cause
+    assert found.code == 70
+
+
+def test_an_error_of_ours_is_taken_apart() -> None:
+    words = "error: GPU: out of memory with rows of 8192 tokens; lower data.max_tokens"
+    ending = Ending(pod="p", began=NOW, ended=NOW, code=73, last_words=words)
+    message = "Container task for pod jobs/p failed with exit code 73 matching FailJob rule"
+    seen = Observed("r", "train", failed("PodFailurePolicy", message), endings=[ending])
+    found = said(seen)
+    assert found.code == 73
+    assert found.cause == "train failed with exit code 73 (out of GPU memory)"
+    assert found.evidence[0] == "GPU: out of memory with rows of 8192 tokens"
+    assert found.remedy.startswith("Lower data.max_tokens. Then submit again")
+
+
+def test_words_that_kubelet_kept_where_the_store_has_none() -> None:
+    message = "train: 3/10\n[rank 2] error: store: cannot be reached; check the endpoint\n"
+    dead = pod("Failed", containerStatuses=[ended(exitCode=69, reason="Error", message=message)])
+    found = said(Observed("r", "train", failed("BackoffLimitExceeded", "too often"), [dead]))
+    assert found.evidence[0] == "store: cannot be reached"
+    assert found.code == 69
+
+
+def test_a_job_that_gets_no_pod() -> None:
+    quota = 'pods "r-train-x" is forbidden: exceeded quota: gpus'
+    found = said(Observed("r", "train", job()), quota)
+    assert found.evidence == (quota,)
+    assert found.hopeless
+
+
+def test_no_node() -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    waiting = pod(conditions=[condition | {"message": message}])
+    found = said(Observed("r", "train", job(active=1), [waiting]))
+    assert "finds no node" in found.cause
+    assert found.evidence[0] == message
+    assert "4 nvidia.com/gpu" in found.evidence[1]
+    assert "nvidia.com/gpu.product=X" in found.evidence[1]
+    assert not found.hopeless  # one may become free
+
+
+def test_a_secret_that_is_gone() -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "keys" not found'}
+    status = {"name": "task", "image": "i", "state": {"waiting": waiting}}
+    found = said(Observed("r", "train", job(active=1), [pod(containerStatuses=[status])]))
+    assert "kubectl create secret generic keys" in found.remedy
+    assert found.code == 66
+
+
+def test_a_queue() -> None:
+    held = job()
+    held["spec"]["suspend"] = True
+    held["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
+    found = said(Observed("r", "train", held), "couldn't assign flavors: insufficient quota")
+    assert "Kueue's queue gpus" in found.cause
+    assert "insufficient quota" in found.evidence[0]
+
+
+def test_silence() -> None:
+    old = Progress(
+        stage="train", phase="train", done=5, of=9, unit="steps", eta_s=None, attempt="a",
+        heartbeat="2020-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    found = said(Observed("r", "train", job(active=1), [pod("Running")], progress=old))
+    assert "has said nothing for" in found.cause
+    assert "5/9 steps" in found.evidence[0]
+
+
+def manifest(kind: str, inputs: dict[str, str]) -> Manifest:
+    file = FileEntry(name="f", size=1, sha256="0" * 64)
+    return Manifest(
+        kind=kind, run="r", attempt="a", files=(file,), inputs=inputs, task_sha256=None, created=NOW
+    )
+
+
+def test_a_stage_made_from_what_is_there_no_more() -> None:
+    prep = manifest("prep", {})
+    whole = manifest("train", {"prep": prep.digest()})
+    other = manifest("train", {"prep": "1" * 64})
+    assert broken_chain([Observed("r", "prep", manifest=prep), Observed("r", "train", manifest=whole)]) is None  # fmt: skip
+    found = broken_chain(
+        [Observed("r", "prep", manifest=prep), Observed("r", "train", manifest=other)]
+    )
+    assert found is not None
+    assert "is another one now" in found.cause
+    gone = broken_chain([Observed("r", "train", manifest=whole)])
+    assert gone is not None
+    assert "is gone" in gone.cause
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(0, "Nothing"), (137, "SIGKILL"), (70, "exit code 70 (internal error)")]
+)
+def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: str) -> None:
+    endings = [Ending(pod="p", began=NOW, ended=NOW, code=code, last_words="")] if code else []
+    seen = Observed("r", "train", job(active=1), [pod("Running")], endings=endings, pods_seen=2)
+    assert words in said(seen).paragraph()
