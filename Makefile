@@ -4,6 +4,9 @@ PYTHON ?= python3
 EXTRAS ?= launch prep train evaluate dev
 SYNC ?=
 MODEL ?=
+RUN ?=
+SET ?=
+CLUSTER ?= cluster.yaml
 STORE ?=
 OUTPUT ?= bench-gpu.json
 REGISTRY ?= ghcr.io/thinktune
@@ -35,7 +38,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu bench-cells clean train
+.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -101,12 +104,36 @@ bench-gpu: setup ## Speed and memory on this GPU: one table, and OUTPUT=bench-gp
 bench-cells: setup ## Speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/cells.jsonl
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/cells.py
 
-train: EXTRAS := launch
-train: SYNC := --inexact
-train: setup ## MODEL=recipe: show the plan (submitting to a cluster is not built yet)
-	@test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make train MODEL=qwen-32b" >&2; exit 64; }
-	@$(BIN)/thinktune plan $(MODEL)
-	@echo "This needs a cluster, and submitting to one is not built yet; small models run with: thinktune run $(MODEL) --local" >&2; exit 69
+# On the cluster of the current context, as $(CLUSTER) describes it.
+ON_CLUSTER := prep train evaluate pipeline status fetch
+$(ON_CLUSTER): EXTRAS := launch
+$(ON_CLUSTER): SYNC := --inexact
+SUBMIT = $(BIN)/thinktune submit $(MODEL) --cluster $(CLUSTER) $(addprefix --set ,$(SET))
+NAMED = @test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make $@ MODEL=qwen-32b" >&2; exit 64; }
+OF_RUN = @test -n "$(RUN)" || { echo "whose? make $@ RUN=…; thinktune status lists them" >&2; exit 64; }
+
+prep: setup ## MODEL=recipe: prepare its data on the cluster and follow (CLUSTER=cluster.yaml, SET="key=value …")
+	$(NAMED)
+	@$(SUBMIT) --stage prep
+
+train: setup ## MODEL=recipe: prepare where needed, train, follow the logs
+	$(NAMED)
+	@$(SUBMIT) --stage prep --stage train
+
+evaluate: setup ## MODEL=recipe: judge what was trained
+	$(NAMED)
+	@$(SUBMIT) --stage evaluate
+
+pipeline: setup ## MODEL=recipe: all stages, left to the cluster
+	$(NAMED)
+	@$(SUBMIT) --detach
+
+status: setup ## RUN=… or none: how far runs are
+	@$(BIN)/thinktune status $(RUN) --cluster $(CLUSTER)
+
+fetch: setup ## RUN=…: bring the adapter here
+	$(OF_RUN)
+	@$(BIN)/thinktune fetch $(RUN) --cluster $(CLUSTER)
 
 clean: ## Remove what was installed and cached here; artifacts in thinktune-store stay
 	rm -rf .venv .uv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

@@ -126,8 +126,19 @@ class Place:
         return open_store(URL)
 
     def wait_for_key(self, key: str, seconds: int = 150) -> None:
-        """Until the store has it."""
-        wait_for(lambda: self.store().head(key) is not None, seconds, key)
+        """Until the store has it; not longer than until a Job of the run has failed."""
+        run = key.split("/")[1]
+
+        def there() -> bool:
+            if self.store().head(key) is not None:
+                return True
+            for job in self.get("jobs", "-l", f"thinktune.dev/run={run}"):
+                conditions = job["status"].get("conditions", [])
+                if any(c["type"] == "Failed" and c["status"] == "True" for c in conditions):
+                    raise AssertionError(self.thinktune("why", run).out)
+            return False
+
+        wait_for(there, seconds, key)
 
 
 def wait_for(what: Callable[[], bool], seconds: int, name: str) -> None:
@@ -148,8 +159,7 @@ def kubectl(*arguments: str, stdin: str | None = None) -> str:
 
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    # What a run before this one left, or is still removing.
-    kubectl("delete", "namespace", NAMESPACE, STORE, "--ignore-not-found", "--wait")
+    remove()  # what a run before this one left
     kubectl("apply", "-f", str(Path(__file__).parent / "s3" / "s3.yaml"))
     kubectl("create", "namespace", NAMESPACE)
     node = advertise()
@@ -172,9 +182,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     finally:
         if forward is not None:
             forward.kill()
-        kubectl("delete", "namespace", NAMESPACE, STORE, "--ignore-not-found")
+        remove()
         kubectl("label", "node", node, "nvidia.com/gpu.product-")
         capacity(node, None)
+
+
+def remove() -> None:
+    """Both namespaces. Pods first: with their grace period the namespace would take minutes."""
+    for kind in ("jobs", "pods"):
+        force = ("--all", "--force", "--grace-period=0", "--cascade=background")
+        kubectl("-n", NAMESPACE, "delete", kind, *force, "--ignore-not-found")
+    kubectl("delete", "namespace", NAMESPACE, STORE, "--ignore-not-found", "--wait")
 
 
 def describe(folder: Path) -> Path:

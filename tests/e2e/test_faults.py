@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -84,7 +85,9 @@ def kill(place: Place, pod: str) -> None:
         "    if b'thinktune.tasks.train' in p.read_bytes() and p.parent.name != '1':\n"
         "        os.kill(int(p.parent.name), 9)\n"
     )
-    place.kubectl("exec", pod, "--", "python", "-c", code)
+    # The pod may be gone before the answer is here.
+    command = ["kubectl", "-n", place.namespace, "exec", pod, "--", "python", "-c", code]
+    subprocess.run(command, capture_output=True)
 
 
 def evict(place: Place, pod: str) -> None:

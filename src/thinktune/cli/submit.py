@@ -33,8 +33,8 @@ WHOLE = "all"
 @click.command()
 @recipe_argument
 @click.option(
-    "--stage", type=click.Choice([*STAGES, WHOLE]), default=WHOLE, show_default=True,
-    help="One stage, whose predecessors are done, or all in turn.",
+    "--stage", "wanted", type=click.Choice([*STAGES, WHOLE]), multiple=True, default=(WHOLE,),
+    show_default=True, help="A stage whose predecessors are done, or several, or all in turn.",
 )  # fmt: skip
 @click.option(
     "--follow/--detach", default=True, show_default=True,
@@ -48,7 +48,7 @@ WHOLE = "all"
 @output_option
 def submit(
     recipe: str,
-    stage: str,
+    wanted: tuple[str, ...],
     follow: bool,
     name: str | None,
     force: bool,
@@ -70,7 +70,7 @@ def submit(
 
     place = read_cluster(cluster)
     loaded, catalog = read(recipe, overrides)
-    stages: tuple[Stage, ...] = STAGES if stage == WHOLE else (stage,)  # type: ignore[assignment]
+    stages: list[Stage] = [s for s in STAGES if WHOLE in wanted or s in wanted]
     made = make_run(loaded, catalog, place.store, run_name(name), until=stages[-1])
     kube, store = Kube(place.namespace, context), store_of(place)
     say(f"run {made.id} in namespace {place.namespace} of {kube.context}, artifacts in {store.url}")

@@ -78,6 +78,7 @@ def test_two_pods_may_share_a_node_that_has_room_for_both() -> None:
 
 
 def test_a_taint_that_nothing_tolerates() -> None:
-    other = Node("a", {"nvidia.com/gpu.product": H100}, ({"key": "maintenance", "effect": "NoSchedule"},), 8, 8, 208000, 2**41)  # fmt: skip
+    taint = {"key": "maintenance", "effect": "NoSchedule"}
+    other = Node("a", {"nvidia.com/gpu.product": H100}, (taint,), 8, 8, 208000, 2**41)
     with pytest.raises(SpecInvalid, match="tainted maintenance"):
         check(values(), [other], "")

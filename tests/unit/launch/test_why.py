@@ -127,10 +127,9 @@ def test_a_stage_made_from_what_is_there_no_more() -> None:
     prep = manifest("prep", {})
     whole = manifest("train", {"prep": prep.digest()})
     other = manifest("train", {"prep": "1" * 64})
-    assert broken_chain([Observed("r", "prep", manifest=prep), Observed("r", "train", manifest=whole)]) is None  # fmt: skip
-    found = broken_chain(
-        [Observed("r", "prep", manifest=prep), Observed("r", "train", manifest=other)]
-    )
+    first = Observed("r", "prep", manifest=prep)
+    assert broken_chain([first, Observed("r", "train", manifest=whole)]) is None
+    found = broken_chain([first, Observed("r", "train", manifest=other)])
     assert found is not None
     assert "is another one now" in found.cause
     gone = broken_chain([Observed("r", "train", manifest=whole)])
