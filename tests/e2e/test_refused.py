@@ -124,7 +124,7 @@ def test_more_gpus_than_there_are_is_refused_and_explained_when_forced(place: Pl
     refused = place.thinktune(*train)
     assert refused.code == 64
     assert "it asks for 1 × 8 NVIDIA-H100-80GB-HBM3" in refused.err
-    assert "would be scheduled with --set hardware=one" in refused.err
+    assert "would be scheduled with --set hardware=two, or --set hardware=one" in refused.err
     assert not [j for j in place.get("jobs") if j["metadata"]["name"] == "large-train"]
     forced = place.start(*train, "--force")
     wait_for(lambda: place.pods("large-train") != [], 30, "the pod")
