@@ -66,6 +66,7 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@$(BIN)/hadolint images/*/Dockerfile tests/e2e/s3/Dockerfile
 	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) | diff -q - images/$(lock) &&) true
 
 locks: setup ## Write the images' requirements anew from uv.lock

@@ -13,7 +13,7 @@ import yaml
 from thinktune.launch import charts
 from thinktune.launch.charts import chart_folder, manifests, release_name, schema, values_text
 from thinktune.launch.tasks import Run, conduct_of, conductor_of, make_run, stage_values
-from thinktune.spec.cluster import Cluster, Identity, Images, Monitoring, Network
+from thinktune.spec.cluster import Cluster, Egress, Identity, Images, Monitoring, Network
 from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
 from thinktune.spec.errors import InputMissing, SpecInvalid
 from thinktune.spec.exit_codes import MEANING
@@ -182,13 +182,36 @@ def test_monitoring_is_off_unless_asked_for_and_then_complete(own_file: Path) ->
     container = of_kind(found, "Job")["spec"]["template"]["spec"]["containers"][0]
     assert container["ports"] == [{"name": "metrics", "containerPort": 9400}]
     (rule,) = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
-    assert rule["expr"].endswith("> 900")
+    assert "> 900 or up{" in rule["expr"]
     (dashboard,) = [m for m in found if m["metadata"]["name"].endswith("-dashboard")]
-    panels = json.loads(dashboard["data"]["thinktune.json"])["panels"]
+    board = json.loads(dashboard["data"][f"{dashboard['metadata']['name'][:-10]}.json"])
+    assert board["title"] == f"thinktune: {run.id}"
+    panels = board["panels"]
     asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     written = (Path(exporter.__file__)).read_text()
     for name in set(re.findall(r"thinktune_(\w+)", asked + rule["expr"])):
         assert f'"{name}"' in written, f"nobody exports thinktune_{name}"
+
+
+def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Path) -> None:
+    proxy = Egress(cidr="10.0.0.7/32", port=3128)
+    network = Network(store_namespace="storage", store_ports=(8333,), extra=(proxy,))
+    cluster = CLUSTER.model_copy(update={"network": network})
+    run, ways = a_run("demo", own_file), {}
+    for stage in STAGES:
+        policy = of_kind(rendered(run, stage, "cpu", cluster), "NetworkPolicy")["spec"]
+        ways[stage] = [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["egress"]]
+    assert (None, 443) in ways["prep"]
+    assert all((None, 443) not in ways[stage] for stage in ("train", "evaluate"))
+    assert all(([{"ipBlock": {"cidr": "10.0.0.7/32"}}], 3128) in each for each in ways.values())
+    with pytest.raises(SpecInvalid, match="store_cidrs"):
+        Network.parse({"store_cidrs": []}, "cluster.yaml")  # which Kubernetes takes for everybody
+
+
+def test_dots_of_a_run_are_none_of_its_service(own_file: Path) -> None:
+    run = a_run("final-answer-qwen-1.5b", own_file, "nodes=2")
+    service = of_kind(rendered(run, "train", "a100-40x1"), "Service")
+    assert "." not in service["metadata"]["name"]
 
 
 def test_a_model_cache_is_mounted(own_file: Path) -> None:
@@ -231,11 +254,15 @@ def test_helm_refuses_wrong_values(own_file: Path, change: Manifest, words: str)
         manifests("r", "jobs", text)
 
 
-def test_helm_lint_finds_nothing(own_file: Path, tmp_path: Path) -> None:
-    values = stage_values(a_run("demo", own_file), "train", CATALOG.hardware["cpu"], CLUSTER)
+@pytest.mark.parametrize("chart", charts.CHARTS)
+def test_helm_lint_finds_nothing(chart: str, own_file: Path, tmp_path: Path) -> None:
+    run = a_run("demo", own_file)
+    watched = CLUSTER.model_copy(update={"monitoring": Monitoring(enabled=True)})
+    stage = stage_values(run, "train", CATALOG.hardware["cpu"], watched)
+    conductor = conductor_of(conduct_of(run, STAGES, CLUSTER), CLUSTER)
     path = tmp_path / "values.yaml"
-    path.write_text(values_text(values))
-    chart = str(chart_folder("task"))
+    path.write_text(values_text({"task": stage, "conductor": conductor}[chart]))
+    chart = str(chart_folder(chart))
     done = subprocess.run(
         ["helm", "lint", "--strict", chart, "-f", str(path)], capture_output=True, text=True
     )

@@ -123,16 +123,34 @@ def test_two_pods_find_each_other_and_train_as_one(
 def test_a_store_outage_is_waited_out(
     place: Place, undisturbed: list[float], tmp_path: Path
 ) -> None:
-    """Connections refused for fifteen seconds in mid-training, a checkpoint due meanwhile."""
+    """The server answers nothing for fifteen seconds in mid-training, checkpoints due meanwhile."""
     start(place, "outage")
     place.wait_for_key(f"{checkpoint_prefix('outage', 20)}/manifest.json")
-    service = ("-n", STORE, "patch", "service", "s3", "--type=merge", "-p")
-    kubectl(*service, '{"spec":{"selector":{"app":"nobody"}}}')
+    before = checkpoints(place, "outage")
+    pause("STOP")
     time.sleep(15)
-    kubectl(*service, '{"spec":{"selector":{"app":"s3"}}}')
+    pause("CONT")
+    assert len(checkpoints(place, "outage") - before) <= 1  # it was felt
     place.wait_for_key("runs/outage/train/manifest.json")
     assert losses(place, "outage", tmp_path) == undisturbed
     place.thinktune("cancel", "outage")
+
+
+def checkpoints(place: Place, run: str) -> set[str]:
+    """That are committed."""
+    keys = {info.key for info in place.store().list(f"runs/{run}/train/checkpoints")}
+    return {key for key in keys if key.endswith("/manifest.json")}
+
+
+def pause(number: str) -> None:
+    """STOP or CONT to the S3 server's processes."""
+    code = (
+        "import os, pathlib, signal\n"
+        "for p in pathlib.Path('/proc').glob('[0-9]*/comm'):\n"
+        "    if p.read_text().strip() == 'weed':\n"
+        f"        os.kill(int(p.parent.name), signal.SIG{number}); print('weed')\n"
+    )
+    assert "weed" in kubectl("-n", STORE, "exec", "deployment/s3", "--", "python3", "-c", code)
 
 
 def test_a_data_error_fails_the_job_at_once_and_why_names_it(place: Place) -> None:
@@ -153,15 +171,17 @@ def test_a_data_error_fails_the_job_at_once_and_why_names_it(place: Place) -> No
 
 
 def test_the_conductor_is_killed_half_way(place: Place) -> None:
+    """While it waits for the training; and evaluation holds nothing meanwhile."""
     start(place, "led", "--stage", "all")
     conductor = "led-conductor"
-    wait_for(lambda: names(place, conductor) != set(), 30, "the conductor")
-    place.kubectl("delete", "pod", *names(place, conductor), "--force", "--grace-period=0")
-    train = place.job("led-train")
-    if train["spec"].get("suspend"):
-        assert not place.pods("led-train")  # no GPU is held while it waits
+    place.wait_for_key(f"{checkpoint_prefix('led', 20)}/manifest.json")
+    (first,) = names(place, conductor)
+    assert place.job("led-evaluate")["spec"]["suspend"] is True
+    assert not place.pods("led-evaluate")
+    place.kubectl("delete", "pod", first)
     place.wait_for_key("runs/led/evaluate/manifest.json", 240)
     assert place.ended(conductor, 60)["type"] == "Complete"
+    assert first not in names(place, conductor)
     place.thinktune("cancel", "led")
 
 

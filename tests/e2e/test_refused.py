@@ -1,22 +1,24 @@
 """What is refused before anything is made, and what is noticed in seconds."""
 
-import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 from conftest import NAMESPACE, Place, kubectl, wait_for
+
+from thinktune.launch.charts import chart_folder
 
 PREP = ("submit", "tiny", "--stage", "prep")
 
 
 def test_no_context(place: Place, tmp_path: Path) -> None:
     (tmp_path / "none").write_text("")
-    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(tmp_path / "none")
+    place.environment["KUBECONFIG"] = str(tmp_path / "none")
     try:
         ended = place.thinktune("status")
     finally:
-        place.environment["KUBECONFIG"] = before
+        del place.environment["KUBECONFIG"]
     assert ended.code == 64
     assert "no cluster to talk to" in ended.err
     assert "kubectl config use-context" in ended.err
@@ -29,11 +31,11 @@ def test_a_server_that_does_not_answer(place: Place, tmp_path: Path) -> None:
         for line in config.splitlines()
     ]
     (tmp_path / "dead").write_text("\n".join(lines))
-    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(tmp_path / "dead")
+    place.environment["KUBECONFIG"] = str(tmp_path / "dead")
     try:
         ended = place.thinktune("status")
     finally:
-        place.environment["KUBECONFIG"] = before
+        del place.environment["KUBECONFIG"]
     assert ended.code == 69
     assert "the API server does not answer" in ended.err
 
@@ -47,11 +49,11 @@ def test_no_rights(place: Place, tmp_path: Path) -> None:
     own = ("--kubeconfig", str(config), "config")
     kubectl(*own, "set-credentials", "nobody", f"--token={token}")
     kubectl(*own, "set-context", "--current", "--user=nobody")
-    before, place.environment["KUBECONFIG"] = os.environ["KUBECONFIG"], str(config)
+    place.environment["KUBECONFIG"] = str(config)
     try:
         submitted, doctor = place.thinktune(*PREP), place.thinktune("doctor", "tiny")
     finally:
-        place.environment["KUBECONFIG"] = before
+        del place.environment["KUBECONFIG"]
     assert submitted.code == 69
     assert "forbidden" in submitted.err
     assert "thinktune doctor" in submitted.err
@@ -144,10 +146,50 @@ def test_values_with_an_unknown_key(place: Place, tmp_path: Path) -> None:
     assert rendered.code == 0, rendered.err
     values = tmp_path / "bare" / "prep.values.yaml"
     values.write_text(values.read_text() + "patience: 3\n")
+    chart = str(chart_folder("task"))
+    command = ["helm", "-n", NAMESPACE, "install", "bare-prep", chart, "-f", str(values)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "patience" in refused.stderr
     other = place.changed("typo", tmp_path, pateince=3)
     ended = place.thinktune("status", "--cluster", str(other))
     assert ended.code == 64
     assert "pateince" in ended.err
+
+
+def test_the_context_that_is_named_is_the_one_that_is_used(place: Place, tmp_path: Path) -> None:
+    """By helm too: the current context leads nowhere."""
+    config = tmp_path / "config"
+    config.write_text(kubectl("config", "view", "--raw", "--flatten"))
+    own = ("--kubeconfig", str(config), "config")
+    right = kubectl(*own, "current-context").strip()
+    kubectl(*own, "set-cluster", "nowhere", "--server=https://127.0.0.1:9")
+    kubectl(*own, "set-context", "nowhere", "--cluster=nowhere")
+    kubectl(*own, "use-context", "nowhere")
+    place.environment["KUBECONFIG"] = str(config)
+    try:
+        ended = place.thinktune(*PREP, "--run", "named", "--context", right)
+        cancelled = place.thinktune("cancel", "named", "--context", right)
+    finally:
+        del place.environment["KUBECONFIG"]
+    assert ended.code == 0, ended.out + ended.err
+    assert cancelled.code == 0, cancelled.err
+
+
+def test_a_bare_helm_install_is_seen_by_the_launcher(place: Place, tmp_path: Path) -> None:
+    """Under a name of the user's own."""
+    rendered = place.thinktune("render", "tiny", "--run", "plain", "--out", str(tmp_path))
+    assert rendered.code == 0, rendered.err
+    values = str(tmp_path / "plain" / "prep.values.yaml")
+    place.helm("install", "my-own-name", str(chart_folder("task")), "-f", values)
+    followed = place.thinktune("submit", "tiny", "--run", "plain", "--stage", "prep")
+    assert "prep: there already" in followed.out or "prep: done already" in followed.out
+    assert followed.code == 0
+    jobs = place.get("jobs", "-l", "thinktune.dev/run=plain")
+    assert [job["metadata"]["name"] for job in jobs] == ["my-own-name"]
+    assert place.thinktune("cancel", "plain").code == 0
+    assert not place.get("jobs", "-l", "thinktune.dev/run=plain")
+    place.helm("uninstall", "my-own-name")
 
 
 def test_doctor_finds_all_in_order(place: Place) -> None:

@@ -16,7 +16,9 @@ from conftest import Place, kubectl, wait_for
 
 from thinktune.launch.charts import release_name
 from thinktune.launch.install import install
+from thinktune.launch.kube import Kube
 from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
+from thinktune.spec.task import STAGES
 
 CATALOG = load_catalog()
 SIZES = {"cpu": "100", "memory": "2000Gi", "ephemeral-storage": "8000Gi", "pods": "110"}
@@ -77,12 +79,15 @@ def test_a_training_goes_where_its_hardware_entry_says(
     changes = ("--set", f"data.path={own}") if recipe.data.dataset == "file" else ()
     run = f"at-{name}"[:40]
     folder = str(tmp_path / "out")
-    options = ("--run", run, "--out", folder, "--values-only", *changes)
+    options = ("--run", run, "--out", folder, *changes)
     rendered = shipped(place, "render", name, *options)
     assert rendered.code == 0, rendered.err
+    for stage in STAGES:
+        file = str(tmp_path / "out" / run / f"{stage}.yaml")
+        place.kubectl("apply", "--dry-run=server", "-f", file)  # the API server takes all of it
     values = (tmp_path / "out" / run / "train.values.yaml").read_text()
     release = release_name(run, "train")
-    assert install(release, "task", place.namespace, values)
+    assert install(release, "task", Kube(place.namespace), values)
     try:
         wait_for(lambda: where(place, release) is not None, 30, f"a node for {name}")
         pod: dict[str, Any] = place.pods(release)[0]

@@ -40,6 +40,10 @@ def doctor(
     """
     place = read_cluster(cluster)
     loaded, catalog = read(recipe, overrides)
+    if loaded.data.path is not None and not Path(loaded.data.path).is_file():
+        # The cluster is asked here, not the data: any file stands for it.
+        here = loaded.data.model_copy(update={"path": __file__})
+        loaded = loaded.model_copy(update={"data": here})
     request = Request(make_run(loaded, catalog, place.store), loaded, catalog, place, STAGES)
     found = []
     for check in examine(place, lambda: Kube(place.namespace, context), request):

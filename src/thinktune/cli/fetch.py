@@ -1,12 +1,14 @@
 """`thinktune fetch`: a stage's artifact from the store to this machine, checked."""
 
 import json
+import os
 from pathlib import Path
 
 import click
 
 from thinktune.cli.options import (
     CLUSTER_FILE,
+    CLUSTER_VARIABLE,
     cluster_option,
     output_option,
     read_cluster,
@@ -69,6 +71,7 @@ def fetch(
 
 def _store(given: str | None, cluster: Path | None) -> Store:
     """--store where it is said, else the cluster's."""
-    if given is None and (cluster is not None or Path(CLUSTER_FILE).is_file()):
+    named = cluster is not None or CLUSTER_VARIABLE in os.environ
+    if given is None and (named or Path(CLUSTER_FILE).is_file()):
         return store_of(read_cluster(cluster))
     return open_store(store_url(given))

@@ -1,5 +1,6 @@
 """`thinktune logs`: what the pods of a stage say, or said before they were gone."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def _chosen(stages: list[Observed], stage: Stage | None) -> Observed:
 
 
 def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]) -> None:
-    tail = Tail(kube, seen.release, say)
+    tail = Tail(kube, say)
     try:
         while seen.state in SUBMITTED:
             tail.follow(seen.pods)
@@ -79,9 +80,11 @@ def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]
         tail.close()
 
 
-def _rank_of(line: str) -> int:
-    """Ranks but the first mark what they say."""
-    if not line.startswith("[rank "):
-        return 0
-    number = line.removeprefix("[rank ").partition("]")[0]
-    return int(number) if number.isdigit() else 0
+def _rank_of(line: str) -> int | None:
+    """Ranks but the first mark what they say, and so do pods of several nodes: what comes from
+    another pod than the first and has no rank is of its launcher."""
+    found = re.match(r"(?:\[(\d+)\] )?(?:\[rank (\d+)\] )?", line)
+    assert found is not None
+    if found[2] is not None:
+        return int(found[2])
+    return 0 if found[1] in (None, "0") else None

@@ -18,9 +18,11 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
+from thinktune.launch.charts import release_name
+from thinktune.launch.install import CONDUCTOR
 from thinktune.launch.kube import Kube
 from thinktune.launch.observed import Observed, known_runs, observe, observe_all
-from thinktune.launch.why import broken_chain, first_that_matters, look
+from thinktune.launch.why import abandoned, broken_chain, first_that_matters, look
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES, Stage
 
@@ -125,7 +127,9 @@ def why(
     kube, store = Kube(place.namespace, context), store_of(place)
     stages = observe_all(run, kube, store)
     chosen = [each for each in stages if stage in (None, each.stage)]
-    said = broken_chain(stages) or look(first_that_matters(chosen), kube)
+    conductor = kube.job(release_name(run, CONDUCTOR))
+    said = broken_chain(stages) or abandoned(stages, conductor)
+    said = said or look(first_that_matters(chosen), kube)
     if output == "json":
         facts = {"cause": said.cause, "evidence": said.evidence, "remedy": said.remedy}
         click.echo(json.dumps({**facts, "code": int(said.code)}, indent=1))

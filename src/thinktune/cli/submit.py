@@ -18,7 +18,7 @@ from thinktune.cli.options import (
 )
 from thinktune.launch.conduct import Say, conduct
 from thinktune.launch.kube import Kube
-from thinktune.launch.submit import Request, detach
+from thinktune.launch.submit import Request, detach, left
 from thinktune.launch.submit import submit as submit_run
 from thinktune.launch.tasks import Run, make_run
 from thinktune.spec.catalog import GIB
@@ -79,8 +79,11 @@ def submit(
     todo = submit_run(request, kube, store, say)
     if follow:
         _follow(made, todo, kube, store, say)
-    elif len(stages) > 1:
+    elif left(todo, kube, store):
         detach(todo, place, kube, say)
+    else:
+        say(f"done already: `thinktune fetch {made.id}` brings the adapter here")
+        follow = True
     if as_json:
         click.echo(json.dumps({"run": made.id, **todo.model_dump(mode="json")}, indent=1))
     elif not follow:

@@ -1,5 +1,4 @@
-"""From a recipe to running stages: tasks and run ids, and the executor on this machine.
+"""Runs started and watched: on this machine (`local`) or on a cluster (`submit`, `conduct`, `why`).
 
-Called by the command line. It decides nothing about memory or speed, that is the plan's; and it
-runs each stage as its own process, as a cluster would.
+Makes tasks from recipes, talks to helm and to the Kubernetes API; loads no torch.
 """

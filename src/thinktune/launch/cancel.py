@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable
 
-from thinktune.launch.install import releases, running_pods, uninstall
-from thinktune.launch.kube import Kube
+from thinktune.launch.install import releases, uninstall
+from thinktune.launch.kube import RUN_LABEL, Kube
 from thinktune.launch.observed import observe_all
-from thinktune.spec.errors import InputMissing
+from thinktune.spec.errors import InputMissing, StoreUnavailable
 from thinktune.spec.keys import checkpoints_prefix
 from thinktune.store import Store
 
 LOOK_S = 1.0
+MARGIN_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -18,46 +19,75 @@ Say = Callable[[str], None]
 def cancel(run: str, kube: Kube, store: Store, say: Say) -> bool:
     """Ends everything of the run in the cluster and waits for it; False: nothing was there.
 
-    Raises InputMissing where nobody knows the run.
+    Needs no store where there are Jobs. Raises InputMissing where nobody knows the run,
+    StoreUnavailable where pods outlive their grace period.
     """
-    seen = observe_all(run, kube, store)
-    found = [release for release in releases(run) if uninstall(release, kube.namespace)]
+    jobs = kube.jobs(f"{RUN_LABEL}={run}")
+    if not jobs:
+        observe_all(run, kube, store)
+    _wait_is_told(run, kube, say)
+    found = [release for release in releases(run) if uninstall(release, kube)]
+    # What was installed under another name, or without Helm.
+    found += [name for name in _names(kube, run) if kube.delete_job(name)]
     for release in found:
         say(f"{release}: removed")
-    waited = False
-    while pods := running_pods(kube, run):
-        if not waited:
-            say(f"waits for {', '.join(pods)} to commit and end")
-            waited = True
-        time.sleep(LOOK_S)
-    for each in seen:
-        if each.state == "done":
-            say(f"{each.stage}: done, kept")
-    step = _last_checkpoint(run, store)
-    if step and seen[1].manifest is None:
-        say(f"train: checkpoint of step {step} kept; the same submit goes on from there")
+    _await_pods(run, kube)
+    try:
+        _say_kept(run, kube, store, say)
+    except (InputMissing, StoreUnavailable) as error:
+        say(f"what is kept cannot be told: {error}")
     return bool(found)
 
 
-def delete(run: str, kube: Kube | None, store: Store, say: Say) -> None:
+def delete(run: str, kube: Kube, store: Store, say: Say) -> None:
     """The run's Jobs and all that it has in the store; models and datasets in the cache stay.
 
     Raises InputMissing where nobody knows the run.
     """
-    if kube is not None:
-        cancel(run, kube, store, say)
+    cancel(run, kube, store, say)
     prefix = f"runs/{run}"
     size = sum(info.size for info in store.list(prefix))
-    if kube is None and size == 0:
-        raise InputMissing(
-            store.place(prefix), "there is no such run", "`thinktune status` lists runs"
-        )
     store.delete_prefix(prefix)
     say(f"{store.place(prefix)}: {size / 1e6:,.1f} MB removed")
 
 
-def _last_checkpoint(run: str, store: Store) -> int:
-    prefix = checkpoints_prefix(run)
-    keys = [info.key for info in store.list(prefix)]
+def _names(kube: Kube, run: str) -> list[str]:
+    return [job["metadata"]["name"] for job in kube.jobs(f"{RUN_LABEL}={run}")]
+
+
+def _wait_is_told(run: str, kube: Kube, say: Say) -> None:
+    alive = _alive(run, kube)
+    if alive:
+        say(f"waits for {', '.join(alive)} to commit and end")
+
+
+def _alive(run: str, kube: Kube) -> dict[str, float]:
+    """Pods that have not ended, with their grace periods in seconds."""
+    return {
+        pod["metadata"]["name"]: float(pod["spec"].get("terminationGracePeriodSeconds", 30))
+        for pod in kube.pods(f"{RUN_LABEL}={run}")
+        if pod["status"].get("phase") in ("Pending", "Running")
+    }
+
+
+def _await_pods(run: str, kube: Kube) -> None:
+    began = time.monotonic()
+    while alive := _alive(run, kube):
+        if time.monotonic() - began > max(alive.values()) + MARGIN_S:
+            fault = f"pods outlive their grace period: {', '.join(alive)}"
+            raise StoreUnavailable(
+                f"run {run}", fault, "is their node still there? kubectl get nodes"
+            )
+        time.sleep(LOOK_S)
+
+
+def _say_kept(run: str, kube: Kube, store: Store, say: Say) -> None:
+    stages = observe_all(run, kube, store)
+    for each in stages:
+        if each.state == "done":
+            say(f"{each.stage}: done, kept")
+    keys = [info.key for info in store.list(checkpoints_prefix(run))]
     steps = [key.split("/")[-2] for key in keys if key.endswith("/manifest.json")]
-    return max((int(step.removeprefix("step-")) for step in steps), default=0)
+    step = max((int(step.removeprefix("step-")) for step in steps), default=0)
+    if step and all(each.manifest is None for each in stages if each.stage == "train"):
+        say(f"train: checkpoint of step {step} kept; the same submit goes on from there")

@@ -19,8 +19,11 @@ from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
 from thinktune.spec.values import NAME_LENGTH, ConductorValues, TaskValues, Values
 
 LEAST_HELM = (3, 14)
-UNREACHABLE = ("cluster unreachable", "connection refused", "i/o timeout", "no such host")
-"""What helm says where the API server does not answer."""
+UNREACHABLE = (
+    "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake",
+    "etcdserver", "forbidden", "Unauthorized",
+)  # fmt: skip
+"""What helm says where the API server does not answer, or refuses."""
 SCHEMA = "values.schema.json"
 CHARTS: dict[str, type[Values]] = {"task": TaskValues, "conductor": ConductorValues}
 
@@ -51,7 +54,7 @@ def values_text(values: Values) -> str:
 
 def release_name(run: str, stage: str) -> str:
     """One release per run and stage. Raises SpecInvalid where Helm would refuse its length."""
-    name = f"{run}-{stage}"
+    name = f"{run}-{stage}".replace(".", "-")  # a Service's name has no dots
     if len(name) > NAME_LENGTH:
         fault = f"the release {name!r} has {len(name)} letters, and Helm takes {NAME_LENGTH}"
         raise SpecInvalid("--run", fault, "give the run a shorter name with --run")
@@ -74,8 +77,7 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
     if done.returncode != 0:
         words = done.stderr.strip() or done.stdout.strip()
         if any(sign in words for sign in UNREACHABLE):
-            remedy = "check the context (kubectl cluster-info), VPN and proxy"
-            raise StoreUnavailable("helm", words, remedy)
+            raise StoreUnavailable("helm", words, "`thinktune doctor` says what is missing")
         raise SpecInvalid("helm", words, "see its words")
     return done.stdout
 

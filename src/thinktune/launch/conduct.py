@@ -3,18 +3,17 @@
 The launcher runs it at the terminal (`submit --follow`), and the conductor's Job in the cluster
 (`submit --detach`: `python -m thinktune.launch.conduct FILE`); either may be stopped and started
 again at any moment, for all that it knows is in the cluster and the store. Needs the right to read
-and patch Jobs and to read pods, their logs and events, in one namespace.
+and patch Jobs and to read pods and events (with logs, those too), in one namespace.
 """
 
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from thinktune.launch.kube import Kube
+from thinktune.launch.kube import Forbidden, Kube
 from thinktune.launch.observed import Observed, observe
 from thinktune.launch.tail import Tail
 from thinktune.launch.why import Explanation, look
@@ -29,21 +28,32 @@ LOOK_S = 1.0
 GONE_S = 5.0
 """How long a Job may be away: `submit` replaces one that failed."""
 REPEAT_S = 60.0
+PATIENCE_S = 600.0
+"""The conductor's, with a registry that is busy or a secret that is still to be made."""
 UNREACHABLE_S = 600.0
 """How long API or store may be down before we give up."""
 
 Say = Callable[[str], None]
 
 
-def conduct(plan: Conduct, kube: Kube, store: Store, say: Say, *, logs: bool = False) -> None:
-    """Until the last stage is committed. With `logs`, says what the pods say.
+def conduct(
+    plan: Conduct,
+    kube: Kube,
+    store: Store,
+    say: Say,
+    *,
+    logs: bool = False,
+    patience_s: float = 0.0,
+) -> None:
+    """Until the last stage is committed. With `logs`, says what the pods say; `patience_s` is how
+    long a pod may be unable to start before that is taken for a failure.
 
     Raises StageFailed, StoreUnavailable after ten minutes without API or store.
     """
     for each in plan.stages:
-        tail = Tail(kube, each.release, say) if logs else None
+        tail = Tail(kube, say) if logs else None
         try:
-            _watch(_Watch(plan, each, kube, store, say), tail)
+            _watch(_Watch(plan, each, kube, store, say, patience_s), tail)
         finally:
             if tail is not None:
                 tail.close()
@@ -53,29 +63,38 @@ class _Watch:
     """One stage under observation."""
 
     def __init__(
-        self, plan: Conduct, each: ConductedStage, kube: Kube, store: Store, say: Say
+        self,
+        plan: Conduct,
+        each: ConductedStage,
+        kube: Kube,
+        store: Store,
+        say: Say,
+        patience_s: float,
     ) -> None:
         self.plan, self.each, self._kube, self._store, self._say = plan, each, kube, store, say
+        self._patience_s = patience_s
         self._said: tuple[str, float] = ("", 0.0)
-        self._unreachable_since: float | None = None
-        self._gone_since: float | None = None
+        self._since: dict[str, float] = {}
 
-    def observe(self) -> Observed | None:
-        """The stage as it is; None while API or store do not answer."""
+    def look(self) -> tuple[Observed | None, bool]:
+        """The stage as it is, and whether it is done; starts it where it waits for us.
+
+        Nothing while API or store do not answer. Raises StageFailed.
+        """
         try:
             seen = observe(self.plan.run, self.each.stage, self._kube, self._store)
+            done = self._judge(seen)
+        except Forbidden:
+            raise
         except StoreUnavailable as error:
-            now = time.monotonic()
-            self._unreachable_since = self._unreachable_since or now
-            if now - self._unreachable_since > UNREACHABLE_S:
+            if self._for_longer_than("unreachable", UNREACHABLE_S):
                 raise
             self.remark(f"{error}; tries again")
-            return None
-        self._unreachable_since = None
-        return seen
+            return None, False
+        self._since.pop("unreachable", None)
+        return seen, done
 
-    def ended(self, seen: Observed) -> bool:
-        """Whether the stage is done; starts it where it waits for us. Raises StageFailed."""
+    def _judge(self, seen: Observed) -> bool:
         stage = self.each.stage
         if seen.manifest is not None:
             if seen.manifest.task_sha256 != self.each.task_sha256:
@@ -87,14 +106,13 @@ class _Watch:
             return False
         why = look(seen, self._kube)
         if seen.state in ("absent", "stopped"):
-            now = time.monotonic()
-            self._gone_since = self._gone_since or now
-            if now - self._gone_since > GONE_S:
-                code = why.code or int(ExitCode.INPUT_MISSING)
-                raise _failed(stage, replace(why, code=code))
+            if self._for_longer_than("gone", GONE_S):
+                raise _failed(stage, why)
             return False
-        self._gone_since = None
-        if why.hopeless:
+        self._since.pop("gone", None)
+        if not why.hopeless:
+            self._since.pop("hopeless", None)
+        elif seen.state == "failed" or self._for_longer_than("hopeless", self._patience_s):
             # The Job may have ended well between two looks at the store.
             again = observe(self.plan.run, stage, self._kube, self._store)
             if again.manifest is None:
@@ -102,6 +120,10 @@ class _Watch:
         if seen.state == "pending":
             self.remark(f"{stage}: {why.paragraph()}")
         return False
+
+    def _for_longer_than(self, what: str, seconds: float) -> bool:
+        began = self._since.setdefault(what, time.monotonic())
+        return time.monotonic() - began >= seconds
 
     def _start(self, seen: Observed) -> None:
         """Takes the brake off a Job that waits for the stage before it."""
@@ -112,10 +134,12 @@ class _Watch:
             return  # somebody else holds it
         queue = annotations.get("thinktune.dev/queue")
         # With a queue, Kueue takes the Job from here on and starts it when there is room.
+        # The mark goes: who suspends the Job later on means it.
+        started = {"annotations": {"thinktune.dev/waits": None}}
+        if queue:
+            started["labels"] = {"kueue.x-k8s.io/queue-name": queue}
         patch = (
-            {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": queue}}}
-            if queue
-            else {"spec": {"suspend": False}}
+            {"metadata": started} if queue else {"metadata": started, "spec": {"suspend": False}}
         )
         self._kube.patch_job(seen.release, patch)
         self._say(f"{self.each.stage}: {'queued' if queue else 'started'}")
@@ -136,17 +160,16 @@ def _watch(watch: _Watch, tail: Tail | None) -> None:
     stage = watch.each.stage
     first = True
     while True:
-        seen = watch.observe()
+        seen, done = watch.look()
         if seen is not None:
-            if watch.ended(seen):
-                if tail is not None and not first:
+            if tail is not None and not (done and first):
+                tail.follow(seen.pods)
+            if done:
+                if tail is not None:
                     tail.drain()
-                assert seen.manifest is not None
                 watch.remark(f"{stage}: {'done already' if first else 'committed'}")
                 return
             first = False
-            if tail is not None:
-                tail.follow(seen.pods)
         time.sleep(LOOK_S)
 
 
@@ -160,10 +183,12 @@ def main(path: Path) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        conduct(plan, Kube(plan.namespace), open_store(plan.store), _print)
+        kube, store = Kube(plan.namespace), open_store(plan.store)
+        conduct(plan, kube, store, _print, patience_s=PATIENCE_S)
     except StageFailed as ended:
         _print(f"error: {ended}")
-        return ended.code
+        # One code for all: what the stage's own would have this Job do is not what is wanted.
+        return int(ExitCode.INPUT_MISSING)
     except ThinktuneError as error:
         _print(f"error: {error}")
         return error.exit_code

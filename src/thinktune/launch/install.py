@@ -13,11 +13,11 @@ TAKEN = ("cannot re-use a name", "cannot reuse a name", "already exists", "in pr
 """What helm says where another submit was first."""
 
 
-def install(release: str, chart: str, namespace: str, values: str) -> bool:
-    """Installs a release; False where somebody else just did. Raises what `helm` raises."""
+def install(release: str, chart: str, kube: Kube, values: str) -> bool:
+    """Installs a release; False where there is one of that name. Raises what `helm` raises."""
+    folder = str(chart_folder(chart))
     try:
-        folder = str(chart_folder(chart))
-        helm("install", release, folder, "--namespace", namespace, "--values", "-", stdin=values)
+        helm("install", release, folder, "--values", "-", *_place(kube), stdin=values)
     except SpecInvalid as error:
         if any(words in error.fault for words in TAKEN):
             return False
@@ -25,16 +25,17 @@ def install(release: str, chart: str, namespace: str, values: str) -> bool:
     return True
 
 
-def uninstall(release: str, namespace: str) -> bool:
-    """Removes a release and all it made; pods get their grace period. False: there was none."""
-    place = ("--namespace", namespace)
+def uninstall(release: str, kube: Kube) -> bool:
+    """Removes a release and waits until all it made is gone; pods get their grace period. False:
+    there was none."""
     try:
-        helm("status", release, *place)
+        helm("status", release, *_place(kube))
     except SpecInvalid as error:
         if "not found" in error.fault:
             return False
         raise
-    helm("uninstall", release, *place, "--cascade", "foreground", "--ignore-not-found")
+    patience = ("--cascade", "foreground", "--wait", "--timeout", "2h", "--ignore-not-found")
+    helm("uninstall", release, *patience, *_place(kube))
     return True
 
 
@@ -43,11 +44,7 @@ def releases(run: str) -> list[str]:
     return [release_name(run, CONDUCTOR), *(release_name(run, stage) for stage in STAGES)]
 
 
-def running_pods(kube: Kube, run: str) -> list[str]:
-    """Pods of a run that have not ended."""
-    return [
-        pod["metadata"]["name"]
-        for release in releases(run)
-        for pod in kube.pods(release)
-        if pod["status"].get("phase") in ("Pending", "Running")
-    ]
+def _place(kube: Kube) -> tuple[str, ...]:
+    """Where helm works: where we do."""
+    context = ("--kube-context", kube.context) if kube.from_kubeconfig else ()
+    return ("--namespace", kube.namespace, *context)

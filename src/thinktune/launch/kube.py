@@ -13,7 +13,6 @@ from thinktune.spec.errors import SpecInvalid, StoreUnavailable
 
 Object = dict[str, Any]
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
-INSTANCE_LABEL = "app.kubernetes.io/instance"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
 ANSWER_S = 30
 """What a request may take; following a log is not held to it."""
@@ -32,7 +31,7 @@ class Kube:
         from kubernetes import client  # takes most of a second to import
 
         self.namespace = namespace
-        self.context = _configure(context)
+        self.context, self.from_kubeconfig = _configure(context)
         self._api = client.ApiClient()
 
     # -- what is there
@@ -45,17 +44,16 @@ class Kube:
         """One Job, if it is there."""
         return self._get(f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}")
 
-    def pods(self, release: str) -> list[Object]:
-        """Pods of a release, the newest first."""
-        labels = f"{INSTANCE_LABEL}={release}"
+    def pods(self, labels: str) -> list[Object]:
+        """Pods by label selector, the newest first."""
         found = self._list(f"/api/v1/namespaces/{self.namespace}/pods", labels)
         return sorted(
             found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True
         )
 
-    def events(self, name: str) -> list[Object]:
-        """Events about the object of that name, the newest last."""
-        fields = f"involvedObject.name={name}"
+    def events(self, about: Object) -> list[Object]:
+        """Events about this very object, the newest last."""
+        fields = f"involvedObject.uid={about['metadata']['uid']}"
         path = f"/api/v1/namespaces/{self.namespace}/events"
         found = self._list(path, fields=fields)
         return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
@@ -98,9 +96,14 @@ class Kube:
 
     # -- what is said
 
-    def log(self, pod: str, *, follow: bool = False, tail: int | None = None) -> Iterator[str]:
-        """Lines of a pod's log, with `follow` until the pod ends."""
+    def log(
+        self, pod: str, *, follow: bool = False, tail: int | None = None, since: str | None = None
+    ) -> Iterator[str]:
+        """Lines of a pod's log, with `follow` until the pod ends or the connection does; `since` is
+        a time as Kubernetes writes it."""
         query: dict[str, Any] = {"container": "task", "follow": str(follow).lower()}
+        if since is not None:
+            query["sinceTime"] = since
         if tail is not None:
             query["tailLines"] = tail
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
@@ -226,15 +229,16 @@ class _Missing(StoreUnavailable):
     """404."""
 
 
-def _configure(context: str | None) -> str:
-    """Takes the context of the kubeconfig, or the pod's own account; gives its name."""
+def _configure(context: str | None) -> tuple[str, bool]:
+    """Takes the context of the kubeconfig, or the pod's own account; gives its name, and whether it
+    is one of the kubeconfig."""
     from kubernetes import config
 
     try:
         config.load_kube_config(context=context)
         names, active = config.list_kube_config_contexts()
         known = [c["name"] for c in names]
-        return str(context if context in known else active["name"])
+        return str(context if context in known else active["name"]), True
     except config.ConfigException as error:
         if context is None:
             try:
@@ -242,7 +246,7 @@ def _configure(context: str | None) -> str:
             except config.ConfigException:
                 pass
             else:
-                return "in-cluster"
+                return "in-cluster", False
         remedy = "set KUBECONFIG, or choose one with kubectl config use-context"
         fault = f"no cluster to talk to ({error})"
         raise SpecInvalid("Kubernetes context", fault, remedy) from None

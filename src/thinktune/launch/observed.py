@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from thinktune.launch.charts import release_name
-from thinktune.launch.kube import RUN_LABEL, Kube, Object
+from thinktune.launch.kube import RUN_LABEL, STAGE_LABEL, Kube, Object
 from thinktune.spec.ending import Ending
 from thinktune.spec.errors import InputMissing, SpecInvalid
 from thinktune.spec.keys import logs_prefix, progress_key, stage_prefix
@@ -19,7 +19,7 @@ from thinktune.spec.task import STAGES, Stage
 from thinktune.store import ObjectMissing, Store, read_manifest
 
 State = Literal["absent", "waiting", "pending", "running", "stopping", "failed", "stopped", "done"]
-SUBMITTED: tuple[State, ...] = ("waiting", "pending", "running", "stopping")
+SUBMITTED: tuple[State, ...] = ("waiting", "pending", "running")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Observed:
 
     @property
     def release(self) -> str:
-        """Helm release, and name of the Job."""
+        """Name of the Job: the launcher's release of the stage, or however it was installed."""
+        if self.job is not None:
+            return str(self.job["metadata"]["name"])
         return release_name(self.run, self.stage)
 
     @property
@@ -66,9 +68,8 @@ class Observed:
             return "failed"
         if self.job["spec"].get("suspend"):
             return "waiting"
-        if any(pod["status"].get("phase") == "Running" for pod in self.pods):
-            return "running"
-        return "pending"
+        running = [pod for pod in self.pods if pod["status"].get("phase") == "Running"]
+        return "running" if len(running) >= self.nodes else "pending"
 
     def condition(self, kind: str) -> Object | None:
         """The Job's condition of that kind, where it holds."""
@@ -83,19 +84,23 @@ class Observed:
         if self.progress is None:
             return None
         written = datetime.fromisoformat(self.progress.heartbeat)
+        started = self.pods[0]["status"].get("startTime") if self.pods else None
+        if started and datetime.fromisoformat(started.replace("Z", "+00:00")) > written:
+            return None  # of a pod before this one
         return max(0.0, (datetime.now(UTC) - written).total_seconds())
 
 
-def observe(run: str, stage: Stage, kube: Kube | None, store: Store) -> Observed:
-    """The stage as it is now; without a cluster, what the store says."""
-    release = release_name(run, stage)
-    job = kube.job(release) if kube else None
+def observe(run: str, stage: Stage, kube: Kube, store: Store) -> Observed:
+    """The stage as it is now."""
+    labels = f"{RUN_LABEL}={run},{STAGE_LABEL}={stage}"
+    jobs = kube.jobs(labels)
+    job = max(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), default=None)
     keys = [info.key for info in store.list(logs_prefix(run, stage))]
     return Observed(
         run,
         stage,
         job,
-        kube.pods(release) if kube and job else (),
+        kube.pods(f"{labels},job-name={job['metadata']['name']}") if job else (),
         read_manifest(store, stage_prefix(run, stage)),
         read_progress(store, run, stage),
         _endings(store, keys),
@@ -103,19 +108,19 @@ def observe(run: str, stage: Stage, kube: Kube | None, store: Store) -> Observed
     )
 
 
-def observe_all(run: str, kube: Kube | None, store: Store) -> list[Observed]:
+def observe_all(run: str, kube: Kube, store: Store) -> list[Observed]:
     """All stages. Raises InputMissing where nobody knows the run."""
     found = [observe(run, stage, kube, store) for stage in STAGES]
     if all(each.state == "absent" for each in found):
-        where = f"namespace {kube.namespace} and {store.url}" if kube else store.url
+        where = f"namespace {kube.namespace} and {store.url}"
         fault = "neither a Job nor an artifact of that name"
         raise InputMissing(f"run {run}", f"{fault} in {where}", "`thinktune status` lists runs")
     return found
 
 
-def known_runs(kube: Kube | None, store: Store) -> list[str]:
+def known_runs(kube: Kube, store: Store) -> list[str]:
     """Runs with a Job or with anything in the store."""
-    runs = {job["metadata"]["labels"][RUN_LABEL] for job in kube.jobs()} if kube else set()
+    runs = {job["metadata"]["labels"][RUN_LABEL] for job in kube.jobs()}
     runs |= {info.key.split("/")[1] for info in store.list("runs")}
     return sorted(runs)
 

@@ -4,6 +4,7 @@ The same run again adopts what is there, replaces what failed, and says what is 
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,19 @@ from thinktune.launch.tasks import Run, compare_hardware, conduct_of, conductor_
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import Catalog
 from thinktune.spec.conduct import Conduct
-from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
 from thinktune.spec.keys import source_key
 from thinktune.spec.manifest import Manifest
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import STAGES, PrepTask, Stage
 from thinktune.store import Store
+
+LOOK_S = 1.0
+TRIES = 3
+APPEARS_S = 10.0
+"""How long after its release another submit's Job may appear."""
+ENDING_S = 900.0
+"""How long a Job that is being stopped may take: its pods' grace period."""
 
 Say = Callable[[str], None]
 
@@ -72,9 +80,15 @@ def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
         if not ended and data.get("conduct.json") == conduct.canonical():
             say("conductor: there already")
             return
-        uninstall(release, cluster.namespace)
-    made = install(release, "conductor", cluster.namespace, values)
+        uninstall(release, kube)
+    made = install(release, "conductor", kube, values)
     say("conductor: " + ("starts the stages in turn" if made else "there already"))
+
+
+def left(conduct: Conduct, kube: Kube, store: Store) -> bool:
+    """Whether a stage of it is not done."""
+    seen = [observe(conduct.run, each.stage, kube, store) for each in conduct.stages]
+    return any(each.state != "done" for each in seen)
 
 
 def check_place(cluster: Cluster, kube: Kube) -> None:
@@ -138,16 +152,25 @@ def _would_schedule(request: Request, nodes: Sequence[schedule.Node]) -> str:
 def _done_before(request: Request, store: Store) -> dict[Stage, Manifest]:
     """Stages that are committed, checked from the first on."""
     done: dict[Stage, Manifest] = {}
-    for stage in STAGES[: STAGES.index(request.stages[-1]) + 1]:
+    for stage in _up_to_last(request):
         manifest = finished(store, request.run.tasks[stage], stage, done)
         if manifest is not None:
             done[stage] = manifest
         elif stage not in request.stages:
+            # Each stage asked for needs all before it.
             fault = f"{stage} of {request.run.id} is not done, which {request.stages[0]} needs"
             raise InputMissing(store.url, fault, f"submit --stage {stage} first, or --stage all")
         else:
+            missing = [s for s in _up_to_last(request) if s not in done and s not in request.stages]
+            if missing:
+                fault = f"{missing[0]} is neither done nor submitted along with it"
+                raise InputMissing(store.url, fault, f"add --stage {missing[0]}")
             break
     return done
+
+
+def _up_to_last(request: Request) -> tuple[Stage, ...]:
+    return STAGES[: STAGES.index(request.stages[-1]) + 1]
 
 
 def _bring_source(request: Request, store: Store, say: Say) -> None:
@@ -166,31 +189,60 @@ def _bring_source(request: Request, store: Store, say: Say) -> None:
 def _bring_stage(
     request: Request, stage: Stage, kube: Kube, store: Store, say: Say, *, wait: bool
 ) -> None:
-    seen = observe(request.run.id, stage, kube, store)
-    if seen.state in SUBMITTED:
-        _same_task(request, stage, seen, kube)
-        say(f"{stage}: there already ({seen.state})")
+    """Installs first and looks afterwards: of two submits at one moment Helm lets one do it."""
+    run, hardware = request.run, request.catalog.hardware[request.recipe.hardware]
+    values = values_text(stage_values(run, stage, hardware, request.cluster, wait=wait))
+    release = release_name(run.id, stage)
+    for _ in range(TRIES):
+        seen = observe(run.id, stage, kube, store)
+        if seen.state in SUBMITTED:
+            _same_task(request, stage, seen, kube)
+            say(f"{stage}: there already ({seen.state})")
+            return
+        if seen.state == "stopping":
+            say(f"{stage}: waits until the Job before this one has ended")
+            _wait_until(lambda: _is_gone(kube, release), ENDING_S)
+        elif seen.job is not None:
+            say(f"{stage}: failed before; what it committed is kept")
+            _replace(seen, kube)
+        elif install(release, "task", kube, values):
+            say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
+            return
+        elif not _wait_until(lambda: kube.job(release) is not None, APPEARS_S):
+            uninstall(release, kube)  # what an expired Job left behind
+    raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
+
+
+def _replace(seen: Observed, kube: Kube) -> None:
+    """Removes a Job that failed, unless somebody else did and has a new one there."""
+    job = kube.job(seen.release)
+    if job is None or seen.job is None or job["metadata"]["uid"] != seen.job["metadata"]["uid"]:
         return
-    if seen.job is not None:
-        job = kube.job(seen.release)
-        if job is None or job["metadata"]["uid"] == seen.job["metadata"]["uid"]:
-            say(f"{stage}: failed before, submitted again; what it committed is kept")
-            uninstall(seen.release, request.cluster.namespace)
-    else:
-        uninstall(seen.release, request.cluster.namespace)  # what an expired Job leaves behind
-    hardware = request.catalog.hardware[request.recipe.hardware]
-    values = stage_values(request.run, stage, hardware, request.cluster, wait=wait)
-    if install(seen.release, "task", request.cluster.namespace, values_text(values)):
-        say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
-        return
-    say(f"{stage}: submitted by somebody else a moment ago; adopted")
+    if not uninstall(seen.release, kube):
+        kube.delete_job(seen.release)
+        _wait_until(lambda: _is_gone(kube, seen.release), ENDING_S)
+
+
+def _is_gone(kube: Kube, name: str) -> bool:
+    return kube.job(name) is None
+
+
+def _wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK_S)
+    return True
 
 
 def _same_task(request: Request, stage: Stage, seen: Observed, kube: Kube) -> None:
     """Raises SpecInvalid where another recipe has a Job of this name."""
     data = kube.config_map(seen.release) or {}
     task = request.run.tasks[stage]
-    there = type(task).parse(json.loads(data.get("task.json", "{}")), f"ConfigMap {seen.release}")
+    if "task.json" not in data:
+        return
+    there = type(task).parse(json.loads(data["task.json"]), f"ConfigMap {seen.release}")
     if there.result_digest() != task.result_digest():
         fault = f"a Job {seen.release} is there, made from another recipe"
         remedy = f"cancel it (thinktune cancel {seen.run}), or take another --run name"

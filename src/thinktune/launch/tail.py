@@ -1,19 +1,22 @@
-"""Follows the logs of a release's pods, each as it appears. Called by `conduct` and `logs -f`."""
+"""Follows the logs of pods, each as it appears. Called by `conduct` and `logs -f`."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from thinktune.launch.kube import Kube, Object
 from thinktune.spec.errors import ThinktuneError
 
 LAST_LINES_S = 5.0
+AGAIN_S = 2.0
 
 
 class Tail:
     """One thread per pod, which says its lines until the pod ends."""
 
-    def __init__(self, kube: Kube, release: str, say: Callable[[str], None]) -> None:
-        self._kube, self._release, self._say = kube, release, say
+    def __init__(self, kube: Kube, say: Callable[[str], None]) -> None:
+        self._kube, self._say = kube, say
         self._threads: dict[str, threading.Thread] = {}
         self._closed = False
 
@@ -33,8 +36,6 @@ class Tail:
 
     def drain(self) -> None:
         """Waits for the last lines of pods that have ended."""
-        for pod in self._kube.pods(self._release):
-            self.follow([pod])
         for thread in self._threads.values():
             thread.join(timeout=LAST_LINES_S)
 
@@ -42,11 +43,28 @@ class Tail:
         """Says nothing more."""
         self._closed = True
 
-    def _read(self, pod: str, mark: str) -> None:
-        try:
-            for line in self._kube.log(pod, follow=True):
-                if self._closed:
+    def _read(self, name: str, mark: str) -> None:
+        since: str | None = None
+        while not self._closed:
+            try:
+                for line in self._kube.log(name, follow=True, since=since):
+                    if self._closed:
+                        return
+                    self._say(f"{mark}{line}")
+                since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                pod = self._kube.pod(name)
+                if pod is None or pod["status"].get("phase") != "Running":
                     return
-                self._say(f"{mark}{line}")
+            except ThinktuneError:
+                # The pod went, or the API server for a moment; how the stage ended is told by who
+                # watches it.
+                since = since or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            time.sleep(AGAIN_S)
+            if self._is_gone(name):
+                return
+
+    def _is_gone(self, name: str) -> bool:
+        try:
+            return self._kube.pod(name) is None
         except ThinktuneError:
-            return  # the pod went; how the stage ended is told by who watches it
+            return False

@@ -75,7 +75,9 @@ def make_run(
     """
     if until == "evaluate" and recipe.data.split.test_rows == 0:
         fault = "data.split.test_rows is 0, which leaves no question to evaluate with"
-        remedy = "add --set data.split.test_rows=100, or stop before that with --until train"
+        remedy = (
+            "add --set data.split.test_rows=100, or stop before that (--until train, --stage train)"
+        )
         raise SpecInvalid(f"recipe {recipe.name}", fault, remedy)
     recipe, source = _own_file(recipe)
     plan = _fitting(recipe, catalog)

@@ -4,6 +4,7 @@
 and sees it fail.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,13 +45,27 @@ class Explanation:
         return f"{self.cause.rstrip('.')}.{said} {self.remedy}".strip()
 
 
-def look(each: Observed, kube: Kube | None) -> Explanation:
+def look(each: Observed, kube: Kube) -> Explanation:
     """Explains a stage, asking for events where they matter."""
+    return explain(each, kube.events)
 
-    def events(name: str) -> list[Object]:
-        return kube.events(name) if kube else []
 
-    return explain(each, events)
+def abandoned(stages: Sequence[Observed], conductor: Object | None) -> Explanation | None:
+    """Whether a stage waits that nobody is going to start."""
+    for before, each in itertools.pairwise(stages):
+        if each.state != "waiting" or before.state not in ("done", "failed", "stopped"):
+            continue
+        conditions = (conductor or {}).get("status", {}).get("conditions") or []
+        if before.state != "done" or (conductor is not None and not conditions):
+            continue
+        led = "its conductor has ended" if conductor else "it has no conductor"
+        return Explanation(
+            f"{each.stage} waits although {before.stage} is committed: {led}",
+            tuple(str(c.get("message", "")) for c in conditions[-1:]),
+            "Submit the same recipe again, followed or with --detach: it starts.",
+            ExitCode.INPUT_MISSING,
+        )
+    return None
 
 
 def first_that_matters(stages: Sequence[Observed]) -> Observed:
@@ -81,7 +96,7 @@ def broken_chain(stages: Sequence[Observed]) -> Explanation | None:
     return None
 
 
-def explain(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+def explain(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
     """Of one stage."""
     match each.state:
         case "done":
@@ -139,12 +154,12 @@ def _stopped(each: Observed) -> Explanation:
     )
 
 
-def _waiting(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
     assert each.job is not None
     annotations = each.job["metadata"].get("annotations") or {}
     queue = (each.job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
     if queue:
-        said = [e.get("message", "") for e in events(each.release)][-1:]
+        said = [e.get("message", "") for e in events(each.job)][-1:]
         return Explanation(
             f"{each.stage} waits in Kueue's queue {queue}",
             tuple(s for s in said if s),
@@ -165,7 +180,7 @@ def _waiting(each: Observed, events: Callable[[str], list[Object]]) -> Explanati
     )
 
 
-def _failed(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
     condition = each.condition("Failed") or each.condition("Complete") or {}
     reason, message = condition.get("reason", ""), condition.get("message", "")
     evidence = [f"Job {each.release}: {reason}, {message}" if message else f"Job: {reason}"]
@@ -181,9 +196,10 @@ def _failed(each: Observed, events: Callable[[str], list[Object]]) -> Explanatio
     code = next((int(e["exitCode"]) for e in ended), each.endings[-1].code if each.endings else 70)
     if exited := re.search(r"exit code (\d+)", message):
         code = int(exited[1])
-    if not ended and not each.endings:
-        refused = [e for e in events(each.release) if e.get("type") == "Warning"]
+    if not ended and not each.endings and each.job is not None:
+        refused = [e for e in events(each.job) if e.get("type") == "Warning"]
         evidence += [e.get("message", "") for e in refused[-1:]]
+    evidence += _node_said(each.pods)
     cause = f"{each.stage} failed with {_named(code)}"
     if words:
         place_and_fault, _, remedy = words.removeprefix("error: ").rpartition("; ")
@@ -207,21 +223,32 @@ def _oom(each: Observed, evidence: list[str]) -> Explanation:
     )
 
 
-def _pending(each: Observed, events: Callable[[str], list[Object]]) -> Explanation:
+def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
+    assert each.job is not None
     if not each.pods:
-        refused = [e for e in events(each.release) if e.get("type") == "Warning"]
+        refused = [e for e in events(each.job) if e.get("reason") == "FailedCreate"]
         if refused:
             return Explanation(
                 f"{each.stage} gets no pod",
                 (refused[-1].get("message", ""),),
                 "Mend what the API server names: quota, Pod Security, a missing account.",
                 ExitCode.STORE_UNAVAILABLE,
-                hopeless=True,
+                hopeless="exceeded quota" not in refused[-1].get("message", ""),
             )
         return Explanation(
             f"{each.stage} was submitted a moment ago", (), "Its pod is not there yet."
         )
-    pod = each.pods[0]
+    waiting = [pod for pod in each.pods if pod["status"].get("phase") == "Pending"]
+    if not waiting:
+        return Explanation(f"{each.stage} is between two pods", tuple(_node_said(each.pods)), "")
+    return _pending_pod(each, waiting, events)
+
+
+def _pending_pod(
+    each: Observed, pods: Sequence[Object], events: Callable[[Object], list[Object]]
+) -> Explanation:
+    """The first of its pods that does not start."""
+    pod = next((p for p in pods if never_starts(p) or unschedulable(p)), pods[0])
     stuck = never_starts(pod)
     if stuck is not None:
         return stuck
@@ -233,7 +260,7 @@ def _pending(each: Observed, events: Callable[[str], list[Object]]) -> Explanati
             "Free or add such a node, or submit for hardware that is there"
             " (`thinktune plan RECIPE --all-hardware`).",
         )
-    volumes = [e for e in events(pod["metadata"]["name"]) if e.get("type") == "Warning"]
+    volumes = [e for e in events(pod) if e.get("type") == "Warning"]
     if volumes:
         said = volumes[-1].get("message", "")
         return Explanation(f"{each.stage} has a node but does not start", (said,), "")
@@ -289,6 +316,7 @@ def _running(each: Observed) -> Explanation:
     if each.progress:
         done = f"{each.progress.done}/{each.progress.of} {each.progress.unit}"
         evidence.append(f"It is at {done}")
+    evidence += _node_said(each.pods)
     if each.restarts:
         last = each.endings[-1] if each.endings else None
         how = f"the last with {_named(last.code)}" if last else "the last without a word"
@@ -302,6 +330,12 @@ def _running(each: Observed) -> Explanation:
             f" `thinktune logs {each.run} --stage {each.stage}` shows its last lines.",
         )
     return Explanation(f"Nothing is wrong: {each.stage} of {each.run} runs", tuple(evidence), "")
+
+
+def _node_said(pods: Sequence[Object]) -> list[str]:
+    """Why a node gave pods up: evicted, preempted, shut down."""
+    said = [(pod["status"].get("reason"), pod["status"].get("message")) for pod in pods]
+    return [f"A pod was ended by its node: {why}, {text}" for why, text in said if why and text][:1]
 
 
 def _asks(pod: Object) -> str:

@@ -61,7 +61,8 @@ def task_values(
         failure=FailureValues(
             fail_codes=_codes("fail"),
             ignore_codes=_codes("ignore"),
-            backoff_limit=BACKOFF_LIMIT,
+            # When a pod fails, those of the other nodes end with it, and each counts.
+            backoff_limit=BACKOFF_LIMIT * nodes,
         ),
         seconds=TimeValues(
             grace=max(LEAST_GRACE_S, plan.grace_s if stage == "train" else 0),
@@ -161,6 +162,8 @@ def _access(stage: Stage, cluster: Cluster) -> AccessValues:
         store_cidrs=network.store_cidrs,
         store_ports=network.store_ports,
         store_namespace=network.store_namespace,
+        hub=network.hub and stage == "prep",
+        extra=network.extra,
     )
 
 

@@ -46,19 +46,38 @@ class Identity(Closed):
     """Secret with HF_TOKEN, for gated models; prep alone gets it."""
 
 
+Port = Annotated[int, Field(ge=1, le=65535)]
+Ports = Annotated[tuple[Port, ...], Field(min_length=1)]
+Addresses = Annotated[tuple[str, ...], Field(min_length=1)]
+"""CIDRs. An empty list would mean everybody to Kubernetes."""
+
+
+class Egress(Closed):
+    """A way out."""
+
+    cidr: str
+    port: Port
+    protocol: Literal["TCP", "UDP"] = "TCP"
+
+
 class Network(Closed):
     """What pods may reach. Anything else is denied, in and out."""
 
     policy: bool = True
     """Off where the cluster enforces none or has its own."""
-    store_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+    store_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the store."""
-    store_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443,)
+    store_ports: Ports = (443,)
     store_namespace: Name | None = None
     """Namespace of a store inside the cluster, instead of addresses."""
-    api_cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+    api_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the API server, which the conductor talks to."""
-    api_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 6443)
+    api_ports: Ports = (443, 6443)
+    hub: bool = True
+    """Whether prep may go out on port 443, to fetch models and datasets."""
+    extra: tuple[Egress, ...] = ()
+    """What all pods may reach besides: a proxy, a node-local DNS cache, the EKS Pod Identity agent
+    (169.254.170.23/32, port 80)."""
 
 
 class Monitoring(Closed):

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from thinktune.spec.closed import Closed
-from thinktune.spec.cluster import Toleration
+from thinktune.spec.cluster import Addresses, Egress, Ports, Toleration
 from thinktune.spec.task import Stage
 
 NAME_LENGTH = 53
@@ -96,10 +96,13 @@ class AccessValues(Values):
     secrets: tuple[str, ...]
     """Their keys become environment variables."""
     network_policy: bool
-    store_cidrs: tuple[str, ...]
-    store_ports: tuple[int, ...]
+    store_cidrs: Addresses
+    store_ports: Ports
     store_namespace: str | None
     """Instead of the addresses."""
+    hub: bool
+    """Port 443 of anything: for prep, which fetches."""
+    extra: tuple[Egress, ...]
 
 
 class MonitoringValues(Values):
@@ -145,7 +148,7 @@ class ConductorValues(Values):
     deadline_seconds: Annotated[int, Field(ge=1)]
     keep_finished_seconds: Annotated[int, Field(ge=0)]
     access: AccessValues
-    api_cidrs: tuple[str, ...]
-    """Addresses of the API server; empty: anywhere, on the ports below."""
-    api_ports: tuple[int, ...]
+    api_cidrs: Addresses
+    """Of the API server."""
+    api_ports: Ports
     env: dict[str, str]

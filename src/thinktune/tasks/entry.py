@@ -29,7 +29,7 @@ from thinktune.spec.errors import (
     ThinktuneError,
 )
 from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import StageTask
+from thinktune.spec.task import Stage, StageTask
 from thinktune.store import Store, new_attempt, open_store
 from thinktune.tasks.progress import Reporter
 from thinktune.tasks.stopping import Stop
@@ -51,14 +51,14 @@ class Context:
 
 def main(kind: type[StageTask]) -> NoReturn:
     """Parses `--task FILE`, runs the stage of that kind of task, exits with the table's code."""
-    stage = str(kind.model_fields["stage"].default)
+    stage: Stage = kind.model_fields["stage"].default
     parser = argparse.ArgumentParser(prog=f"python -m thinktune.tasks.{stage}")
     parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
     path: Path = parser.parse_args().task
     sys.exit(_guarded(lambda: _run(kind, stage, path)))
 
 
-def _run(kind: type[StageTask], stage: str, path: Path) -> None:
+def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
     task = kind.parse(_read_json(path), str(path))
     _quiet_libraries()
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
@@ -69,7 +69,7 @@ def _run(kind: type[StageTask], stage: str, path: Path) -> None:
         _run_stage(task, stage, stop)
 
 
-def _run_stage(task: StageTask, stage: str, stop: Stop) -> None:
+def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
     # Imported once the task is known to be valid: torch takes seconds to load.
     run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
     stop.check(stage)

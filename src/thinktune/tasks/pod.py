@@ -28,6 +28,7 @@ from thinktune.tasks.progress import utc_now
 UPLOAD_EVERY_S = 10.0
 LAST_UPLOAD_S = 20.0
 """What the end of a pod waits for the last upload."""
+LAST_WORDS_S = 10.0
 KEPT_BYTES = 4 << 20
 """Of a log in the store: its beginning is cut off."""
 LAST_WORDS = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
@@ -98,27 +99,42 @@ class Log:
 def main(arguments: list[str]) -> int:
     """Runs the stage to its end; its exit code, 128 + signal where it was killed."""
     stage = next(known for known in STAGES if known == arguments[0])
+    processes: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        asked.append(number)
+        for process in processes:
+            process.send_signal(number)
+
+    # First of all: as a container's first process we get no signal that nobody listens for.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
     process = subprocess.Popen(
         [sys.executable, "-m", f"thinktune.tasks.{stage}", *arguments[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # a signal to our group reaches us alone, and we pass it on
     )
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        process.send_signal(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    processes.append(process)
+    for early in asked:
+        process.send_signal(early)
     log = _log(stage, arguments)
-    assert process.stdout is not None
-    while piece := os.read(process.stdout.fileno(), 1 << 16):
-        log.add(piece)
+    reader = threading.Thread(target=_read, args=(process, log), daemon=True)
+    reader.start()
     code = process.wait()
+    # What it started may live on and hold the pipe: the container ends without it.
+    reader.join(timeout=LAST_WORDS_S)
     code = code if code >= 0 else 128 - code
     log.end(code)
     return code
+
+
+def _read(process: "subprocess.Popen[bytes]", log: Log) -> None:
+    assert process.stdout is not None
+    while piece := os.read(process.stdout.fileno(), 1 << 16):
+        log.add(piece)
 
 
 def _log(stage: Stage, arguments: list[str]) -> Log:

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from thinktune.spec.errors import StoreUnavailable
-from thinktune.spec.keys import stage_prefix
+from thinktune.spec.keys import progress_key
 from thinktune.spec.manifest import Metric, Progress
+from thinktune.spec.task import Stage
 from thinktune.store import Store
 from thinktune.tasks.exporter import Exporter
 
@@ -39,10 +40,10 @@ class Reporter:
     """One per task process. `phase` starts a count, `advance` moves it, `say` prints a line."""
 
     def __init__(
-        self, store: Store, run: str, stage: str, attempt: str, *, quiet: bool = False
+        self, store: Store, run: str, stage: Stage, attempt: str, *, quiet: bool = False
     ) -> None:
         self._store = store
-        self._key = f"{stage_prefix(run, stage)}/progress.json"  # type: ignore[arg-type]
+        self._key = progress_key(run, stage)
         self._stage = stage
         self._attempt = attempt
         self._quiet = quiet
