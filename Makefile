@@ -94,7 +94,7 @@ images: setup ## Container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=r
 e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
 	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt IMAGES="prep train evaluate"
 	@tools/load-images "$(CLUSTER_LOAD)" $(BUILD_FLAGS)
-	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 tests/e2e
+	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 -o timeout=900 tests/e2e
 
 gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python -m pytest -q tests/gpu

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -175,6 +176,12 @@ def test_the_conductor_is_killed_half_way(place: Place) -> None:
     start(place, "led", "--stage", "all")
     conductor = "led-conductor"
     place.wait_for_key(f"{checkpoint_prefix('led', 20)}/manifest.json")
+    following = place.start("logs", "-f", "led", "--stage", "train")
+    assert following.stdout is not None
+    assert "train" in following.stdout.readline()
+    following.send_signal(signal.SIGINT)  # Ctrl-C
+    following.communicate(timeout=30)
+    assert following.returncode == 130
     (first,) = names(place, conductor)
     assert place.job("led-evaluate")["spec"]["suspend"] is True
     assert not place.pods("led-evaluate")

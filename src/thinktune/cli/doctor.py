@@ -8,6 +8,7 @@ import click
 
 from thinktune.cli.options import (
     cluster_option,
+    complete_recipes,
     context_option,
     output_option,
     read,
@@ -25,7 +26,7 @@ SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
 
 @click.command()
-@click.argument("recipe", metavar="RECIPE", default="demo")
+@click.argument("recipe", metavar="RECIPE", default="demo", shell_complete=complete_recipes)
 @set_option
 @cluster_option
 @context_option

@@ -21,12 +21,13 @@ CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
 CLUSTER_FILE = "cluster.yaml"
 
 
-def _complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of recipes, for the shell."""
     del ctx, param
     return [name for name in recipe_names(own_jobs()) if name.startswith(incomplete)]
 
 
-def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """From Jobs and the store; nothing where neither answers."""
     del param
     try:
@@ -40,7 +41,7 @@ def _complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [run for run in runs if run.startswith(incomplete)]
 
 
-recipe_argument = click.argument("recipe", metavar="RECIPE", shell_complete=_complete_recipes)
+recipe_argument = click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipes)
 """A name that `thinktune recipes` lists, or a path ending in .yaml."""
 
 set_option = click.option(
@@ -76,7 +77,7 @@ cluster_option = click.option(
 )
 
 
-run_argument = click.argument("run", metavar="RUN", shell_complete=_complete_runs)
+run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs)
 """A run's id, as `thinktune status` lists them."""
 
 stage_option = click.option(

@@ -7,7 +7,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thinktune.cli.options import output_option, read, set_option, store_option, store_url
+from thinktune.cli.options import (
+    complete_recipes,
+    output_option,
+    read,
+    set_option,
+    store_option,
+    store_url,
+)
 from thinktune.cli.plan_tables import hours, show_actual, show_hardware
 from thinktune.launch.tasks import plan_recipe
 from thinktune.plan.plan import Plan
@@ -20,7 +27,7 @@ BAR_CELLS = 40
 
 
 @click.command()
-@click.argument("recipe", metavar="[RECIPE]", required=False)
+@click.argument("recipe", metavar="[RECIPE]", required=False, shell_complete=complete_recipes)
 @click.option("--hardware", metavar="NAME", help="Plan for this node instead of the recipe's.")
 @click.option("--all-hardware", is_flag=True, help="A table: every node that fits, with hours.")
 @click.option("--actual", metavar="RUN", help="What a finished run took, beside its plan.")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from thinktune.cli.options import (
     cluster_option,
+    complete_runs,
     context_option,
     output_option,
     read_cluster,
@@ -30,7 +31,7 @@ COLOURS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yell
 
 
 @click.command()
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=complete_runs)
 @cluster_option
 @context_option
 @output_option
