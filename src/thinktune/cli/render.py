@@ -7,21 +7,24 @@ import click
 
 from thinktune.cli.options import (
     cluster_option,
+    complete_recipes,
     read,
     read_cluster,
-    recipe_argument,
     run_name,
     set_option,
 )
 from thinktune.launch.charts import manifests, release_name, values_text
 from thinktune.launch.tasks import Run, make_run, stage_values
 from thinktune.spec.cluster import Cluster
+from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.keys import source_key
 from thinktune.spec.task import STAGES, PrepTask, Stage
 
 
 @click.command()
-@recipe_argument
+@click.argument(
+    "recipes", metavar="RECIPE…", nargs=-1, required=True, shell_complete=complete_recipes
+)
 @click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
 @click.option(
     "-o",
@@ -36,7 +39,7 @@ from thinktune.spec.task import STAGES, PrepTask, Stage
 @set_option
 @cluster_option
 def render(
-    recipe: str,
+    recipes: tuple[str, ...],
     name: str | None,
     folder: Path,
     values_only: bool,
@@ -45,6 +48,21 @@ def render(
 ) -> None:
     """Write chart values and manifests of all stages, byte for byte the same every time."""
     place = read_cluster(cluster)
+    if name is not None and len(recipes) > 1:
+        raise SpecInvalid("--run", f"one name for {len(recipes)} recipes", "render one at a time")
+    for recipe in recipes:
+        _render(recipe, overrides, place, name, folder, values_only=values_only)
+
+
+def _render(
+    recipe: str,
+    overrides: tuple[str, ...],
+    place: Cluster,
+    name: str | None,
+    folder: Path,
+    *,
+    values_only: bool,
+) -> None:
     loaded, catalog = read(recipe, overrides)
     run = make_run(loaded, catalog, place.store, run_name(name))
     target = folder / run.id

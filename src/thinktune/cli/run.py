@@ -51,8 +51,9 @@ def run(
     The same command again resumes what was stopped, and does nothing once all is done.
     """
     if not local:
-        fault = "submitting to a cluster is not built yet"
-        raise SpecInvalid("thinktune run", fault, "add --local to run on this machine")
+        fault = "it runs on this machine alone, and wants that said"
+        remedy = "add --local, or bring it to a cluster with `thinktune submit`"
+        raise SpecInvalid("thinktune run", fault, remedy)
     name = run_name(name)
     loaded, catalog = read(recipe, overrides)
     if loaded.nodes > 1:

@@ -15,8 +15,9 @@ from types import FrameType
 
 from thinktune.launch.kube import Forbidden, Kube
 from thinktune.launch.observed import Observed, observe
+from thinktune.launch.pod_signs import Explanation
 from thinktune.launch.tail import Tail
-from thinktune.launch.why import Explanation, look
+from thinktune.launch.why import look
 from thinktune.spec.closed import parse_yaml
 from thinktune.spec.conduct import Conduct, ConductedStage
 from thinktune.spec.errors import InputMissing, StageFailed, StoreUnavailable, ThinktuneError

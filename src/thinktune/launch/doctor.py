@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from thinktune.launch.charts import LEAST_HELM, helm
 from thinktune.launch.kube import Forbidden, Kube, Object
+from thinktune.launch.pod_signs import never_starts, unschedulable
 from thinktune.launch.submit import Request, check_nodes, secret_remedy, secrets_of
 from thinktune.launch.tasks import stage_values
-from thinktune.launch.why import never_starts, unschedulable
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.errors import ThinktuneError
 from thinktune.spec.task import STAGES

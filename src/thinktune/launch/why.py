@@ -7,42 +7,24 @@ and sees it fail.
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from thinktune.launch.kube import Kube, Object
 from thinktune.launch.observed import Observed
+from thinktune.launch.pod_signs import (
+    Explanation,
+    asks,
+    last_error,
+    never_starts,
+    node_said,
+    terminated,
+    unschedulable,
+)
 from thinktune.spec.exit_codes import MEANING, ExitCode
 from thinktune.spec.task import STAGES
 from thinktune.store import manifest_digest
 
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
-NEVER_STARTS = {
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-}
-"""Reasons for which a container waits until somebody changes something."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Cause, evidence, remedy."""
-
-    cause: str
-    evidence: tuple[str, ...]
-    remedy: str
-    code: int = ExitCode.DONE
-    """Exit code of whoever waited for this; 0 where nothing is wrong."""
-    hopeless: bool = False
-    """Whether waiting longer will not help."""
-
-    def paragraph(self) -> str:
-        """For people."""
-        said = "".join(f" {sentence.rstrip('.')}." for sentence in self.evidence)
-        return f"{self.cause.rstrip('.')}.{said} {self.remedy}".strip()
 
 
 def look(each: Observed, kube: Kube) -> Explanation:
@@ -188,18 +170,18 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explana
         remedy = "Raise deadline_hours in the cluster file and submit again: it goes on."
         cause = f"{each.stage} ran longer than it may"
         return Explanation(cause, tuple(evidence), remedy, ExitCode.INTERNAL, hopeless=True)
-    ended = [end for pod in each.pods if (end := _terminated(pod)) is not None]
+    ended = [end for pod in each.pods if (end := terminated(pod)) is not None]
     if any(end.get("reason") == "OOMKilled" for end in ended):
         return _oom(each, evidence)
     words = each.endings[-1].last_words if each.endings else ""
-    words = words or _last_error(ended)
+    words = words or last_error(ended)
     code = next((int(e["exitCode"]) for e in ended), each.endings[-1].code if each.endings else 70)
     if exited := re.search(r"exit code (\d+)", message):
         code = int(exited[1])
     if not ended and not each.endings and each.job is not None:
         refused = [e for e in events(each.job) if e.get("type") == "Warning"]
         evidence += [e.get("message", "") for e in refused[-1:]]
-    evidence += _node_said(each.pods)
+    evidence += node_said(each.pods)
     cause = f"{each.stage} failed with {_named(code)}"
     if words:
         place_and_fault, _, remedy = words.removeprefix("error: ").rpartition("; ")
@@ -240,7 +222,7 @@ def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
         )
     waiting = [pod for pod in each.pods if pod["status"].get("phase") == "Pending"]
     if not waiting:
-        return Explanation(f"{each.stage} is between two pods", tuple(_node_said(each.pods)), "")
+        return Explanation(f"{each.stage} is between two pods", tuple(node_said(each.pods)), "")
     return _pending_pod(each, waiting, events)
 
 
@@ -256,7 +238,7 @@ def _pending_pod(
     if unscheduled is not None:
         return Explanation(
             f"{each.stage} finds no node",
-            (unscheduled, _asks(pod)),
+            (unscheduled, asks(pod)),
             "Free or add such a node, or submit for hardware that is there"
             " (`thinktune plan RECIPE --all-hardware`).",
         )
@@ -269,54 +251,13 @@ def _pending_pod(
     )
 
 
-def never_starts(pod: Object) -> Explanation | None:
-    """A container that waits for ever: its image, its secret, its configuration."""
-    for status in pod["status"].get("containerStatuses") or []:
-        waiting = (status.get("state") or {}).get("waiting") or {}
-        reason, message = waiting.get("reason", ""), waiting.get("message", "")
-        if reason not in NEVER_STARTS:
-            continue
-        if reason == "CreateContainerConfigError":
-            secret = re.search(r'secret "([^"]+)" not found', message)
-            remedy = "Mend the configuration, then cancel and submit again."
-            if secret:
-                remedy = (
-                    f"kubectl create secret generic {secret[1]} --from-literal=AWS_ACCESS_KEY_ID=…"
-                    " --from-literal=AWS_SECRET_ACCESS_KEY=… and it starts by itself."
-                )
-            cause = "The pod lacks something that it is configured with"
-            return Explanation(cause, (message,), remedy, ExitCode.INPUT_MISSING, hopeless=True)
-        if reason in ("CreateContainerError",):
-            return Explanation(
-                "The container cannot be made", (message,), "See its words.",
-                ExitCode.INTERNAL, hopeless=True,
-            )  # fmt: skip
-        return Explanation(
-            f"The image {status['image']} cannot be pulled ({reason})",
-            (message,),
-            "Check images.registry, images.tag and images.pull_secrets in the cluster file;"
-            " `make images REGISTRY=… PUSH=1` builds and pushes them.",
-            ExitCode.INPUT_MISSING,
-            hopeless=True,
-        )
-    return None
-
-
-def unschedulable(pod: Object) -> str | None:
-    """What the scheduler says of a pod that it has no node for."""
-    for condition in pod["status"].get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return str(condition.get("message", ""))
-    return None
-
-
 def _running(each: Observed) -> Explanation:
     age = each.heartbeat_age_s()
     evidence = []
     if each.progress:
         done = f"{each.progress.done}/{each.progress.of} {each.progress.unit}"
         evidence.append(f"It is at {done}")
-    evidence += _node_said(each.pods)
+    evidence += node_said(each.pods)
     if each.restarts:
         last = each.endings[-1] if each.endings else None
         how = f"the last with {_named(last.code)}" if last else "the last without a word"
@@ -330,41 +271,6 @@ def _running(each: Observed) -> Explanation:
             f" `thinktune logs {each.run} --stage {each.stage}` shows its last lines.",
         )
     return Explanation(f"Nothing is wrong: {each.stage} of {each.run} runs", tuple(evidence), "")
-
-
-def _node_said(pods: Sequence[Object]) -> list[str]:
-    """Why a node gave pods up: evicted, preempted, shut down."""
-    said = [(pod["status"].get("reason"), pod["status"].get("message")) for pod in pods]
-    return [f"A pod was ended by its node: {why}, {text}" for why, text in said if why and text][:1]
-
-
-def _asks(pod: Object) -> str:
-    spec = pod["spec"]
-    limits = spec["containers"][0].get("resources", {}).get("limits", {})
-    asked = [f"{limits[k]} {k}" for k in ("nvidia.com/gpu", "cpu", "memory") if k in limits]
-    labels = [f"{k}={v}" for k, v in (spec.get("nodeSelector") or {}).items()]
-    return f"It asks for {', '.join(asked)}" + (
-        f" on a node with {', '.join(labels)}" if labels else ""
-    )
-
-
-def _terminated(pod: Object) -> Object | None:
-    for status in pod["status"].get("containerStatuses") or []:
-        ended = (status.get("state") or {}).get("terminated")
-        if ended and ended.get("exitCode"):
-            return dict(ended)
-    return None
-
-
-def _last_error(ended: Sequence[Object]) -> str:
-    """From what kubelet kept of the log of a pod that ended badly."""
-    for each in ended:
-        found = re.findall(
-            r"^(?:\[rank \d+\] )?(error: .*)$", each.get("message", ""), re.MULTILINE
-        )
-        if found:
-            return str(found[-1])
-    return ""
 
 
 def _known(code: int) -> int:

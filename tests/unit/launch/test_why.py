@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from thinktune.launch.observed import Observed
-from thinktune.launch.why import Explanation, broken_chain, explain
+from thinktune.launch.pod_signs import Explanation
+from thinktune.launch.why import broken_chain, explain
 from thinktune.spec.ending import Ending
 from thinktune.spec.manifest import FileEntry, Manifest, Progress
 
