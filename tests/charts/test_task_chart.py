@@ -79,7 +79,7 @@ def test_every_recipe_renders_a_restricted_job(name: str, stage: Stage, own_file
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["requests"] == container["resources"]["limits"]
-    gpus = 0 if stage == "prep" else hardware.num_gpus
+    gpus = {"prep": 0, "train": hardware.num_gpus, "evaluate": min(1, hardware.num_gpus)}[stage]
     assert int(container["resources"]["limits"].get("nvidia.com/gpu", 0)) == gpus
     wanted = {"nvidia.com/gpu.product": hardware.product} if gpus else None
     assert pod.get("nodeSelector") == wanted

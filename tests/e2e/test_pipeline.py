@@ -98,21 +98,25 @@ def test_the_secret_is_shown_nowhere(place: Place, followed: str) -> None:
     assert any(key.endswith(".log") for key in keys)
     shown += [store.get(key).decode(errors="replace") for key in keys]
     assert "store-keys" in shown[2]  # by name it is
-    assert all(SECRET not in text and KEYS["AWS_ACCESS_KEY_ID"] not in text for text in shown)
+    values = [SECRET, KEYS["AWS_ACCESS_KEY_ID"]]
+    values += [base64.b64encode(value.encode()).decode() for value in values]
+    assert not [value for value in values for text in shown if value in text]
 
 
 def test_a_pod_reaches_dns_and_the_store_and_nothing_else(place: Place, followed: str) -> None:
-    """From pods with the stage's own labels and without: only the latter reaches another port."""
-    template = place.job(f"{RUN}-prep")["spec"]["template"]["metadata"]["labels"]
+    """From pods with the training's own labels and without: only the latter reach another port of
+    the store's pod, and the API server."""
+    template = place.job(f"{RUN}-train")["spec"]["template"]["metadata"]["labels"]
     own = {k: template[k] for k in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
     store = json.loads(kubectl("-n", STORE, "get", "pods", "-l", "app=s3", "-o", "json"))
     address = store["items"][0]["status"]["podIP"]
-    assert reached(place, "bound", address, own) == "True False"
-    assert reached(place, "free", address, {"app": "free"}) == "True True"
+    assert reached(place, "bound", address, own) == "True False False"
+    assert reached(place, "free", address, {"app": "free"}) == "True True True"
 
 
 def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> str:
-    """Whether a pod with those labels reaches the store by its name, and the filer beside it."""
+    """Whether a pod with those labels reaches the store by its name, the filer beside it, and the
+    API server."""
     probe = (
         "import socket, time\n"
         "time.sleep(5)  # a policy takes a moment to hold for a new pod\n"
@@ -121,7 +125,8 @@ def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> st
         "        socket.create_connection((host, port), 4).close(); return True\n"
         "    except OSError:\n"
         "        return False\n"
-        f"print(reached('s3.{STORE}.svc', 8333), reached('{address}', 8888))\n"
+        f"print(reached('s3.{STORE}.svc', 8333), reached('{address}', 8888),"
+        " reached('kubernetes.default.svc', 443))\n"
     )
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     image = "localhost/prep:0.1.0"

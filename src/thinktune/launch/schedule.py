@@ -27,6 +27,7 @@ class Node:
     free_gpus: int
     cpu_millis: int
     memory_bytes: int
+    disk_bytes: int
 
     @property
     def product(self) -> str:
@@ -57,6 +58,7 @@ def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
                 gpus - taken[name],
                 round(1000 * quantity(has.get("cpu", "0"))),
                 round(quantity(has.get("memory", "0"))),
+                round(quantity(has.get("ephemeral-storage", "0"))),
             )
         )
     return found
@@ -106,6 +108,9 @@ def _unfit(values: TaskValues, node: Node) -> str | None:
         return f"{node.cpu_millis / 1000:.1f} CPUs, not {resources.cpu_millis / 1000:.1f}"
     if node.memory_bytes < resources.memory_mib * 2**20:
         return f"{node.memory_bytes / GIB:.0f} GiB, not {resources.memory_mib / 1024:.0f}"
+    own_disk = values.storage.scratch_storage_class is None
+    if own_disk and node.disk_bytes < resources.disk_gib * GIB:
+        return f"{node.disk_bytes / GIB:.0f} GiB of disk, not {resources.disk_gib}"
     return None
 
 

@@ -57,6 +57,7 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
     """
     for part in (*request.stages, CONDUCTOR):
         release_name(request.run.id, part)
+    _check_deadline(request)
     check_place(request.cluster, kube)
     done = _done_before(request, store)
     wanted = [stage for stage in request.stages if stage not in done]
@@ -89,6 +90,13 @@ def left(conduct: Conduct, kube: Kube, store: Store) -> bool:
     """Whether a stage of it is not done."""
     seen = [observe(conduct.run, each.stage, kube, store) for each in conduct.stages]
     return any(each.state != "done" for each in seen)
+
+
+def _check_deadline(request: Request) -> None:
+    hours, most = request.run.plan.hours, request.cluster.deadline_hours
+    if "train" in request.stages and hours is not None and hours > most:
+        fault = f"training takes about {hours:.0f} h, and deadline_hours ends it after {most}"
+        raise SpecInvalid(f"run {request.run.id}", fault, "raise it in the cluster file")
 
 
 def check_place(cluster: Cluster, kube: Kube) -> None:

@@ -45,7 +45,7 @@ def task_values(
 ) -> TaskValues:
     """Values of `charts/task` for one stage; `version` is the images' where the cluster names no
     other. With `wait`, the Job starts when it is told to."""
-    gpus = 0 if stage == "prep" else hardware.num_gpus
+    gpus = _gpus(stage, hardware)
     nodes = plan.topology.nodes if stage == "train" else 1
     return TaskValues(
         run=task.run,
@@ -106,6 +106,12 @@ def conductor_values(run: str, conduct: str, cluster: Cluster, version: str) -> 
     )
 
 
+def _gpus(stage: Stage, hardware: HardwareEntry) -> int:
+    """Of one pod. Evaluation is one process on one device."""
+    most = {"prep": 0, "train": hardware.num_gpus, "evaluate": 1}
+    return min(most[stage], hardware.num_gpus)
+
+
 def _codes(action: Action) -> tuple[int, ...]:
     return tuple(sorted(code.value for code, (_, does) in MEANING.items() if does == action))
 
@@ -131,9 +137,11 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceVal
         return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm
+    gpus = _gpus(stage, hardware)
     return ResourceValues(
-        gpus=hardware.num_gpus,
-        cpu_millis=cpus,
+        gpus=gpus,
+        # Its share of the node's.
+        cpu_millis=cpus * gpus // hardware.num_gpus if gpus else cpus,
         memory_mib=memory,
         disk_gib=disk,
         shm_mib=shm,

@@ -15,8 +15,12 @@ CATALOG = load_catalog()
 H100 = "NVIDIA-H100-80GB-HBM3"
 
 
-def node(name: str, gpus: int, product: str = H100, **more: Any) -> dict[str, Any]:
-    has = {"cpu": "208", "memory": "1900Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+def node(
+    name: str, gpus: int, product: str = H100, disk: str = "5000Gi", **more: Any
+) -> dict[str, Any]:
+    has = {"cpu": "208", "memory": "1900Gi", "ephemeral-storage": disk} | (
+        {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    )
     labels = {"nvidia.com/gpu.product": product} if gpus else {}
     taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
     return {
@@ -60,6 +64,7 @@ def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:
         ([node("a", 2)], f"1 node: only 2 {H100}"),
         ([node("a", 8, "NVIDIA-L4"), node("b", 8, "NVIDIA-L4")], "2 nodes: NVIDIA-L4"),
         ([node("a", 0)], "1 node: no GPU"),
+        ([node("a", 8, disk="20Gi")], "20 GiB of disk, not "),
         ([node("a", 8, unschedulable=True)], "room for 0 (no node)"),
     ],
 )
@@ -79,6 +84,6 @@ def test_two_pods_may_share_a_node_that_has_room_for_both() -> None:
 
 def test_a_taint_that_nothing_tolerates() -> None:
     taint = {"key": "maintenance", "effect": "NoSchedule"}
-    other = Node("a", {"nvidia.com/gpu.product": H100}, (taint,), 8, 8, 208000, 2**41)
+    other = Node("a", {"nvidia.com/gpu.product": H100}, (taint,), 8, 8, 208000, 2**41, 2**43)
     with pytest.raises(SpecInvalid, match="tainted maintenance"):
         check(values(), [other], "")
