@@ -34,7 +34,7 @@ def uninstall(release: str, kube: Kube) -> bool:
         if "not found" in error.fault:
             return False
         raise
-    patience = ("--cascade", "foreground", "--wait", "--timeout", "2h", "--ignore-not-found")
+    patience = ("--cascade", "foreground", "--wait", "--timeout", "35m", "--ignore-not-found")
     helm("uninstall", release, *patience, *_place(kube))
     return True
 
