@@ -1,5 +1,6 @@
 """`thinktune logs`: what the pods of a stage say, or said before they were gone."""
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from thinktune.launch.observed import SUBMITTED, Observed, observe, observe_all
 from thinktune.launch.stored_logs import stored_lines
 from thinktune.launch.tail import Tail
 from thinktune.launch.why import first_that_matters
+from thinktune.spec.errors import StoreUnavailable
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES, Stage
 from thinktune.store import Store
@@ -74,7 +76,8 @@ def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]
         while seen.state in SUBMITTED:
             tail.follow(seen.pods)
             time.sleep(LOOK_S)
-            seen = observe(seen.run, seen.stage, kube, store)
+            with contextlib.suppress(StoreUnavailable):  # a blip; what follows is asked again
+                seen = observe(seen.run, seen.stage, kube, store)
         tail.drain()
     finally:
         tail.close()

@@ -76,6 +76,7 @@ class _Watch:
         self._patience_s = patience_s
         self._said: tuple[str, float] = ("", 0.0)
         self._since: dict[str, float] = {}
+        self._seen = False
 
     def look(self) -> tuple[Observed | None, bool]:
         """The stage as it is, and whether it is done; starts it where it waits for us.
@@ -85,14 +86,16 @@ class _Watch:
         try:
             seen = observe(self.plan.run, self.each.stage, self._kube, self._store)
             done = self._judge(seen)
-        except Forbidden:
-            raise
         except StoreUnavailable as error:
+            # A token that is being renewed is refused for a moment; one that never worked is not.
+            if isinstance(error, Forbidden) and not self._seen:
+                raise
             if self._for_longer_than("unreachable", UNREACHABLE_S):
                 raise
             self.remark(f"{error}; tries again")
             return None, False
         self._since.pop("unreachable", None)
+        self._seen = True
         return seen, done
 
     def _judge(self, seen: Observed) -> bool:
@@ -111,8 +114,10 @@ class _Watch:
                 raise _failed(stage, why)
             return False
         self._since.pop("gone", None)
-        if not why.hopeless:
-            self._since.pop("hopeless", None)
+        if seen.state == "running":
+            self._since.pop("hopeless", None)  # not where kubelet tries again: it fails in two ways
+        elif not why.hopeless:
+            pass
         elif seen.state == "failed" or self._for_longer_than("hopeless", self._patience_s):
             # The Job may have ended well between two looks at the store.
             again = observe(self.plan.run, stage, self._kube, self._store)
@@ -132,7 +137,9 @@ class _Watch:
         annotations = seen.job["metadata"].get("annotations") or {}
         labels = seen.job["metadata"].get("labels") or {}
         if "thinktune.dev/waits" not in annotations or "kueue.x-k8s.io/queue-name" in labels:
-            return  # somebody else holds it
+            # Somebody else holds it: a queue, a person.
+            self.remark(f"{self.each.stage}: {look(seen, self._kube).paragraph()}")
+            return
         queue = annotations.get("thinktune.dev/queue")
         # With a queue, Kueue takes the Job from here on and starts it when there is room.
         # The mark goes: who suspends the Job later on means it.

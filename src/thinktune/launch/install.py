@@ -3,12 +3,18 @@
 Called by `submit`, `cancel` and `delete`.
 """
 
+import time
+from collections.abc import Callable
+
 from thinktune.launch.charts import chart_folder, helm, release_name
 from thinktune.launch.kube import Kube
-from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.errors import SpecInvalid, StoreUnavailable
 from thinktune.spec.task import STAGES
 
 CONDUCTOR = "conductor"
+LOOK_S = 1.0
+ENDING_S = 2100.0
+"""How long a Job that is being stopped may take: its pods' grace period, and a margin."""
 TAKEN = ("cannot re-use a name", "cannot reuse a name", "already exists", "in progress")
 """What helm says where another submit was first."""
 
@@ -26,16 +32,32 @@ def install(release: str, chart: str, kube: Kube, values: str) -> bool:
 
 
 def uninstall(release: str, kube: Kube) -> bool:
-    """Removes a release and waits until all it made is gone; pods get their grace period. False:
-    there was none."""
+    """Removes a Job, waits until its pods have had their grace period, and then removes the rest of
+    its release: what opens the store to them goes last. False: there was none.
+
+    Raises StoreUnavailable where pods outlive their grace period.
+    """
+    there = kube.delete_job(release)
+    if there and not wait_until(lambda: kube.job(release) is None, ENDING_S):
+        fault = f"its pods have not ended within {ENDING_S / 60:.0f} minutes"
+        raise StoreUnavailable(f"job {release}", fault, "are their nodes still there?")
     try:
         helm("status", release, *_place(kube))
+        helm("uninstall", release, "--ignore-not-found", *_place(kube))
     except SpecInvalid as error:
-        if "not found" in error.fault:
-            return False
+        if "not found" in error.fault:  # never there, or removed by somebody else just now
+            return there
         raise
-    patience = ("--cascade", "foreground", "--wait", "--timeout", "35m", "--ignore-not-found")
-    helm("uninstall", release, *patience, *_place(kube))
+    return True
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> bool:
+    """Whether it became true in time."""
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK_S)
     return True
 
 

@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import yaml
+
 from thinktune.spec.errors import SpecInvalid, StoreUnavailable
 
 Object = dict[str, Any]
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
-ANSWER_S = 30
-"""What a request may take; following a log is not held to it."""
+ANSWER_S, SILENCE_S = 30, 300
+"""What a request may take; how long a log that is followed may be silent before it is asked for
+again."""
 
 
 class Forbidden(StoreUnavailable):
@@ -96,18 +99,25 @@ class Kube:
 
     # -- what is said
 
-    def log(
-        self, pod: str, *, follow: bool = False, tail: int | None = None, since: str | None = None
-    ) -> Iterator[str]:
-        """Lines of a pod's log, with `follow` until the pod ends or the connection does; `since` is
-        a time as Kubernetes writes it."""
-        query: dict[str, Any] = {"container": "task", "follow": str(follow).lower()}
+    def log_from(self, pod: str, since: str | None) -> Iterator[tuple[str, str]]:
+        """Follows a pod's log: time and text of each line later than `since`, until the pod ends,
+        the connection does, or nothing is said for some minutes."""
+        options: dict[str, Any] = {"follow": "true", "timestamps": "true"}
         if since is not None:
-            query["sinceTime"] = since
-        if tail is not None:
-            query["tailLines"] = tail
+            options["sinceTime"] = since[:19] + "Z"  # whole seconds: the rest is left out here
+        for line in self._log(pod, options, timeout=(ANSWER_S, SILENCE_S)):
+            at, _, text = line.partition(" ")
+            if since is None or at > since:
+                yield at, text
+
+    def log(self, pod: str, *, tail: int | None = None) -> Iterator[str]:
+        """Lines of a pod's log so far."""
+        yield from self._log(pod, {} if tail is None else {"tailLines": tail}, timeout=ANSWER_S)
+
+    def _log(self, pod: str, options: dict[str, Any], *, timeout: Any) -> Iterator[str]:
+        query = {"container": "task", **options}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        answer = self._request("GET", path, query=query, timeout=None if follow else ANSWER_S)
+        answer = self._request("GET", path, query=query, timeout=timeout)
         with self._faults():
             rest = b""
             for piece in answer.response.stream(1 << 14, decode_content=False):
@@ -131,10 +141,13 @@ class Kube:
         """A pod, if it is there."""
         self._delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", "Background")
 
-    def delete_job(self, name: str) -> bool:
-        """A Job, and with it its pods, which get their grace period. False: it was not there."""
+    def delete_job(self, name: str, uid: str | None = None) -> bool:
+        """A Job, and with it its pods, which get their grace period. False: it was not there.
+
+        Raises SpecInvalid where it has another uid.
+        """
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
-        return self._delete(path, "Foreground")
+        return self._delete(path, "Foreground", uid)
 
     def patch_job(self, name: str, patch: Object) -> None:
         """Changes a Job by a merge patch."""
@@ -154,8 +167,10 @@ class Kube:
         query = {"labelSelector": labels, "fieldSelector": fields}
         return list(self._call("GET", path, query={k: v for k, v in query.items() if v})["items"])
 
-    def _delete(self, path: str, propagation: str) -> bool:
-        body = {"propagationPolicy": propagation}
+    def _delete(self, path: str, propagation: str, uid: str | None = None) -> bool:
+        body: Object = {"propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         try:
             self._call("DELETE", path, body=body)
         except _Missing:
@@ -176,7 +191,7 @@ class Kube:
         query: Mapping[str, Any] | None = None,
         body: Object | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: float | None = ANSWER_S,
+        timeout: Any = ANSWER_S,
     ) -> Any:
         with self._faults():
             answer = self._api.call_api(
@@ -236,10 +251,11 @@ def _configure(context: str | None) -> tuple[str, bool]:
 
     try:
         config.load_kube_config(context=context)
-        names, active = config.list_kube_config_contexts()
-        known = [c["name"] for c in names]
-        return str(context if context in known else active["name"]), True
-    except config.ConfigException as error:
+        if context is not None:
+            return context, True
+        _, active = config.list_kube_config_contexts()
+        return str(active["name"]), True
+    except (config.ConfigException, yaml.YAMLError, OSError) as error:
         if context is None:
             try:
                 config.load_incluster_config()

@@ -46,6 +46,12 @@ class Observed:
         return release_name(self.run, self.stage)
 
     @property
+    def own_endings(self) -> Sequence[Ending]:
+        """Those of the Job that is there, not of one before it."""
+        made = str((self.job or {}).get("metadata", {}).get("creationTimestamp") or "")
+        return [e for e in self.endings if _moment(e.ended) >= _moment(made)] if made else []
+
+    @property
     def nodes(self) -> int:
         """Pods at a time."""
         return int((self.job or {}).get("spec", {}).get("completions") or 1)
@@ -83,11 +89,15 @@ class Observed:
         """Seconds since the stage last wrote its progress."""
         if self.progress is None:
             return None
-        written = datetime.fromisoformat(self.progress.heartbeat)
+        written = _moment(self.progress.heartbeat)
         started = self.pods[0]["status"].get("startTime") if self.pods else None
-        if started and datetime.fromisoformat(started.replace("Z", "+00:00")) > written:
+        if started and _moment(started) > written:
             return None  # of a pod before this one
         return max(0.0, (datetime.now(UTC) - written).total_seconds())
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def observe(run: str, stage: Stage, kube: Kube, store: Store) -> Observed:

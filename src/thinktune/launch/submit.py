@@ -3,8 +3,8 @@
 The same run again adopts what is there, replaces what failed, and says what is done.
 """
 
+import contextlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 from thinktune.launch import schedule
 from thinktune.launch.charts import release_name, values_text
 from thinktune.launch.finished import finished
-from thinktune.launch.install import CONDUCTOR, install, uninstall
-from thinktune.launch.kube import Forbidden, Kube
+from thinktune.launch.install import CONDUCTOR, ENDING_S, install, uninstall, wait_until
+from thinktune.launch.kube import Forbidden, Kube, Object
 from thinktune.launch.observed import SUBMITTED, Observed, observe
 from thinktune.launch.tasks import Run, compare_hardware, conduct_of, conductor_of, stage_values
 from thinktune.spec.cluster import Cluster
@@ -26,12 +26,9 @@ from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import STAGES, PrepTask, Stage
 from thinktune.store import Store
 
-LOOK_S = 1.0
 TRIES = 3
 APPEARS_S = 10.0
 """How long after its release another submit's Job may appear."""
-ENDING_S = 900.0
-"""How long a Job that is being stopped may take: its pods' grace period."""
 
 Say = Callable[[str], None]
 
@@ -74,16 +71,24 @@ def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
     """Leaves the rest to a conductor in the cluster."""
     release = release_name(conduct.run, CONDUCTOR)
     values = values_text(conductor_of(conduct, cluster))
-    there = kube.job(release)
-    if there is not None:
-        data = kube.config_map(release) or {}
-        ended = (there["status"].get("conditions") or []) != []
-        if not ended and data.get("conduct.json") == conduct.canonical():
-            say("conductor: there already")
+    for _ in range(TRIES):
+        there = kube.job(release)
+        if there is not None:
+            data = kube.config_map(release) or {}
+            if data.get("conduct.json") == conduct.canonical() and _is_at_work(there):
+                say("conductor: there already")
+                return
+            uninstall(release, kube)
+        if install(release, "conductor", kube, values):
+            say("conductor: starts the stages in turn")
             return
-        uninstall(release, kube)
-    made = install(release, "conductor", kube, values)
-    say("conductor: " + ("starts the stages in turn" if made else "there already"))
+        if not wait_until(lambda: kube.job(release) is not None, APPEARS_S):
+            uninstall(release, kube)
+    raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
+
+
+def _is_at_work(job: Object) -> bool:
+    return not (job["metadata"].get("deletionTimestamp") or job["status"].get("conditions"))
 
 
 def left(conduct: Conduct, kube: Kube, store: Store) -> bool:
@@ -102,17 +107,17 @@ def _check_deadline(request: Request) -> None:
 def check_place(cluster: Cluster, kube: Kube) -> None:
     """Raises SpecInvalid for a namespace that is not there, InputMissing for a secret."""
     name = cluster.namespace
-    try:
+    # What is not ours to see, the pod will tell.
+    with contextlib.suppress(Forbidden):
         if kube.namespace_object() is None:
             fault = "there is no such namespace"
             remedy = f"kubectl create namespace {name}, or set namespace in the cluster file"
             raise SpecInvalid(f"namespace {name}", fault, remedy)
-        for secret in secrets_of(cluster):
+    for secret in secrets_of(cluster):
+        with contextlib.suppress(Forbidden):
             if kube.secret_keys(secret) is None:
                 fault = f"no secret {secret}, which the cluster file names"
                 raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
-    except Forbidden:
-        return  # not ours to see; the pod will tell
 
 
 def secrets_of(cluster: Cluster) -> list[str]:
@@ -203,45 +208,34 @@ def _bring_stage(
     release = release_name(run.id, stage)
     for _ in range(TRIES):
         seen = observe(run.id, stage, kube, store)
+        while seen.state == "stopping":
+            say(f"{stage}: waits until the Job before this one has ended")
+            name = seen.release
+            wait_until(lambda name=name: kube.job(name) is None, ENDING_S)  # type: ignore[misc]
+            seen = observe(run.id, stage, kube, store)
         if seen.state in SUBMITTED:
             _same_task(request, stage, seen, kube)
             say(f"{stage}: there already ({seen.state})")
             return
-        if seen.state == "stopping":
-            say(f"{stage}: waits until the Job before this one has ended")
-            _wait_until(lambda: _is_gone(kube, release), ENDING_S)
-        elif seen.job is not None:
+        if seen.job is not None:
             say(f"{stage}: failed before; what it committed is kept")
             _replace(seen, kube)
         elif install(release, "task", kube, values):
             say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
             return
-        elif not _wait_until(lambda: kube.job(release) is not None, APPEARS_S):
+        elif not wait_until(lambda: kube.job(release) is not None, APPEARS_S):
             uninstall(release, kube)  # what an expired Job left behind
     raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
 
 
 def _replace(seen: Observed, kube: Kube) -> None:
-    """Removes a Job that failed, unless somebody else did and has a new one there."""
-    job = kube.job(seen.release)
-    if job is None or seen.job is None or job["metadata"]["uid"] != seen.job["metadata"]["uid"]:
-        return
-    if not uninstall(seen.release, kube):
-        kube.delete_job(seen.release)
-        _wait_until(lambda: _is_gone(kube, seen.release), ENDING_S)
-
-
-def _is_gone(kube: Kube, name: str) -> bool:
-    return kube.job(name) is None
-
-
-def _wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > until:
-            return False
-        time.sleep(LOOK_S)
-    return True
+    """Removes a Job that failed. Of several submits one does: it is deleted by its uid."""
+    assert seen.job is not None
+    try:
+        kube.delete_job(seen.release, uid=seen.job["metadata"]["uid"])
+    except SpecInvalid:
+        return  # somebody else did, and has a new one there
+    uninstall(seen.release, kube)
 
 
 def _same_task(request: Request, stage: Stage, seen: Observed, kube: Kube) -> None:

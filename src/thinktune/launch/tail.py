@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from thinktune.launch.kube import Kube, Object
 from thinktune.spec.errors import ThinktuneError
@@ -19,9 +18,15 @@ class Tail:
         self._kube, self._say = kube, say
         self._threads: dict[str, threading.Thread] = {}
         self._closed = False
+        self._deaf: OSError | None = None
 
     def follow(self, pods: Sequence[Object]) -> None:
-        """Starts to read those that run or have ended and were not seen before."""
+        """Starts to read those that run or have ended and were not seen before.
+
+        Raises the error with which nobody reads any more what is said (`… | head`).
+        """
+        if self._deaf is not None:
+            raise self._deaf
         for pod in reversed(pods):
             name = pod["metadata"]["name"]
             if pod["status"].get("phase") == "Pending" or name in self._threads:
@@ -44,24 +49,25 @@ class Tail:
         self._closed = True
 
     def _read(self, name: str, mark: str) -> None:
-        since: str | None = None
+        last: str | None = None
         while not self._closed:
             try:
-                for line in self._kube.log(name, follow=True, since=since):
+                for at, text in self._kube.log_from(name, last):
                     if self._closed:
                         return
-                    self._say(f"{mark}{line}")
-                since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                    last = at
+                    self._say(f"{mark}{text}")
                 pod = self._kube.pod(name)
                 if pod is None or pod["status"].get("phase") != "Running":
                     return
             except ThinktuneError:
-                # The pod went, or the API server for a moment; how the stage ended is told by who
-                # watches it.
-                since = since or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            time.sleep(AGAIN_S)
-            if self._is_gone(name):
+                # The pod went, or the connection; how the stage ended is told by who watches it.
+                if self._is_gone(name):
+                    return
+            except OSError as error:
+                self._deaf = error
                 return
+            time.sleep(AGAIN_S)
 
     def _is_gone(self, name: str) -> bool:
         try:

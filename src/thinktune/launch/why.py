@@ -23,6 +23,8 @@ from thinktune.spec.exit_codes import MEANING, ExitCode
 from thinktune.spec.task import STAGES
 from thinktune.store import manifest_digest
 
+WAITS = "thinktune.dev/waits"
+"""Annotation of a Job that nobody has started yet; the chart's."""
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
 
@@ -35,10 +37,11 @@ def look(each: Observed, kube: Kube) -> Explanation:
 def abandoned(stages: Sequence[Observed], conductor: Object | None) -> Explanation | None:
     """Whether a stage waits that nobody is going to start."""
     for before, each in itertools.pairwise(stages):
-        if each.state != "waiting" or before.state not in ("done", "failed", "stopped"):
+        marks = ((each.job or {}).get("metadata", {}).get("annotations")) or {}
+        if each.state != "waiting" or before.state != "done" or WAITS not in marks:
             continue
         conditions = (conductor or {}).get("status", {}).get("conditions") or []
-        if before.state != "done" or (conductor is not None and not conditions):
+        if conductor is not None and not conditions:
             continue
         led = "its conductor has ended" if conductor else "it has no conductor"
         return Explanation(
@@ -147,7 +150,7 @@ def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
             tuple(s for s in said if s),
             f"`kubectl describe localqueue {queue}` shows what is before it.",
         )
-    if "thinktune.dev/waits" in annotations:
+    if WAITS in annotations:
         before = STAGES[STAGES.index(each.stage) - 1]
         return Explanation(
             f"{each.stage} waits until {before} is committed, and holds no GPU meanwhile",
@@ -171,14 +174,14 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explana
         cause = f"{each.stage} ran longer than it may"
         return Explanation(cause, tuple(evidence), remedy, ExitCode.INTERNAL, hopeless=True)
     ended = [end for pod in each.pods if (end := terminated(pod)) is not None]
-    if any(end.get("reason") == "OOMKilled" for end in ended):
+    if ended and ended[0].get("reason") == "OOMKilled":
         return _oom(each, evidence)
-    words = each.endings[-1].last_words if each.endings else ""
-    words = words or last_error(ended)
-    code = next((int(e["exitCode"]) for e in ended), each.endings[-1].code if each.endings else 70)
+    told = each.own_endings
+    words = last_error(ended) or (told[-1].last_words if told else "")
+    code = next((int(e["exitCode"]) for e in ended), told[-1].code if told else ExitCode.INTERNAL)
     if exited := re.search(r"exit code (\d+)", message):
         code = int(exited[1])
-    if not ended and not each.endings and each.job is not None:
+    if not ended and not told and each.job is not None:
         refused = [e for e in events(each.job) if e.get("type") == "Warning"]
         evidence += [e.get("message", "") for e in refused[-1:]]
     evidence += node_said(each.pods)

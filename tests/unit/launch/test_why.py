@@ -15,7 +15,8 @@ NOW = "2026-11-22T10:00:00+00:00"
 
 def job(**status: Any) -> dict[str, Any]:
     labels = {"thinktune.dev/run": "r"}
-    return {"metadata": {"name": "r-train", "labels": labels}, "spec": {}, "status": status}
+    metadata = {"name": "r-train", "labels": labels, "creationTimestamp": "2026-11-22T09:00:00Z"}
+    return {"metadata": metadata, "spec": {}, "status": status}
 
 
 def failed(reason: str, message: str) -> dict[str, Any]:
@@ -62,6 +63,15 @@ def test_an_error_of_ours_is_taken_apart() -> None:
     assert found.cause == "train failed with exit code 73 (out of GPU memory)"
     assert found.evidence[0] == "GPU: out of memory with rows of 8192 tokens"
     assert found.remedy.startswith("Lower data.max_tokens. Then submit again")
+
+
+def test_the_end_of_an_earlier_job_is_not_this_one_s() -> None:
+    old = Ending(
+        pod="p", began=NOW, ended="2026-11-22T08:00:00+00:00", code=65, last_words="error: a: b; c"
+    )
+    seen = Observed("r", "train", failed("BackoffLimitExceeded", "too often"), endings=[old])
+    assert said(seen).code == 70
+    assert "b" not in said(seen).evidence
 
 
 def test_words_that_kubelet_kept_where_the_store_has_none() -> None:
