@@ -178,7 +178,7 @@ def test_the_conductor_is_killed_half_way(place: Place) -> None:
     place.wait_for_key(f"{checkpoint_prefix('led', 20)}/manifest.json")
     following = place.start("logs", "-f", "led", "--stage", "train")
     assert following.stdout is not None
-    assert "train" in following.stdout.readline()
+    assert following.stdout.readline()
     following.send_signal(signal.SIGINT)  # Ctrl-C
     following.communicate(timeout=30)
     assert following.returncode == 130
