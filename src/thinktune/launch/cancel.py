@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable
 
-from thinktune.launch.install import releases, uninstall
+from thinktune.launch.install import LOOK_S, releases, uninstall
 from thinktune.launch.kube import RUN_LABEL, Kube
 from thinktune.launch.observed import observe_all
 from thinktune.spec.errors import InputMissing, StoreUnavailable
 from thinktune.spec.keys import checkpoints_prefix
 from thinktune.store import Store
 
-LOOK_S = 1.0
 MARGIN_S = 60.0
 
 Say = Callable[[str], None]

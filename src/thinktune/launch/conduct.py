@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from thinktune.launch.kube import Forbidden, Kube
+from thinktune.launch.kube import QUEUE, QUEUE_LABEL, WAITS, Forbidden, Kube
 from thinktune.launch.observed import Observed, observe
 from thinktune.launch.pod_signs import Explanation
 from thinktune.launch.tail import Tail
@@ -136,16 +136,16 @@ class _Watch:
         assert seen.job is not None
         annotations = seen.job["metadata"].get("annotations") or {}
         labels = seen.job["metadata"].get("labels") or {}
-        if "thinktune.dev/waits" not in annotations or "kueue.x-k8s.io/queue-name" in labels:
+        if WAITS not in annotations or QUEUE_LABEL in labels:
             # Somebody else holds it: a queue, a person.
             self.remark(f"{self.each.stage}: {look(seen, self._kube).paragraph()}")
             return
-        queue = annotations.get("thinktune.dev/queue")
+        queue = annotations.get(QUEUE)
         # With a queue, Kueue takes the Job from here on and starts it when there is room.
         # The mark goes: who suspends the Job later on means it.
-        started = {"annotations": {"thinktune.dev/waits": None}}
+        started = {"annotations": {WAITS: None}}
         if queue:
-            started["labels"] = {"kueue.x-k8s.io/queue-name": queue}
+            started["labels"] = {QUEUE_LABEL: queue}
         patch = (
             {"metadata": started} if queue else {"metadata": started, "spec": {"suspend": False}}
         )

@@ -15,6 +15,9 @@ from thinktune.spec.errors import SpecInvalid, StoreUnavailable
 
 Object = dict[str, Any]
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
+WAITS, QUEUE = "thinktune.dev/waits", "thinktune.dev/queue"
+"""Annotations of a Job that nobody has started yet, and of the queue that it then goes to."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
 ANSWER_S, SILENCE_S = 30, 300
 """What a request may take; how long a log that is followed may be silent before it is asked for

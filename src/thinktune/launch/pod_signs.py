@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.kube import Object
+from thinktune.spec.ending import last_words
 from thinktune.spec.exit_codes import ExitCode
 
 NEVER_STARTS = {
@@ -107,10 +108,4 @@ def terminated(pod: Object) -> Object | None:
 
 def last_error(ended: Sequence[Object]) -> str:
     """From what kubelet kept of the log of a pod that ended badly."""
-    for each in ended:
-        found = re.findall(
-            r"^(?:\[rank \d+\] )?(error: .*)$", each.get("message", ""), re.MULTILINE
-        )
-        if found:
-            return str(found[-1])
-    return ""
+    return next((words for each in ended if (words := last_words(each.get("message", "")))), "")

@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from thinktune.launch.kube import Kube, Object
+from thinktune.launch.kube import QUEUE_LABEL, WAITS, Kube, Object
 from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import (
     Explanation,
@@ -23,8 +23,6 @@ from thinktune.spec.exit_codes import MEANING, ExitCode
 from thinktune.spec.task import STAGES
 from thinktune.store import manifest_digest
 
-WAITS = "thinktune.dev/waits"
-"""Annotation of a Job that nobody has started yet; the chart's."""
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
 
@@ -142,7 +140,7 @@ def _stopped(each: Observed) -> Explanation:
 def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
     assert each.job is not None
     annotations = each.job["metadata"].get("annotations") or {}
-    queue = (each.job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+    queue = (each.job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     if queue:
         said = [e.get("message", "") for e in events(each.job)][-1:]
         return Explanation(

@@ -1,6 +1,16 @@
 """How a pod's work ended, kept in the store beside its log: the pod itself is soon gone."""
 
+import re
+
 from thinktune.spec.closed import Closed
+
+_LAST_WORDS = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
+
+
+def last_words(log: str) -> str:
+    """The last `error: …` line of a log, whichever rank said it; empty where there is none."""
+    found: list[str] = _LAST_WORDS.findall(log)
+    return found[-1] if found else ""
 
 
 class Ending(Closed):

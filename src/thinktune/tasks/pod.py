@@ -8,7 +8,6 @@ ours. A store that is down costs the log there, never the work.
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from thinktune.spec.ending import Ending
+from thinktune.spec.ending import Ending, last_words
 from thinktune.spec.errors import ThinktuneError
 from thinktune.spec.keys import logs_prefix
 from thinktune.spec.task import STAGES, Stage
@@ -31,7 +30,6 @@ LAST_UPLOAD_S = 20.0
 LAST_WORDS_S = 10.0
 KEPT_BYTES = 4 << 20
 """Of a log in the store: its beginning is cut off."""
-LAST_WORDS = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
 
 
 class Log:
@@ -67,13 +65,12 @@ class Log:
 
     def _end(self, code: int) -> None:
         self._keep()
-        words = LAST_WORDS.findall(self._copy().decode(errors="replace"))
         ending = Ending(
             pod=self._pod,
             began=self._began,
             ended=utc_now(),
             code=code,
-            last_words=words[-1] if words else "",
+            last_words=last_words(self._copy().decode(errors="replace")),
         )
         if self._store is not None:
             with contextlib.suppress(ThinktuneError):
