@@ -77,7 +77,7 @@ def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]
             tail.follow(seen.pods)
             time.sleep(LOOK_S)
             with contextlib.suppress(StoreUnavailable):  # a blip; what follows is asked again
-                seen = observe(seen.run, seen.stage, kube, store)
+                seen = observe(seen.run, seen.stage, kube, store, seen)
         tail.drain()
     finally:
         tail.close()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from thinktune.launch.observed import Observed, known_runs, observe, observe_all
 from thinktune.launch.why import abandoned, broken_chain, first_that_matters, look
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES, Stage
+from thinktune.store import Store
 
+AT_ONCE = 16
+"""Requests for stages; each takes half a dozen round trips."""
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
 
 
@@ -40,8 +44,7 @@ def status(run: str | None, cluster: Path | None, context: str | None, output: s
     place = read_cluster(cluster)
     kube, store = Kube(place.namespace, context), store_of(place)
     if run is None:
-        stages = [observe(r, s, kube, store) for r in known_runs(kube, store) for s in STAGES]
-        stages = [each for each in stages if each.state != "absent"]
+        stages = [each for each in _observe_runs(kube, store) if each.state != "absent"]
     else:
         stages = observe_all(run, kube, store)
     if output == "json":
@@ -51,6 +54,12 @@ def status(run: str | None, cluster: Path | None, context: str | None, output: s
     else:
         Console(highlight=False).print(_table(stages))
     return int(ExitCode.DONE)
+
+
+def _observe_runs(kube: Kube, store: Store) -> list[Observed]:
+    every = [(run, stage) for run in known_runs(kube, store) for stage in STAGES]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda each: observe(each[0], each[1], kube, store), every))
 
 
 def _facts(each: Observed) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class _Watch:
         self._patience_s = patience_s
         self._said: tuple[str, float] = ("", 0.0)
         self._since: dict[str, float] = {}
-        self._seen = False
+        self._before: Observed | None = None
 
     def look(self) -> tuple[Observed | None, bool]:
         """The stage as it is, and whether it is done; starts it where it waits for us.
@@ -84,19 +84,22 @@ class _Watch:
         Nothing while API or store do not answer. Raises StageFailed.
         """
         try:
-            seen = observe(self.plan.run, self.each.stage, self._kube, self._store)
+            seen = self._observe()
             done = self._judge(seen)
         except StoreUnavailable as error:
             # A token that is being renewed is refused for a moment; one that never worked is not.
-            if isinstance(error, Forbidden) and not self._seen:
+            if isinstance(error, Forbidden) and self._before is None:
                 raise
             if self._for_longer_than("unreachable", UNREACHABLE_S):
                 raise
             self.remark(f"{error}; tries again")
             return None, False
         self._since.pop("unreachable", None)
-        self._seen = True
+        self._before = seen
         return seen, done
+
+    def _observe(self) -> Observed:
+        return observe(self.plan.run, self.each.stage, self._kube, self._store, self._before)
 
     def _judge(self, seen: Observed) -> bool:
         stage = self.each.stage
@@ -116,13 +119,12 @@ class _Watch:
         self._since.pop("gone", None)
         if seen.state == "running":
             self._since.pop("hopeless", None)  # not where kubelet tries again: it fails in two ways
-        elif not why.hopeless:
-            pass
-        elif seen.state == "failed" or self._for_longer_than("hopeless", self._patience_s):
-            # The Job may have ended well between two looks at the store.
-            again = observe(self.plan.run, stage, self._kube, self._store)
-            if again.manifest is None:
-                raise _failed(stage, why)
+        elif (
+            why.hopeless
+            and (seen.state == "failed" or self._for_longer_than("hopeless", self._patience_s))
+            and self._observe().manifest is None  # the Job may have ended well since we looked
+        ):
+            raise _failed(stage, why)
         if seen.state == "pending":
             self.remark(f"{stage}: {why.paragraph()}")
         return False

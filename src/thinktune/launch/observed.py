@@ -5,7 +5,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -35,8 +35,8 @@ class Observed:
     progress: Progress | None = None
     endings: Sequence[Ending] = ()
     """Of pods that have ended, in order of time."""
-    pods_seen: int = field(default=0)
-    """How many pods have printed something so far."""
+    logged: Sequence[str] = ()
+    """Pods whose log is in the store."""
 
     @property
     def release(self) -> str:
@@ -59,7 +59,7 @@ class Observed:
     @property
     def restarts(self) -> int:
         """Pods beyond the first of each index."""
-        return max(0, self.pods_seen - self.nodes)
+        return max(0, len(self.logged) - self.nodes)
 
     @property
     def state(self) -> State:
@@ -100,12 +100,15 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
-def observe(run: str, stage: Stage, kube: Kube, store: Store) -> Observed:
-    """The stage as it is now."""
+def observe(
+    run: str, stage: Stage, kube: Kube, store: Store, before: Observed | None = None
+) -> Observed:
+    """The stage as it is now. What `before` saw for good is not fetched again."""
     labels = f"{RUN_LABEL}={run},{STAGE_LABEL}={stage}"
     jobs = kube.jobs(labels)
     job = max(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), default=None)
-    keys = [info.key for info in store.list(logs_prefix(run, stage))]
+    prefix = logs_prefix(run, stage)
+    names = [info.key.removeprefix(f"{prefix}/") for info in store.list(prefix)]
     return Observed(
         run,
         stage,
@@ -113,8 +116,8 @@ def observe(run: str, stage: Stage, kube: Kube, store: Store) -> Observed:
         kube.pods(f"{labels},job-name={job['metadata']['name']}") if job else (),
         read_manifest(store, stage_prefix(run, stage)),
         read_progress(store, run, stage),
-        _endings(store, keys),
-        sum(key.endswith(".log") for key in keys),
+        _endings(store, prefix, names, before.endings if before else ()),
+        [name.removesuffix(".log") for name in names if name.endswith(".log")],
     )
 
 
@@ -143,10 +146,15 @@ def read_progress(store: Store, run: str, stage: Stage) -> Progress | None:
     return None
 
 
-def _endings(store: Store, keys: Sequence[str]) -> list[Ending]:
+def _endings(
+    store: Store, prefix: str, names: Sequence[str], before: Sequence[Ending]
+) -> list[Ending]:
+    known = {f"{ending.pod}.json": ending for ending in before}
     found = []
-    for key in keys:
-        if key.endswith(".json"):
+    for name in names:
+        if name in known:
+            found.append(known[name])
+        elif name.endswith(".json"):
             with contextlib.suppress(ObjectMissing, ValueError, SpecInvalid):
-                found.append(Ending.model_validate_json(store.get(key)))
+                found.append(Ending.model_validate_json(store.get(f"{prefix}/{name}")))
     return sorted(found, key=lambda ending: ending.ended)

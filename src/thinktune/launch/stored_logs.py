@@ -14,9 +14,7 @@ def stored_lines(seen: Observed, kube: Kube, store: Store) -> Iterator[str]:
     prefix = logs_prefix(seen.run, seen.stage)
     alive = {pod["metadata"]["name"] for pod in seen.pods}
     ended = [ending.pod for ending in seen.endings]
-    kept = [info.key for info in store.list(prefix) if info.key.endswith(".log")]
-    names = [key.rpartition("/")[2].removesuffix(".log") for key in kept]
-    order = [*ended, *(name for name in names if name not in ended)]
+    order = [*ended, *(name for name in seen.logged if name not in ended)]
     for name in order:
         if name not in alive:
             yield from _from_store(store, f"{prefix}/{name}.log")

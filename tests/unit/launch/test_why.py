@@ -155,5 +155,7 @@ def test_a_stage_made_from_what_is_there_no_more() -> None:
 )
 def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: str) -> None:
     endings = [Ending(pod="p", began=NOW, ended=NOW, code=code, last_words="")] if code else []
-    seen = Observed("r", "train", job(active=1), [pod("Running")], endings=endings, pods_seen=2)
+    seen = Observed(
+        "r", "train", job(active=1), [pod("Running")], endings=endings, logged=["a", "b"]
+    )
     assert words in said(seen).paragraph()
