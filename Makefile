@@ -38,7 +38,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks images e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit charts local locks reference images e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,7 +60,7 @@ demo: setup ## The main job on this machine: prep, QLoRA training, evaluation of
 
 test: lint unit charts local ## Everything that CI checks
 
-lint: setup ## Style, types, layers, lock file
+lint: setup ## Style, types, layers, lock files, generated files
 	@$(UV) lock --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -68,9 +68,13 @@ lint: setup ## Style, types, layers, lock file
 	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/hadolint images/*/Dockerfile tests/e2e/s3/Dockerfile
 	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) | diff -q - images/$(lock) &&) true
+	@$(BIN)/python tools/reference.py --check
 
 locks: setup ## Write the images' requirements anew from uv.lock
 	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) -o images/$(lock) &&) true
+
+reference: setup ## Write the charts' schemas and READMEs and the pages of docs/ anew
+	@$(BIN)/python tools/reference.py
 
 unit: setup ## Unit tests, with a real S3 server and a tiny model
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit

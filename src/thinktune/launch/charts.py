@@ -1,22 +1,17 @@
-"""The charts that ship, the schemas of their values, and helm as a subprocess.
+"""The charts that ship, and helm as a subprocess."""
 
-`python -m thinktune.launch.charts` writes the schemas anew; CI compares.
-"""
-
-import json
 import os
 import re
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 import thinktune
 from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
-from thinktune.spec.values import NAME_LENGTH, ConductorValues, TaskValues, Values
+from thinktune.spec.values import NAME_LENGTH, Values
 
 LEAST_HELM = (3, 14)
 UNREACHABLE = (
@@ -24,8 +19,6 @@ UNREACHABLE = (
     "etcdserver", "forbidden", "Unauthorized",
 )  # fmt: skip
 """What helm says where the API server does not answer, or refuses."""
-SCHEMA = "values.schema.json"
-CHARTS: dict[str, type[Values]] = {"task": TaskValues, "conductor": ConductorValues}
 
 
 def chart_folder(name: str) -> Path:
@@ -33,17 +26,6 @@ def chart_folder(name: str) -> Path:
     package = Path(thinktune.__file__).parent
     packaged = package / "charts"
     return (packaged if packaged.is_dir() else package.parents[1] / "charts") / name
-
-
-def schema(chart: str) -> str:
-    """A chart's schema, closed at every level."""
-    found: dict[str, Any] = CHARTS[chart].model_json_schema(by_alias=True)
-    # Helm merges these into every chart's values.
-    found["properties"]["global"] = {"type": "object", "description": "Unused; Helm adds it."}
-    return (
-        json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=1)
-        + "\n"
-    )
 
 
 def values_text(values: Values) -> str:
@@ -104,8 +86,3 @@ def manifests(release: str, namespace: str, values: str, *, chart: str = "task")
     return helm(
         "template", release, folder, "--namespace", namespace, "--values", "-", stdin=values
     )
-
-
-if __name__ == "__main__":
-    for chart in CHARTS:
-        (chart_folder(chart) / SCHEMA).write_text(schema(chart), encoding="utf-8")

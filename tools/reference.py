@@ -1,0 +1,146 @@
+"""Writes what follows from the code: schemas and READMEs of the charts, and the pages of docs/ on
+recipes, cluster files and commands. `make reference` writes them; `--check`, in CI, compares.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from thinktune.cli.main import cli
+from thinktune.spec.closed import Closed
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.recipe import Recipe
+from thinktune.spec.values import ConductorValues, TaskValues
+
+ROOT = Path(__file__).parents[1]
+CHARTS: dict[str, type[Closed]] = {"task": TaskValues, "conductor": ConductorValues}
+GENERATED = "<!-- Written by `make reference`. -->\n"
+WIDTH = 100
+
+
+def schema(model: type[Closed]) -> str:
+    """A chart's `values.schema.json`, closed at every level."""
+    found = model.model_json_schema(by_alias=True)
+    # Helm merges these into every chart's values.
+    found["properties"]["global"] = {"type": "object", "description": "Unused; Helm adds it."}
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def table(model: type[Closed]) -> str:
+    """One row for each setting, however deep."""
+    whole = model.model_json_schema(by_alias=True)
+    rows: list[tuple[str, ...]] = [("setting", "takes", "default", "what it does")]
+    for key, field, needed in _leaves(whole, whole, ""):
+        default = "(required)" if needed else f"`{json.dumps(field.get('default'))}`"
+        text = " ".join(field.get("description", "").split())
+        rows.append((f"`{key}`", _kind(field, whole), default, text))
+    if all(default == "(required)" for _, _, default, _ in rows[1:]):
+        rows = [(key, kind, text) for key, kind, _, text in rows]  # no defaults at all
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
+
+
+def _leaves(part: dict[str, Any], whole: dict[str, Any], prefix: str) -> Any:
+    for name, field in part["properties"].items():
+        named = _named(field, whole)
+        if named is not None and "properties" in named:
+            yield from _leaves(named, whole, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, name in part.get("required", ())
+
+
+def _named(field: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any] | None:
+    if "$ref" not in field:
+        return None
+    found: dict[str, Any] = whole["$defs"][field["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _kind(field: dict[str, Any], whole: dict[str, Any]) -> str:
+    named = _named(field, whole)
+    if named is not None:
+        inside = [f"{key}: {_kind(each, whole)}" for key, each in named["properties"].items()]
+        return "{" + ", ".join(inside) + "}"
+    if "anyOf" in field:
+        return " or ".join(_kind(each, whole) for each in field["anyOf"])
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{json.dumps(field['const'])}`"
+    if field["type"] == "array":
+        return f"list of {_kind(field['items'], whole)}"
+    if field["type"] == "object":
+        return f"map to {_kind(field['additionalProperties'], whole)}"
+    return str(field["type"]) + _bounds(field)
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {field[name]}" for name, sign in signs.items() if name in field]
+    return f" {', '.join(found)}" if found else ""
+
+
+def chart_readme(name: str) -> str:
+    """What a chart is for, its settings, and where they come from."""
+    about = yaml.safe_load((ROOT / "charts" / name / "Chart.yaml").read_text(encoding="utf-8"))
+    text = (
+        f"{about['description']}. Kubernetes {about['kubeVersion']}.\n\n"
+        "`thinktune render RECIPE` writes values files, `thinktune submit` installs them. There "
+        "are no defaults: each release says all of it."
+    )
+    return page(about["name"], text, CHARTS[name])
+
+
+def page(title: str, text: str, model: type[Closed]) -> str:
+    """The settings of one kind of file, under a title."""
+    return f"{GENERATED}# {title}\n\n{text}\n\n{table(model)}"
+
+
+def commands() -> str:
+    """`--help` of every command."""
+    whole = [f"{GENERATED}# Commands\n"]
+    context = click.Context(cli, info_name="thinktune", **cli.context_settings)
+    for name in (None, *cli.list_commands(context)):
+        command = cli if name is None else cli.get_command(context, name)
+        assert command is not None
+        inside = click.Context(command, context if name else None, name or "thinktune")
+        inside.terminal_width = WIDTH
+        title = f"## thinktune {name}\n\n" if name else ""
+        whole.append(f"{title}```text\n{command.get_help(inside)}\n```\n")
+    return "\n".join(whole)
+
+
+def files() -> dict[Path, str]:
+    """Path below the repository → what stands in it."""
+    found = {}
+    for name, model in CHARTS.items():
+        found[ROOT / f"charts/{name}/values.schema.json"] = schema(model)
+        found[ROOT / f"charts/{name}/README.md"] = chart_readme(name)
+    recipe = (
+        "One file below `jobs/recipes/`, or any path that ends in `.yaml`. `extends: OTHER` starts "
+        "from another recipe, `--set SETTING=VALUE` overrides one setting."
+    )
+    found[ROOT / "docs/recipe.md"] = page("Settings of a recipe", recipe, Recipe)
+    cluster = (
+        "`cluster.yaml`, or the file that `--cluster` or `THINKTUNE_CLUSTER` names. Secrets stand "
+        "in it by name only."
+    )
+    found[ROOT / "docs/cluster.md"] = page("Settings of a cluster", cluster, Cluster)
+    found[ROOT / "docs/commands.md"] = commands()
+    return found
+
+
+if __name__ == "__main__":
+    stale = []
+    for path, text in files().items():
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(ROOT)))
+    if stale:
+        sys.exit(f"not what the code says (`make reference` writes them): {', '.join(stale)}")
