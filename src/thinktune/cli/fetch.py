@@ -48,7 +48,7 @@ def fetch(
 ) -> int:
     """Download a stage's artifact, several files at once, each checked by its SHA-256.
 
-    The same command again keeps the files that are whole and brings the others.
+    The same command again keeps what is whole, goes on with what was begun, and brings the rest.
     """
     opened = _store(store, cluster)
     prefix = stage_prefix(run, stage)
@@ -57,15 +57,17 @@ def fetch(
         fault = f"{stage} of {run} has committed nothing"
         raise InputMissing(opened.place(prefix), fault, f"`thinktune why {run}` says more")
     target = folder or Path(run) / stage
-    fetch_artifact(opened, prefix, manifest, target)
-    size = sum(entry.size for entry in manifest.files)
-    if output == "json":
+    size = f"{len(manifest.files)} files, {sum(e.size for e in manifest.files) / 1e6:,.1f} MB"
+    click.echo(f"{size} from {opened.place(prefix)}", err=True)
+    quiet = output == "json"
+    fetch_artifact(
+        opened, prefix, manifest, target,
+        arrived=lambda entry: None if quiet else click.echo(target / entry.name),
+    )  # fmt: skip
+    if quiet:
         facts = {"folder": str(target), "manifest": manifest.model_dump(mode="json")}
         click.echo(json.dumps(facts, indent=1))
-    else:
-        for entry in manifest.files:
-            click.echo(target / entry.name)
-        click.echo(f"{len(manifest.files)} files, {size / 1e6:,.1f} MB, checksums right", err=True)
+    click.echo(f"{size}, checksums right", err=True)
     return int(ExitCode.DONE)
 
 

@@ -1,7 +1,9 @@
 """`thinktune`: the group of commands, and how every one of them ends."""
 
 import importlib
+import os
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -77,14 +79,16 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
-        sys.exit(ExitCode.INTERRUPTED)
+        sys.stdout.flush()
+        # Not `sys.exit`: it waits for threads, which may have gigabytes to go.
+        os._exit(ExitCode.INTERRUPTED)
     except StageFailed as failure:
         click.echo(str(failure), err=True)
         sys.exit(failure.code)
     except ThinktuneError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`thinktune recipes | head`): nothing is wrong.
-        sys.stderr.close()
-        sys.exit(0)
+    except Exception:  # noqa: BLE001 - the last line of defence
+        traceback.print_exc()
+        click.echo("error: that is a fault of thinktune's own; please report it", err=True)
+        sys.exit(ExitCode.INTERNAL)

@@ -6,8 +6,8 @@ Tasks read the stages before them through this, and so does the launcher for `st
 import json
 import os
 import secrets
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from thinktune.spec.errors import InputMissing, SpecInvalid, near_misses
@@ -96,34 +96,47 @@ def fetch(
     manifest: Manifest,
     dest: Path,
     names: Collection[str] | None = None,
+    arrived: Callable[[FileEntry], None] | None = None,
 ) -> Path:
-    """Brings an artifact's files (all, or those named) to `dest` and returns it.
+    """Brings an artifact's files (all, or those named) to `dest` and returns it; `arrived` is told
+    of each.
 
-    Every file is checked against the manifest; one that is already there and right is kept, so a
-    second call goes on where a killed one stopped. From a store on this machine large files are
-    hard links: replace them if you must, do not write into them.
+    Every file is checked against the manifest; one that is already there and right is kept, and
+    one that was begun is gone on with, so a second call goes on where a killed one stopped. From a
+    store on this machine large files are hard links: replace them if you must, do not write into
+    them.
     Raises InputMissing for a name that is not in the manifest, and as `verify` does.
     """
     entries = _chosen(store, prefix, manifest, names)
 
-    def bring(entry: FileEntry) -> None:
+    def bring(entry: FileEntry) -> FileEntry:
         key = file_key(store, prefix, manifest, entry.name)
         path = dest / entry.name
         with disk_faults(path):
             if _is_right(path, entry):
-                return
+                return entry
         try:
             source = store.local_path(key)
             if source is None or not _linked(store.place(key), source, path, entry):
                 store.download(key, path, entry)
         except (ObjectMissing, FileNotFoundError):
             raise _missing(store, key) from None
+        return entry
 
     with disk_faults(dest):
         dest.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-        for _ in pool.map(bring, entries):
-            pass
+    pool = ThreadPoolExecutor(PARALLEL_FILES)
+    waited_for = True
+    try:
+        for done in as_completed([pool.submit(bring, entry) for entry in entries]):
+            entry = done.result()
+            if arrived is not None:
+                arrived(entry)
+    except KeyboardInterrupt:
+        waited_for = False  # who asks for an end does not want the rest of a file
+        raise
+    finally:
+        pool.shutdown(wait=waited_for, cancel_futures=True)
     return dest
 
 

@@ -4,6 +4,7 @@ Used by both stores and by `commit`.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -12,8 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from thinktune.spec.errors import DeviceUnusable
+from thinktune.spec.errors import DeviceUnusable, StoreUnavailable
 from thinktune.store.base import UNFINISHED
+
+KEPT = (KeyboardInterrupt, SystemExit, StoreUnavailable)
+"""What stops a download that may go on later."""
 
 CHUNK_BYTES = 4 << 20
 """Read and hashed at a time."""
@@ -56,6 +60,33 @@ def unfinished(path: Path, mode: int = 0o666) -> Iterator[tuple[BinaryIO, Path]]
     finally:
         with suppress(FileNotFoundError):
             beside.unlink()
+
+
+@contextmanager
+def resumable(path: Path, sha256: str, size: int) -> Iterator[tuple[BinaryIO, Path]]:
+    """As `unfinished`, but found again by content: it begins with what a download of the same file
+    that was stopped has left, and is left in turn when this one is stopped or cut off.
+
+    Another process that is at the same file gets a new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.parent / f".{path.name}.{sha256[:12]}{UNFINISHED}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    with os.fdopen(descriptor, "ab", buffering=0) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with unfinished(path) as other:
+                yield other
+            return
+        if os.fstat(descriptor).st_size > size:
+            file.truncate(0)
+        try:
+            yield file, beside
+        except BaseException as error:
+            if not isinstance(error, KEPT):
+                beside.unlink(missing_ok=True)
+            raise
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:

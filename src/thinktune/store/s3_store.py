@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,7 @@ from thinktune.store.base import (
     check_key,
     check_prefix,
 )
-from thinktune.store.disk import disk_faults, rename, unfinished, write_all
+from thinktune.store.disk import chunks, disk_faults, rename, resumable, unfinished, write_all
 from thinktune.store.s3 import Connection, Refused
 from thinktune.store.s3_faults import unavailable
 from thinktune.store.s3_parts import (
@@ -97,10 +98,14 @@ class S3Store(Store):
         self._put(key, data)
 
     def download(self, key: str, path: Path, entry: FileEntry | None = None) -> None:
-        def write(pieces: Iterator[bytes]) -> None:
+        def write(pieces_from: Callable[[int], Iterator[bytes]]) -> None:
             digest, size = hashlib.sha256(), 0
-            with disk_faults(path), unfinished(path) as (file, beside):
-                for piece in pieces:
+            begun = resumable(path, entry.sha256, entry.size) if entry else unfinished(path)
+            with disk_faults(path), begun as (file, beside):
+                for piece in chunks(beside):
+                    digest.update(piece)
+                    size += len(piece)
+                for piece in pieces_from(size):
                     digest.update(piece)
                     size += len(piece)
                     write_all(file, piece)
@@ -111,9 +116,9 @@ class S3Store(Store):
         self._read(key, write, entry)
 
     def sha256(self, key: str) -> str:
-        def hashed(pieces: Iterator[bytes]) -> str:
+        def hashed(pieces_from: Callable[[int], Iterator[bytes]]) -> str:
             digest = hashlib.sha256()
-            for piece in pieces:
+            for piece in pieces_from(0):
                 digest.update(piece)
             return digest.hexdigest()
 
@@ -213,9 +218,13 @@ class S3Store(Store):
             return None
 
     def _read(
-        self, key: str, consume: Callable[[Iterator[bytes]], T], entry: FileEntry | None = None
+        self,
+        key: str,
+        consume: Callable[[Callable[[int], Iterator[bytes]]], T],
+        entry: FileEntry | None = None,
     ) -> T:
-        """Begins again when the object is replaced while `consume` takes its pieces."""
+        """Begins again when the object is replaced while `consume` takes its pieces, from the byte
+        that it asks for."""
         for _ in range(WHOLE_READS):
             found = self._head(key)
             if found is None:
@@ -224,15 +233,15 @@ class S3Store(Store):
             if entry:
                 check_bytes(self.place(key), entry, size)
             with suppress(_ReplacedError):
-                return consume(self._pieces(key, found["ETag"], size))
+                return consume(partial(self._pieces, key, found["ETag"], size))
         fault = "it was replaced each time while it was read"
         raise StoreUnavailable(self.place(key), fault, "run it again once nobody writes there")
 
-    def _pieces(self, key: str, etag: str, size: int) -> Iterator[bytes]:
+    def _pieces(self, key: str, etag: str, size: int, first: int) -> Iterator[bytes]:
         """The object's bytes in order, a few ranges ahead of the reader."""
         ahead: deque[Future[bytes]] = deque()
         try:
-            for start in range(0, size, PART_BYTES):
+            for start in range(first, size, PART_BYTES):
                 end = min(start + PART_BYTES, size)
                 ahead.append(self._pool.submit(self._range, key, etag, start, end))
                 if len(ahead) == PARALLEL_PARTS:

@@ -31,4 +31,5 @@ if __name__ == "__main__":
     try:
         probe(sys.argv[1])
     except ThinktuneError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - what doctor reads
+        sys.exit(error.exit_code)
