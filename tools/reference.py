@@ -25,8 +25,8 @@ WIDTH = 100
 def schema(model: type[Closed]) -> str:
     """A chart's `values.schema.json`, closed at every level."""
     found = model.model_json_schema(by_alias=True)
-    # Helm merges these into every chart's values.
-    found["properties"]["global"] = {"type": "object", "description": "Unused; Helm adds it."}
+    # Helm may add it to any chart's values.
+    found["properties"]["global"] = {"type": "object", "maxProperties": 0}
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
     return json.dumps(whole, indent=1) + "\n"
 
@@ -75,7 +75,9 @@ def _kind(field: dict[str, Any], whole: dict[str, Any]) -> str:
     if field["type"] == "array":
         return f"list of {_kind(field['items'], whole)}"
     if field["type"] == "object":
-        return f"map to {_kind(field['additionalProperties'], whole)}"
+        by_pattern = field.get("patternProperties", {}).values()
+        (inside,) = by_pattern or [field["additionalProperties"]]
+        return f"map to {_kind(inside, whole)}"
     return str(field["type"]) + _bounds(field)
 
 

@@ -5,58 +5,21 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
 
 from thinktune.launch import charts
 from thinktune.launch.charts import chart_folder, manifests, release_name, values_text
-from thinktune.launch.tasks import Run, conduct_of, conductor_of, make_run, stage_values
-from thinktune.spec.cluster import Cluster, Egress, Identity, Images, Monitoring, Network
-from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
+from thinktune.launch.tasks import conduct_of, conductor_of, stage_values
+from thinktune.spec.cluster import Egress, Monitoring, Network
+from thinktune.spec.compose import load_recipe, recipe_names
 from thinktune.spec.errors import InputMissing, SpecInvalid
 from thinktune.spec.exit_codes import MEANING
 from thinktune.spec.task import STAGES, Stage
 from thinktune.spec.values import NAME_LENGTH
 from thinktune.tasks import exporter
-
-CATALOG = load_catalog()
-CLUSTER = Cluster(
-    store="s3://bucket/prefix",
-    namespace="jobs",
-    images=Images(registry="registry.example/team", pull_secrets=("registry-key",)),
-    identity=Identity(annotations={"example.com/role": "trainer"}, secret="store-keys"),
-    network=Network(store_namespace="storage", store_ports=(8333,)),
-    priority_class="batch",
-    queue="gpus",
-    env={"AWS_REGION": "eu-west-1"},
-    env_from_secrets=("tracker",),
-)
-Manifest = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def own_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "audit.jsonl"
-    path.write_text('{"question": "q", "answer": "a"}\n')
-    return path
-
-
-def a_run(name: str, own_file: Path, *changes: str) -> Run:
-    given = load_recipe(name, changes, catalog=CATALOG)
-    if given.data.path is not None:
-        given = load_recipe(name, (*changes, f"data.path={own_file}"), catalog=CATALOG)
-    return make_run(given, CATALOG, CLUSTER.store)
-
-
-def rendered(run: Run, stage: Stage, hardware: str, cluster: Cluster = CLUSTER) -> list[Manifest]:
-    text = values_text(stage_values(run, stage, CATALOG.hardware[hardware], cluster))
-    return list(yaml.safe_load_all(manifests(release_name(run.id, stage), "jobs", text)))
-
-
-def of_kind(found: list[Manifest], kind: str) -> Manifest:
-    return next(manifest for manifest in found if manifest["kind"] == kind)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -65,7 +28,7 @@ def test_every_recipe_renders_a_restricted_job(name: str, stage: Stage, own_file
     recipe = load_recipe(name, (), catalog=CATALOG)
     hardware = CATALOG.hardware[recipe.hardware]
     run = a_run(name, own_file)
-    found = rendered(run, stage, recipe.hardware)
+    found = rendered(run, stage)
     job = of_kind(found, "Job")
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
@@ -90,7 +53,7 @@ def test_every_recipe_renders_a_restricted_job(name: str, stage: Stage, own_file
 
 
 def test_qwen_32b_asks_for_four_gpus_of_one_node(own_file: Path) -> None:
-    job = of_kind(rendered(a_run("qwen-32b", own_file), "train", "a100-40x4"), "Job")
+    job = of_kind(rendered(a_run("qwen-32b", own_file), "train"), "Job")
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
     environment = {entry["name"]: entry.get("value") for entry in container["env"]}
@@ -99,7 +62,7 @@ def test_qwen_32b_asks_for_four_gpus_of_one_node(own_file: Path) -> None:
 
 
 def test_failures_follow_the_table_of_exit_codes(own_file: Path) -> None:
-    job = of_kind(rendered(a_run("demo", own_file), "train", "cpu"), "Job")
+    job = of_kind(rendered(a_run("demo", own_file), "train"), "Job")
     disruption, ignored, failed = job["spec"]["podFailurePolicy"]["rules"]
     assert disruption["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     for rule, action in ((ignored, "Ignore"), (failed, "FailJob")):
@@ -111,7 +74,7 @@ def test_failures_follow_the_table_of_exit_codes(own_file: Path) -> None:
 
 def test_several_nodes_find_each_other_by_name(own_file: Path) -> None:
     run = a_run("llama-70b", own_file, "nodes=2")
-    found = rendered(run, "train", "h100x4")
+    found = rendered(run, "train")
     job, service = of_kind(found, "Job"), of_kind(found, "Service")
     name = job["metadata"]["name"]
     assert (job["spec"]["completions"], job["spec"]["completionMode"]) == (2, "Indexed")
@@ -128,7 +91,7 @@ def test_several_nodes_find_each_other_by_name(own_file: Path) -> None:
 
 
 def test_what_the_cluster_says_arrives(own_file: Path) -> None:
-    found = rendered(a_run("demo", own_file), "prep", "cpu")
+    found = rendered(a_run("demo", own_file), "prep")
     job = of_kind(found, "Job")
     pod = job["spec"]["template"]["spec"]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
@@ -149,13 +112,13 @@ def test_what_the_cluster_says_arrives(own_file: Path) -> None:
 
 
 def test_the_same_bytes_every_time(own_file: Path) -> None:
-    first, again = (rendered(a_run("demo", own_file), "train", "cpu") for _ in range(2))
+    first, again = (rendered(a_run("demo", own_file), "train") for _ in range(2))
     assert first == again
 
 
 def test_a_stage_that_waits_is_suspended_and_leaves_the_queue_to_later(own_file: Path) -> None:
     run = a_run("qwen-32b", own_file)
-    values = stage_values(run, "train", CATALOG.hardware["a100-40x4"], CLUSTER, wait=True)
+    values = stage_values(run, "train", CLUSTER, wait=True)
     job = of_kind(list(yaml.safe_load_all(manifests("r", "jobs", values_text(values)))), "Job")
     assert job["spec"]["suspend"] is True
     assert job["metadata"]["annotations"] == {
@@ -167,23 +130,31 @@ def test_a_stage_that_waits_is_suspended_and_leaves_the_queue_to_later(own_file:
 
 def test_monitoring_is_off_unless_asked_for_and_then_complete(own_file: Path) -> None:
     run = a_run("demo", own_file)
-    kinds = {m["kind"] for m in rendered(run, "train", "cpu")}
+    kinds = {m["kind"] for m in rendered(run, "train")}
     assert not kinds & {"PodMonitor", "PrometheusRule"}
-    watched = CLUSTER.model_copy(update={"monitoring": Monitoring(enabled=True)})
-    assert {m["kind"] for m in rendered(run, "prep", "cpu", watched)} == kinds
-    found = rendered(run, "train", "cpu", watched)
+    monitoring = Monitoring(enabled=True, labels={"release": "stack"}, namespace="watch")
+    watched = CLUSTER.model_copy(update={"monitoring": monitoring})
+    assert {m["kind"] for m in rendered(run, "prep", watched)} == kinds
+    found = rendered(run, "train", watched)
     assert kinds | {"PodMonitor", "PrometheusRule"} == {m["kind"] for m in found}
     container = of_kind(found, "Job")["spec"]["template"]["spec"]["containers"][0]
     assert container["ports"] == [{"name": "metrics", "containerPort": 9400}]
-    (rule,) = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
-    assert "> 900 or up{" in rule["expr"]
+    stalled, silent = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert stalled["expr"].endswith("> 900")
+    assert silent["expr"].startswith("up{")
+    for kind in ("PodMonitor", "PrometheusRule"):
+        assert of_kind(found, kind)["metadata"]["labels"]["release"] == "stack"
+    (asked,) = of_kind(found, "NetworkPolicy")["spec"]["ingress"]
+    assert asked["ports"] == [{"port": 9400, "protocol": "TCP"}]
+    (peer,) = asked["from"]
+    assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "watch"}
     (dashboard,) = [m for m in found if m["metadata"]["name"].endswith("-dashboard")]
     board = json.loads(dashboard["data"][f"{dashboard['metadata']['name'][:-10]}.json"])
     assert board["title"] == f"thinktune: {run.id}"
     panels = board["panels"]
     asked = " ".join(target["expr"] for panel in panels for target in panel["targets"])
     written = (Path(exporter.__file__)).read_text()
-    for name in set(re.findall(r"thinktune_(\w+)", asked + rule["expr"])):
+    for name in set(re.findall(r"thinktune_(\w+)", asked + stalled["expr"])):
         assert f'"{name}"' in written, f"nobody exports thinktune_{name}"
 
 
@@ -193,7 +164,7 @@ def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Pat
     cluster = CLUSTER.model_copy(update={"network": network})
     run, ways = a_run("demo", own_file), {}
     for stage in STAGES:
-        policy = of_kind(rendered(run, stage, "cpu", cluster), "NetworkPolicy")["spec"]
+        policy = of_kind(rendered(run, stage, cluster), "NetworkPolicy")["spec"]
         ways[stage] = [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["egress"]]
     assert (None, 443) in ways["prep"]
     assert all((None, 443) not in ways[stage] for stage in ("train", "evaluate"))
@@ -204,13 +175,13 @@ def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Pat
 
 def test_dots_of_a_run_are_none_of_its_service(own_file: Path) -> None:
     run = a_run("final-answer-qwen-1.5b", own_file, "nodes=2")
-    service = of_kind(rendered(run, "train", "a100-40x1"), "Service")
+    service = of_kind(rendered(run, "train"), "Service")
     assert "." not in service["metadata"]["name"]
 
 
 def test_a_model_cache_is_mounted(own_file: Path) -> None:
     cached = CLUSTER.model_copy(update={"model_cache_claim": "models"})
-    pod = of_kind(rendered(a_run("demo", own_file), "train", "cpu", cached), "Job")
+    pod = of_kind(rendered(a_run("demo", own_file), "train", cached), "Job")
     spec = pod["spec"]["template"]["spec"]
     claim = {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}}
     assert claim in spec["volumes"]
@@ -242,7 +213,7 @@ def test_the_conductor_may_do_little(own_file: Path) -> None:
     ],
 )
 def test_helm_refuses_wrong_values(own_file: Path, change: Manifest, words: str) -> None:
-    values = stage_values(a_run("demo", own_file), "train", CATALOG.hardware["cpu"], CLUSTER)
+    values = stage_values(a_run("demo", own_file), "train", CLUSTER)
     text = yaml.safe_dump({**yaml.safe_load(values_text(values)), **change})
     with pytest.raises(SpecInvalid, match=words):
         manifests("r", "jobs", text)
@@ -252,7 +223,7 @@ def test_helm_refuses_wrong_values(own_file: Path, change: Manifest, words: str)
 def test_helm_lint_finds_nothing(chart: str, own_file: Path, tmp_path: Path) -> None:
     run = a_run("demo", own_file)
     watched = CLUSTER.model_copy(update={"monitoring": Monitoring(enabled=True)})
-    stage = stage_values(run, "train", CATALOG.hardware["cpu"], watched)
+    stage = stage_values(run, "train", watched)
     conductor = conductor_of(conduct_of(run, STAGES, CLUSTER), CLUSTER)
     path = tmp_path / "values.yaml"
     path.write_text(values_text({"task": stage, "conductor": conductor}[chart]))

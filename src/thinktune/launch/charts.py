@@ -19,6 +19,8 @@ UNREACHABLE = (
     "etcdserver", "forbidden", "Unauthorized",
 )  # fmt: skip
 """What helm says where the API server does not answer, or refuses."""
+PLAIN = re.compile(r"[A-Za-z_/][\w./@:+-]*")
+WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
 
 
 def chart_folder(name: str) -> Path:
@@ -31,7 +33,23 @@ def chart_folder(name: str) -> Path:
 def values_text(values: Values) -> str:
     """A values file: the same bytes for the same values."""
     data = values.model_dump(mode="json", by_alias=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10**6)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever some YAML takes for anything but a string: helm's reads `y` as true, `1e5`
+    as a number."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    plain = PLAIN.fullmatch(text) and text.lower() not in WORDS
+    node: yaml.ScalarNode = dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if plain else "'"
+    )
+    return node
+
+
+_Dumper.add_representer(str, _text)
 
 
 def release_name(run: str, stage: str) -> str:

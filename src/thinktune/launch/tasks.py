@@ -6,7 +6,6 @@ The same recipe, catalog entries, file and code give the same run, which resumes
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import thinktune
@@ -16,10 +15,12 @@ from thinktune.plan.plan import Plan, make_plan
 from thinktune.plan.values import conductor_values, task_values
 from thinktune.spec.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.spec.cluster import Cluster
+from thinktune.spec.code import code_version
 from thinktune.spec.compose import OWN_FILE, Catalog
 from thinktune.spec.conduct import Conduct, ConductedStage
 from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.fused import FUSED_KINDS
+from thinktune.spec.keys import source_key
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import (
     STAGES,
@@ -35,12 +36,29 @@ from thinktune.store import file_sha256
 
 
 @dataclass(frozen=True)
+class OwnFile:
+    """The user's own data, on this machine."""
+
+    path: Path
+    sha256: str
+
+    @property
+    def key(self) -> str:
+        """Where prep finds it in a store that others reach."""
+        return source_key(self.sha256, self.path.name)
+
+
+@dataclass(frozen=True)
 class Run:
     """One execution of a recipe: its id, its plan, its tasks."""
 
     id: str
+    hardware: str
+    """Name in the catalog."""
+    node: HardwareEntry
     plan: Plan
     tasks: dict[Stage, StageTask]
+    own_file: OwnFile | None
 
 
 def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
@@ -79,18 +97,19 @@ def make_run(
             "add --set data.split.test_rows=100, or stop before that (--until train, --stage train)"
         )
         raise SpecInvalid(f"recipe {recipe.name}", fault, remedy)
-    recipe, source = _own_file(recipe)
+    own = _own_file(recipe)
     plan = _fitting(recipe, catalog)
-    run = name or run_id(recipe, catalog, source)
-    return Run(run, plan, _tasks(recipe, catalog, plan, run=run, store=store, source=source))
+    run = name or run_id(recipe, catalog, own.sha256 if own else None)
+    tasks = _tasks(recipe, catalog, plan, run=run, store=store, own=own)
+    return Run(run, recipe.hardware, catalog.hardware[recipe.hardware], plan, tasks, own)
 
 
-def stage_values(
-    run: Run, stage: Stage, hardware: HardwareEntry, cluster: Cluster, *, wait: bool = False
-) -> TaskValues:
+def stage_values(run: Run, stage: Stage, cluster: Cluster, *, wait: bool = False) -> TaskValues:
     """Chart values of one stage; with `wait`, of one that starts when it is told to."""
     version = thinktune.__version__
-    return task_values(run.tasks[stage], stage, run.plan, hardware, cluster, version, wait=wait)
+    return task_values(
+        run.tasks[stage], stage, run.plan, run.hardware, run.node, cluster, version, wait=wait
+    )
 
 
 def conduct_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Conduct:
@@ -109,7 +128,7 @@ def conduct_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Conduct:
 
 def conductor_of(conduct: Conduct, cluster: Cluster) -> ConductorValues:
     """Chart values of the conductor."""
-    return conductor_values(conduct.run, conduct.canonical(), cluster, thinktune.__version__)
+    return conductor_values(conduct, cluster, thinktune.__version__)
 
 
 def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
@@ -126,21 +145,27 @@ def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
 
 
 def _tasks(
-    recipe: Recipe, catalog: Catalog, plan: Plan, *, run: str, store: str, source: str | None
+    recipe: Recipe, catalog: Catalog, plan: Plan, *, run: str, store: str, own: OwnFile | None
 ) -> dict[Stage, StageTask]:
-    model = _model(recipe, catalog)
+    model, data, code = _model(recipe, catalog), recipe.data, code_version()
+    if own is not None:
+        # Where it lies here means nothing to others, and would make the same run's files differ.
+        path = str(own.path) if store.startswith("file:") else own.path.name
+        data = data.model_copy(update={"path": path})
     prep = PrepTask(
         run=run,
         store=store,
+        code=code,
         model_name=recipe.model,
         model=model,
         dataset=_dataset(recipe, catalog),
-        data=recipe.data,
-        source_sha256=source,
+        data=data,
+        source_sha256=own.sha256 if own else None,
     )
     train = TrainTask(
         run=run,
         store=store,
+        code=code,
         model_name=recipe.model,
         model=model,
         train=recipe.train,
@@ -150,6 +175,7 @@ def _tasks(
     evaluate = EvaluateTask(
         run=run,
         store=store,
+        code=code,
         model_name=recipe.model,
         model=model,
         evaluate=recipe.evaluate,
@@ -184,28 +210,15 @@ def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
     return f"{recipe.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
 
 
-@cache
-def code_version() -> str:
-    """Version and digest of the package's sources: another code is another run."""
-    package = Path(thinktune.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
-    return f"{thinktune.__version__}+{digest.hexdigest()[:12]}"
-
-
-def _own_file(recipe: Recipe) -> tuple[Recipe, str | None]:
+def _own_file(recipe: Recipe) -> OwnFile | None:
     if recipe.data.path is None:
-        return recipe, None
+        return None
     path = Path(recipe.data.path).resolve()
     try:
-        digest = file_sha256(path)
+        return OwnFile(path, file_sha256(path))
     except OSError as error:
         fault = f"the recipe's data.path cannot be read ({error.strerror})"
         raise DataInvalid(str(path), fault, "set data.path to your file") from None
-    data = recipe.data.model_copy(update={"path": str(path)})
-    return recipe.model_copy(update={"data": data}), digest
 
 
 def _model(recipe: Recipe, catalog: Catalog) -> ModelEntry:

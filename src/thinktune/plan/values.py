@@ -7,7 +7,8 @@ import math
 
 from thinktune.plan.plan import Plan
 from thinktune.spec.catalog import GIB, HardwareEntry
-from thinktune.spec.cluster import Cluster
+from thinktune.spec.cluster import Cluster, Nodes, Part
+from thinktune.spec.conduct import Conduct
 from thinktune.spec.exit_codes import MEANING, Action
 from thinktune.spec.task import STAGES, Stage, StageTask
 from thinktune.spec.values import (
@@ -25,6 +26,8 @@ from thinktune.spec.values import (
 )
 
 MIB = 1024**2
+PRODUCT = "nvidia.com/gpu.product"
+"""Node label of GPU feature discovery."""
 BACKOFF_LIMIT = 3
 LEAST_GRACE_S = 300
 PREP_CPU_MILLIS, PREP_MEMORY_MIB = 4000, 16 * 1024
@@ -37,6 +40,7 @@ def task_values(
     task: StageTask,
     stage: Stage,
     plan: Plan,
+    hardware_name: str,
     hardware: HardwareEntry,
     cluster: Cluster,
     version: str,
@@ -69,7 +73,7 @@ def task_values(
             deadline=3600 * cluster.deadline_hours,
             keep_finished=3600 * cluster.keep_finished_hours,
         ),
-        placement=_placement(gpus, hardware, cluster),
+        placement=_stage_placement(gpus, hardware_name, hardware, cluster),
         storage=StorageValues(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
@@ -77,32 +81,30 @@ def task_values(
         access=_access(stage, cluster),
         monitoring=MonitoringValues(
             enabled=cluster.monitoring.enabled and stage == "train",
+            labels=cluster.monitoring.labels,
+            namespace=cluster.monitoring.namespace,
             port=cluster.monitoring.port,
             stalled_after_seconds=cluster.monitoring.stalled_after_seconds,
         ),
-        env=_env(cluster),
+        env=_env(stage, cluster),
     )
 
 
-def conductor_values(run: str, conduct: str, cluster: Cluster, version: str) -> ConductorValues:
+def conductor_values(conduct: Conduct, cluster: Cluster, version: str) -> ConductorValues:
     """Values of `charts/conductor`, which runs in the image of prep and needs no GPU."""
     return ConductorValues(
-        run=run,
-        conduct=conduct,
+        run=conduct.run,
+        conduct=conduct.canonical(),
+        jobs=tuple(each.release for each in conduct.stages),
         image=_image("prep", cluster, version),
-        placement=PlacementValues(
-            node_selector=cluster.node_selector,
-            tolerations=(),
-            priority_class=cluster.priority_class,
-            queue=None,
-        ),
+        placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
         # Each stage has its own deadline, and may wait for a node besides.
         deadline_seconds=3600 * cluster.deadline_hours * (len(STAGES) + 1),
         keep_finished_seconds=3600 * cluster.keep_finished_hours,
-        access=_access("evaluate", cluster),
+        access=_access("conductor", cluster),
         api_cidrs=cluster.network.api_cidrs,
         api_ports=cluster.network.api_ports,
-        env=_env(cluster),
+        env=_endpoint(cluster) | cluster.env,
     )
 
 
@@ -148,33 +150,54 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceVal
     )
 
 
-def _placement(gpus: int, hardware: HardwareEntry, cluster: Cluster) -> PlacementValues:
-    selector = dict(cluster.node_selector)
-    if gpus and hardware.product is not None:
-        selector["nvidia.com/gpu.product"] = hardware.product
+def _stage_placement(
+    gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
+) -> PlacementValues:
+    if not gpus:
+        return _placement(cluster.cpu_nodes, {}, cluster, queue=cluster.queue)
+    nodes = cluster.hardware_nodes.get(name)
+    by_label = nodes is None or not nodes.node_selector
+    product = {PRODUCT: hardware.product} if by_label and hardware.product else {}
+    return _placement(nodes or cluster.gpu_nodes, product, cluster, queue=cluster.queue)
+
+
+def _placement(
+    nodes: Nodes, besides: dict[str, str], cluster: Cluster, *, queue: str | None
+) -> PlacementValues:
     return PlacementValues(
-        node_selector=selector,
-        tolerations=cluster.tolerations if gpus else (),
+        node_selector=nodes.node_selector | besides,
+        tolerations=nodes.tolerations,
         priority_class=cluster.priority_class,
-        queue=cluster.queue,
+        queue=queue,
     )
 
 
-def _access(stage: Stage, cluster: Cluster) -> AccessValues:
+def _access(part: Part, cluster: Cluster) -> AccessValues:
     identity, network = cluster.identity, cluster.network
-    own = (identity.secret, identity.model_hub_secret if stage == "prep" else None)
+    namespace, ports = cluster.store_place
+    own = [identity.secret, identity.model_hub_secret if part == "prep" else None]
+    # What it does not need is not given to it: the conductor looks at the store, and no more.
+    others = () if part == "conductor" else cluster.env_from_secrets
     return AccessValues(
+        service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
-        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
+        pod_labels=identity.pod_labels,
+        secrets=(*(name for name in own if name), *others),
         network_policy=network.policy,
         store_cidrs=network.store_cidrs,
-        store_ports=network.store_ports,
-        store_namespace=network.store_namespace,
-        hub=network.hub and stage == "prep",
+        store_ports=ports,
+        store_namespace=namespace,
+        hub=network.hub and part == "prep",
+        dns=network.dns,
         extra=network.extra,
     )
 
 
-def _env(cluster: Cluster) -> dict[str, str]:
-    endpoint = {"AWS_ENDPOINT_URL_S3": cluster.store_endpoint} if cluster.store_endpoint else {}
-    return dict(sorted({**endpoint, **cluster.env}.items()))
+def _env(stage: Stage, cluster: Cluster) -> dict[str, str]:
+    # Everything was fetched by prep; a library that asks the hub after it would be a leak.
+    offline = {} if stage == "prep" else {"HF_HUB_OFFLINE": "1"}
+    return dict(sorted((_endpoint(cluster) | offline | cluster.env).items()))
+
+
+def _endpoint(cluster: Cluster) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL_S3": cluster.store_endpoint} if cluster.store_endpoint else {}

@@ -3,13 +3,37 @@
 One YAML file beside the recipes, or wherever `--cluster` says. Nothing in it depends on a recipe.
 """
 
+import ipaddress
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 
 from thinktune.spec.catalog import Count, Name
 from thinktune.spec.closed import Closed
 from thinktune.spec.task import Stage
+
+RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
+"""Variables that the chart sets itself."""
+SECRET = re.compile(r"(.*_)?(SECRET|TOKEN|PASSWORD|PASSWD|(ACCESS|API|PRIVATE)_?KEY(_ID)?)")
+"""Names of variables that hold credentials."""
+CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+"""In an address."""
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; write addresses as in 10.0.0.0/8") from None
+    return text
+
+
+Cidr = Annotated[str, AfterValidator(_network)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Part = Stage | Literal["conductor"]
+"""What has a pod of its own."""
 
 
 class Images(Closed):
@@ -18,7 +42,7 @@ class Images(Closed):
     registry: str = "ghcr.io/thinktune"
     tag: str | None = None
     """Null: the version of the launcher."""
-    digests: dict[Stage, str] = {}
+    digests: dict[Stage, Digest] = {}
     """`sha256:…` by stage; takes the tag's place."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     pull_secrets: tuple[Name, ...] = ()
@@ -34,11 +58,27 @@ class Toleration(Closed):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
 
 
+NVIDIA = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+
+
+class Nodes(Closed):
+    """Which nodes take a pod."""
+
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+
+
 class Identity(Closed):
     """Who a stage is to the store."""
 
+    service_accounts: dict[Part, Name] = {}
+    """Accounts that are there, by stage or `conductor`, for identities bound to an account's name
+    (EKS Pod Identity, GKE). The others get one of their own per run. The conductor's needs the
+    right to get and list jobs, pods and events, and to patch jobs."""
     annotations: dict[str, str] = {}
-    """Of each stage's service account: `eks.amazonaws.com/role-arn` and the like."""
+    """Of the accounts that are made: `eks.amazonaws.com/role-arn` and the like."""
+    pod_labels: dict[str, str] = {}
+    """Of all pods: `azure.workload.identity/use` and the like."""
     secret: Name | None = None
     """Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null where the
     service account is enough."""
@@ -48,16 +88,24 @@ class Identity(Closed):
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], Field(min_length=1)]
-Addresses = Annotated[tuple[str, ...], Field(min_length=1)]
+Addresses = Annotated[tuple[Cidr, ...], Field(min_length=1)]
 """CIDRs. An empty list would mean everybody to Kubernetes."""
 
 
 class Egress(Closed):
     """A way out."""
 
-    cidr: str
+    cidr: Cidr
     port: Port
     protocol: Literal["TCP", "UDP"] = "TCP"
+
+
+class Dns(Closed):
+    """The cluster's name service, as its pods are labelled."""
+
+    namespace: Name = "kube-system"
+    labels: dict[str, str] = {"k8s-app": "kube-dns"}
+    port: Port = 53
 
 
 class Network(Closed):
@@ -67,9 +115,12 @@ class Network(Closed):
     """Off where the cluster enforces none or has its own."""
     store_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the store."""
-    store_ports: Ports = (443,)
+    store_ports: Ports | None = None
+    """Of the store's pods, where it is inside the cluster; null: the port of `store_endpoint`."""
     store_namespace: Name | None = None
-    """Namespace of a store inside the cluster, instead of addresses."""
+    """Namespace of a store inside the cluster, instead of addresses; null: as `store_endpoint`
+    says, if it ends in `.svc`."""
+    dns: Dns = Dns()
     api_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the API server, which the conductor talks to."""
     api_ports: Ports = (443, 6443)
@@ -84,7 +135,11 @@ class Monitoring(Closed):
     """For clusters with Prometheus's operator."""
 
     enabled: bool = False
-    """Figures of the training, a PodMonitor, an alert for a stalled step, Grafana's dashboard."""
+    """Figures of the training, a PodMonitor, alerts, Grafana's dashboard."""
+    labels: dict[str, str] = {}
+    """Of PodMonitor and PrometheusRule, where Prometheus chooses by them (`release: …`)."""
+    namespace: Name | None = None
+    """Prometheus's, from which alone pods then let themselves be asked; null: from anywhere."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 9400
     stalled_after_seconds: Count = 900
     """Without a step for so long, the alert fires."""
@@ -101,12 +156,13 @@ class Cluster(Closed):
     images: Images = Images()
     identity: Identity = Identity()
     network: Network = Network()
-    node_selector: dict[str, str] = {}
-    """Besides the GPU's product, which follows from the recipe's hardware."""
-    tolerations: tuple[Toleration, ...] = (
-        Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
-    )
-    """Of pods that ask for GPUs."""
+    gpu_nodes: Nodes = Nodes(tolerations=(NVIDIA,))
+    """For pods that ask for GPUs. The GPU's product follows from the recipe's hardware."""
+    cpu_nodes: Nodes = Nodes()
+    """For the others: prep, the conductor, and all of a recipe without GPUs."""
+    hardware_nodes: dict[Name, Nodes] = {}
+    """By hardware entry, instead of `gpu_nodes`; a selector takes the place of the product's label
+    as well (`cloud.google.com/gke-accelerator` where nodes have no `nvidia.com/gpu.product`)."""
     priority_class: str | None = None
     queue: str | None = None
     """Kueue's LocalQueue (`kueue.x-k8s.io/queue-name`)."""
@@ -124,3 +180,27 @@ class Cluster(Closed):
     """A stage that runs longer is ended."""
     keep_finished_hours: Count = 24
     """Jobs and pods stay this long after they end."""
+
+    @field_validator("env")
+    @classmethod
+    def _no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"'{name}' is no name for a variable; use letters, digits and _")
+            if RESERVED.fullmatch(name):
+                raise ValueError(f"'{name}' is set by the chart; leave it out")
+            if SECRET.fullmatch(name.upper()) or CREDENTIALS.search(value):
+                raise ValueError(
+                    f"'{name}' is a credential, and would stand in each release; "
+                    "put it into a secret and name that in env_from_secrets"
+                )
+        return env
+
+    @property
+    def store_place(self) -> tuple[str | None, tuple[int, ...]]:
+        """The store's namespace, if it is inside the cluster, and its ports."""
+        url = urlsplit(self.store_endpoint or "https://")
+        port = url.port or (80 if url.scheme == "http" else 443)
+        inside = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..*)?", url.hostname or "")
+        namespace = self.network.store_namespace or (inside[1] if inside else None)
+        return namespace, self.network.store_ports or (port,)

@@ -6,7 +6,7 @@ which gets it as JSON from a ConfigMap.
 
 from thinktune.spec.closed import Closed
 from thinktune.spec.manifest import Sha256
-from thinktune.spec.task import Stage
+from thinktune.spec.task import STAGES, Stage
 
 
 class ConductedStage(Closed):
@@ -27,3 +27,9 @@ class Conduct(Closed):
     namespace: str
     stages: tuple[ConductedStage, ...]
     """In the order in which they run."""
+
+    def joined(self, before: "Conduct") -> "Conduct":
+        """This, and the stages that only `before` has."""
+        stages = {each.stage: each for each in (*before.stages, *self.stages)}
+        ordered = tuple(stages[stage] for stage in STAGES if stage in stages)
+        return self.model_copy(update={"stages": ordered})

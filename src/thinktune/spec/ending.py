@@ -4,13 +4,17 @@ import re
 
 from thinktune.spec.closed import Closed
 
+LONGEST = 2000
+"""Of a last line, in characters."""
 _LAST_WORDS = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
 
 
 def last_words(log: str) -> str:
-    """The last `error: …` line of a log, whichever rank said it; empty where there is none."""
+    """The last `error: …` line of a log, whichever rank said it; where there is none, its last
+    line: that of a traceback says most."""
     found: list[str] = _LAST_WORDS.findall(log)
-    return found[-1] if found else ""
+    lines = [line.strip() for line in log[-LONGEST:].splitlines() if line.strip()]
+    return found[-1] if found else (lines or [""])[-1]
 
 
 class Ending(Closed):
@@ -23,4 +27,4 @@ class Ending(Closed):
     code: int
     """Exit code; 128 + signal for a killed process."""
     last_words: str
-    """The last `error: …` line; empty where there is none."""
+    """The last `error: …` line, else the last line; empty where there is none."""

@@ -16,6 +16,11 @@ STAGES: tuple[Stage, ...] = ("prep", "train", "evaluate")
 """In the order in which they run; each reads the manifests of those before it."""
 
 
+ELSEWHERE = {"store": "", "code": None}
+"""Of a task, what says nothing about its result. Another code may make another one; a run that is
+named by its user goes on all the same."""
+
+
 class Execution(Closed):
     """How the plan decided to run a training: changes speed and memory, never the result."""
 
@@ -53,6 +58,8 @@ class StageTask(Closed):
     """Id of the run; keys in the store start with it."""
     store: str
     """Where artifacts are: `file:///path` or `s3://bucket/prefix`."""
+    code: str | None = None
+    """`code_version()` of who made it, which a stage must have as well; null: any will do."""
     model_name: str
     """Name in the catalog."""
     model: ModelEntry
@@ -62,7 +69,7 @@ class StageTask(Closed):
 
         Manifests hold it, and a finished stage is known by it.
         """
-        return self.model_copy(update={"store": ""}).digest()
+        return self.model_copy(update=ELSEWHERE).digest()
 
 
 class PrepTask(StageTask):
@@ -77,7 +84,7 @@ class PrepTask(StageTask):
     def result_digest(self) -> str:
         """As for every task; the user's file is known by its content, wherever it lies."""
         data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
-        return self.model_copy(update={"store": "", "data": data}).digest()
+        return self.model_copy(update=ELSEWHERE | {"data": data}).digest()
 
 
 class TrainTask(StageTask):
@@ -90,8 +97,8 @@ class TrainTask(StageTask):
 
     def result_digest(self) -> str:
         """As for every task; a training may resume on another topology."""
-        neutral = {"store": "", "execution": Execution(), "forecast": None}
-        return self.model_copy(update=neutral).digest()
+        neutral = {"execution": Execution(), "forecast": None}
+        return self.model_copy(update=ELSEWHERE | neutral).digest()
 
 
 class EvaluateTask(StageTask):
@@ -106,4 +113,8 @@ class EvaluateTask(StageTask):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
 
 
-AnyTask = Annotated[PrepTask | TrainTask | EvaluateTask, Field(discriminator="stage")]
+TASKS: dict[Stage, type[StageTask]] = {
+    "prep": PrepTask,
+    "train": TrainTask,
+    "evaluate": EvaluateTask,
+}

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from thinktune.spec.closed import Closed
-from thinktune.spec.cluster import Addresses, Egress, Ports, Toleration
+from thinktune.spec.cluster import Addresses, Dns, Egress, Ports, Toleration
 from thinktune.spec.task import Stage
 
 NAME_LENGTH = 53
@@ -92,7 +92,10 @@ class StorageValues(Values):
 class AccessValues(Values):
     """Who the pod is, and what it may reach. Secrets by name only."""
 
+    service_account: str | None
+    """One that is there; null: the release makes its own, with these annotations."""
     service_account_annotations: dict[str, str]
+    pod_labels: dict[str, str]
     secrets: tuple[str, ...]
     """Their keys become environment variables."""
     network_policy: bool
@@ -102,6 +105,7 @@ class AccessValues(Values):
     """Instead of the addresses."""
     hub: bool
     """Port 443 of anything: for prep, which fetches."""
+    dns: Dns
     extra: tuple[Egress, ...]
 
 
@@ -109,7 +113,11 @@ class MonitoringValues(Values):
     """For Prometheus's operator and Grafana's sidecar."""
 
     enabled: bool
-    """Figures of the training on `port`, a PodMonitor, an alert, a dashboard."""
+    """Figures of the training on `port`, a PodMonitor, alerts, a dashboard."""
+    labels: dict[str, str]
+    """Of PodMonitor and PrometheusRule."""
+    namespace: str | None
+    """From which pods may be asked; null: from anywhere."""
     port: Annotated[int, Field(ge=1024, le=65535)]
     stalled_after_seconds: Annotated[int, Field(ge=1)]
     """The alert fires for a training whose last step is older."""
@@ -143,6 +151,8 @@ class ConductorValues(Values):
     run: str
     conduct: str
     """What it is to do: JSON."""
+    jobs: tuple[str, ...]
+    """Names of the Jobs that it may start."""
     image: ImageValues
     placement: PlacementValues
     deadline_seconds: Annotated[int, Field(ge=1)]

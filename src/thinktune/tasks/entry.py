@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from thinktune.spec.code import code_version
 from thinktune.spec.errors import (
     DeviceUnusable,
     OutOfGpuMemory,
@@ -60,6 +61,7 @@ def main(kind: type[StageTask]) -> NoReturn:
 
 def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
     task = kind.parse(_read_json(path), str(path))
+    _check_code(task, path)
     _quiet_libraries()
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
     # tensors do. Read when torch starts, so set before it.
@@ -67,6 +69,16 @@ def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
     # Heard from here on: as a container's first process we get no signal that nobody listens for.
     with Stop.on_signals() as stop:
         _run_stage(task, stage, stop)
+
+
+def _check_code(task: StageTask, path: Path) -> None:
+    if task.code not in (None, code_version()):
+        fault = f"it is of code {task.code}, and this image holds {code_version()}"
+        remedy = (
+            "build and push the images of the launcher's code (make images TAG=…), and name them in"
+            " the cluster file (images.tag, or images.digests)"
+        )
+        raise SpecInvalid(str(path), fault, remedy)
 
 
 def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
