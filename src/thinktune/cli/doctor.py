@@ -15,9 +15,9 @@ from thinktune.cli.options import (
     read_cluster,
     set_option,
 )
+from thinktune.launch.checks import Request
 from thinktune.launch.doctor import examine
 from thinktune.launch.kube import Kube
-from thinktune.launch.submit import Request
 from thinktune.launch.tasks import make_run
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES

@@ -1,9 +1,7 @@
 """`thinktune logs`: what the pods of a stage say, or said before they were gone."""
 
-import contextlib
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -16,17 +14,16 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
+from thinktune.launch.chain import first_that_matters
 from thinktune.launch.kube import Kube
-from thinktune.launch.observed import SUBMITTED, Observed, observe, observe_all
+from thinktune.launch.observed import SUBMITTED, Observed, observe_all
 from thinktune.launch.stored_logs import stored_lines
 from thinktune.launch.tail import Tail
-from thinktune.launch.why import first_that_matters
-from thinktune.spec.errors import StoreUnavailable
+from thinktune.launch.watch import LOOK_S, Say, Watch
+from thinktune.launch.why import look
+from thinktune.spec.errors import InputMissing
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES, Stage
-from thinktune.store import Store
-
-LOOK_S = 1.0
 
 
 @click.command()
@@ -54,11 +51,21 @@ def logs(
             click.echo(line)
 
     if follow and seen.state in SUBMITTED:
-        _follow(seen, kube, store, say)
-    else:
-        for line in stored_lines(seen, kube, store):
-            say(line)
+        _follow(Watch(run, seen.stage, kube, store, _remark), say)
+        return int(ExitCode.DONE)
+    said = False
+    for line in stored_lines(seen, kube, store):
+        said = True
+        say(line)
+    if not said:
+        why = look(seen, kube)
+        raise InputMissing(f"log of {seen.stage}", f"there is none. {why.cause}", why.remedy)
     return int(ExitCode.DONE)
+
+
+def _remark(text: str) -> None:
+    """What is no line of the log."""
+    click.echo(text, err=True)
 
 
 def _chosen(stages: list[Observed], stage: Stage | None) -> Observed:
@@ -70,15 +77,20 @@ def _chosen(stages: list[Observed], stage: Stage | None) -> Observed:
     return at
 
 
-def _follow(seen: Observed, kube: Kube, store: Store, say: Callable[[str], None]) -> None:
-    tail = Tail(kube, say)
+def _follow(watch: Watch, say: Say) -> None:
+    tail = Tail(watch.kube, say)
     try:
-        while seen.state in SUBMITTED:
-            tail.follow(seen.pods)
+        while True:
+            seen = watch.attempt(watch.observe)
+            if seen is not None:
+                tail.follow(seen.pods)
+                if seen.state not in SUBMITTED:
+                    break
+                if seen.state != "running":
+                    watch.remark(look(seen, watch.kube).paragraph())
             time.sleep(LOOK_S)
-            with contextlib.suppress(StoreUnavailable):  # a blip; what follows is asked again
-                seen = observe(seen.run, seen.stage, kube, store, seen)
         tail.drain()
+        watch.remark(look(seen, watch.kube).paragraph())
     finally:
         tail.close()
 

@@ -1,7 +1,9 @@
 """Arguments that several commands take, spelled once."""
 
+import contextlib
 import os
 import re
+import threading
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ STORE_VARIABLE = "THINKTUNE_STORE"
 JOBS_VARIABLE = "THINKTUNE_JOBS"
 CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
 CLUSTER_FILE = "cluster.yaml"
+COMPLETION_S = 3.0
 
 
 def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -28,17 +31,24 @@ def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """From Jobs and the store; nothing where neither answers."""
+    """From Jobs and the store; nothing where neither answers soon: a shell waits for this."""
     del param
-    try:
-        place = read_cluster(ctx.params.get("cluster"))
-        from thinktune.launch.kube import Kube
-        from thinktune.launch.observed import known_runs
+    found: list[str] = []
 
-        runs = known_runs(Kube(place.namespace), store_of(place))
-    except ThinktuneError:
-        return []
-    return [run for run in runs if run.startswith(incomplete)]
+    def ask() -> None:
+        with contextlib.suppress(ThinktuneError):
+            place = read_cluster(ctx.params.get("cluster"))
+            from thinktune.launch.kube import Kube
+            from thinktune.launch.observed import known_runs
+
+            found.extend(
+                known_runs(Kube(place.namespace, ctx.params.get("context")), store_of(place))
+            )
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(COMPLETION_S)
+    return [run for run in found if run.startswith(incomplete)]
 
 
 recipe_argument = click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipes)
@@ -77,8 +87,17 @@ cluster_option = click.option(
 )
 
 
-run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs)
+def _a_run(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    del ctx, param
+    return run_name(value, "RUN")
+
+
+run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs, callback=_a_run)
 """A run's id, as `thinktune status` lists them."""
+
+optional_run_argument = click.argument(
+    "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=_a_run
+)
 
 stage_option = click.option(
     "--stage", type=click.Choice(STAGES), help="This stage.  [default: the one the run is at]"
@@ -102,6 +121,8 @@ def read_cluster(given: Path | None) -> Cluster:
     path = given or Path(os.environ.get(CLUSTER_VARIABLE) or CLUSTER_FILE)
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SpecInvalid(str(path), "it is not text in UTF-8", "write it anew") from None
     except OSError as error:
         fault = f"no description of a cluster ({error.strerror})"
         remedy = "write one (`store: s3://bucket/prefix` is the least), or say --cluster FILE"
@@ -116,10 +137,10 @@ def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
     return load_recipe(recipe, overrides, catalog=catalog, folder=folder), catalog
 
 
-def run_name(given: str | None) -> str | None:
+def run_name(given: str | None, place: str = "--run") -> str | None:
     """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
     if given is not None and not is_name(given):
-        raise SpecInvalid("--run", f"{given!r} is no name for a run", f"give it {NAME_RULE}")
+        raise SpecInvalid(place, f"{given!r} is no name for a run", f"give it {NAME_RULE}")
     return given
 
 

@@ -14,11 +14,11 @@ from thinktune.cli.options import (
     set_option,
 )
 from thinktune.launch.charts import manifests, release_name, values_text
+from thinktune.launch.checks import check_deadline
 from thinktune.launch.tasks import Run, make_run, stage_values
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.keys import source_key
-from thinktune.spec.task import STAGES, PrepTask, Stage
+from thinktune.spec.task import STAGES, Stage
 
 
 @click.command()
@@ -50,47 +50,39 @@ def render(
     place = read_cluster(cluster)
     if name is not None and len(recipes) > 1:
         raise SpecInvalid("--run", f"one name for {len(recipes)} recipes", "render one at a time")
-    for recipe in recipes:
-        _render(recipe, overrides, place, name, folder, values_only=values_only)
+    runs = [_run(recipe, overrides, place, name) for recipe in recipes]
+    with ThreadPoolExecutor() as pool:  # helm takes most of the time
+        every = [
+            (run, stage, pool.submit(_rendered, run, stage, place, values_only=values_only))
+            for run in runs
+            for stage in STAGES
+        ]
+        for run, stage, files in every:
+            for ending, text in files.result().items():
+                _write(folder / run.id / f"{stage}{ending}", text)
+    for run in runs:
+        if run.own_file is not None:
+            key = f"{place.store}/{run.own_file.key}"
+            click.echo(f"prep reads {key}: copy {run.own_file.path} there", err=True)
 
 
-def _render(
-    recipe: str,
-    overrides: tuple[str, ...],
-    place: Cluster,
-    name: str | None,
-    folder: Path,
-    *,
-    values_only: bool,
-) -> None:
+def _run(recipe: str, overrides: tuple[str, ...], place: Cluster, name: str | None) -> Run:
     loaded, catalog = read(recipe, overrides)
     run = make_run(loaded, catalog, place.store, run_name(name))
-    target = folder / run.id
-    target.mkdir(parents=True, exist_ok=True)
-    hardware = catalog.hardware[loaded.hardware]
-    values = {stage: values_text(stage_values(run, stage, hardware, place)) for stage in STAGES}
-
-    def render_stage(stage: Stage) -> str:
-        return manifests(release_name(run.id, stage), place.namespace, values[stage])
-
-    with ThreadPoolExecutor() as pool:
-        rendered = [] if values_only else list(pool.map(render_stage, STAGES))
-    for stage, text in values.items():
-        _write(target / f"{stage}.values.yaml", text)
-    for stage, text in zip(STAGES, rendered, strict=False):
-        _write(target / f"{stage}.yaml", text)
-    _say_source(run, place)
+    check_deadline(run, place, STAGES)
+    return run
 
 
-def _say_source(run: Run, place: Cluster) -> None:
-    """Where prep will look for the user's own file, which `submit` would bring there."""
-    task = run.tasks["prep"]
-    assert isinstance(task, PrepTask)
-    if task.data.path is not None and task.source_sha256 is not None:
-        key = source_key(task.source_sha256, Path(task.data.path).name)
-        click.echo(f"prep reads {place.store}/{key}: copy {task.data.path} there", err=True)
+def _rendered(run: Run, stage: Stage, place: Cluster, *, values_only: bool) -> dict[str, str]:
+    """Ending of the file's name → its text."""
+    values = values_text(stage_values(run, stage, place))
+    found = {".values.yaml": values}
+    if not values_only:
+        found[".yaml"] = manifests(release_name(run.id, stage), place.namespace, values)
+    return found
 
 
 def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     click.echo(path)

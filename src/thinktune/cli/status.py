@@ -12,30 +12,32 @@ from rich.table import Table
 
 from thinktune.cli.options import (
     cluster_option,
-    complete_runs,
     context_option,
+    optional_run_argument,
     output_option,
     read_cluster,
     run_argument,
     stage_option,
     store_of,
 )
+from thinktune.launch.chain import abandoned, broken_chain, first_that_matters
 from thinktune.launch.charts import release_name
 from thinktune.launch.install import CONDUCTOR
 from thinktune.launch.kube import Kube
 from thinktune.launch.observed import Observed, known_runs, observe, observe_all
-from thinktune.launch.why import abandoned, broken_chain, first_that_matters, look
+from thinktune.launch.why import look
 from thinktune.spec.exit_codes import ExitCode
 from thinktune.spec.task import STAGES, Stage
 from thinktune.store import Store
 
+WIDE = 1000
 AT_ONCE = 16
 """Requests for stages; each takes half a dozen round trips."""
 COLOURS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
 
 
 @click.command()
-@click.argument("run", metavar="[RUN]", required=False, shell_complete=complete_runs)
+@optional_run_argument
 @cluster_option
 @context_option
 @output_option
@@ -52,7 +54,8 @@ def status(run: str | None, cluster: Path | None, context: str | None, output: s
     elif not stages:
         click.echo(f"no runs in namespace {place.namespace} or {store.url}")
     else:
-        Console(highlight=False).print(_table(stages))
+        # As wide as it is: names are there to be copied.
+        Console(highlight=False, width=WIDE).print(_table(stages), soft_wrap=True)
     return int(ExitCode.DONE)
 
 
@@ -137,8 +140,10 @@ def why(
     kube, store = Kube(place.namespace, context), store_of(place)
     stages = observe_all(run, kube, store)
     chosen = [each for each in stages if stage in (None, each.stage)]
-    conductor = kube.job(release_name(run, CONDUCTOR))
-    said = broken_chain(stages) or abandoned(stages, conductor)
+    name = release_name(run, CONDUCTOR)
+    pods = kube.pods(f"job-name={name}")
+    said = broken_chain(stages, [each.stage for each in chosen])
+    said = said or abandoned(stages, kube.job(name), pods)
     said = said or look(first_that_matters(chosen), kube)
     if output == "json":
         facts = {"cause": said.cause, "evidence": said.evidence, "remedy": said.remedy}

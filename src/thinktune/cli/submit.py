@@ -16,11 +16,13 @@ from thinktune.cli.options import (
     set_option,
     store_of,
 )
-from thinktune.launch.conduct import Say, conduct
+from thinktune.launch.checks import Request
+from thinktune.launch.conduct import conduct
 from thinktune.launch.kube import Kube
-from thinktune.launch.submit import Request, detach, left
+from thinktune.launch.submit import detach, left
 from thinktune.launch.submit import submit as submit_run
 from thinktune.launch.tasks import Run, make_run
+from thinktune.launch.watch import Say
 from thinktune.spec.catalog import GIB
 from thinktune.spec.conduct import Conduct
 from thinktune.spec.exit_codes import ExitCode
@@ -81,13 +83,11 @@ def submit(
         _follow(made, todo, kube, store, say)
     elif left(todo, kube, store):
         detach(todo, place, kube, say)
+        say(f"`thinktune status {made.id}` shows how far it is, `thinktune logs -f {made.id}` more")
     else:
         say(f"done already: `thinktune fetch {made.id}` brings the adapter here")
-        follow = True
     if as_json:
         click.echo(json.dumps({"run": made.id, **todo.model_dump(mode="json")}, indent=1))
-    elif not follow:
-        say(f"`thinktune status {made.id}` shows how far it is, `thinktune logs -f {made.id}` more")
     return int(ExitCode.DONE)
 
 

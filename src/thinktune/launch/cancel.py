@@ -1,18 +1,17 @@
 """Ends a run's Jobs, which commit what they can first; or removes the run altogether."""
 
+import contextlib
 import time
-from collections.abc import Callable
 
-from thinktune.launch.install import LOOK_S, releases, uninstall
-from thinktune.launch.kube import RUN_LABEL, Kube
+from thinktune.launch.install import LOOK_S, Foreign, releases, uninstall
+from thinktune.launch.kube import INSTANCE_LABEL, RUN_LABEL, Kube
 from thinktune.launch.observed import observe_all
+from thinktune.launch.watch import Say
 from thinktune.spec.errors import InputMissing, StoreUnavailable
 from thinktune.spec.keys import checkpoints_prefix
 from thinktune.store import Store
 
 MARGIN_S = 60.0
-
-Say = Callable[[str], None]
 
 
 def cancel(run: str, kube: Kube, store: Store, say: Say) -> bool:
@@ -25,21 +24,30 @@ def cancel(run: str, kube: Kube, store: Store, say: Say) -> bool:
     if not jobs:
         observe_all(run, kube, store)
     _wait_is_told(run, kube, say)
-    found = [release for release in releases(run) if uninstall(release, kube)]
-    # What was installed under another name, or without Helm.
-    found += [name for name in _names(kube, run) if kube.delete_job(name)]
-    for release in found:
-        say(f"{release}: removed")
+    found = _remove_all(run, kube, say)
     _await_pods(run, kube)
     try:
         _say_kept(run, kube, store, say)
     except (InputMissing, StoreUnavailable) as error:
         say(f"what is kept cannot be told: {error}")
-    return bool(found)
+    return found
+
+
+def _remove_all(run: str, kube: Kube, say: Say) -> bool:
+    """Under the launcher's names, and under those that somebody else chose."""
+    found = False
+    names = [job["metadata"]["labels"][INSTANCE_LABEL] for job in kube.jobs(f"{RUN_LABEL}={run}")]
+    for release in dict.fromkeys([*releases(run), *names]):
+        with contextlib.suppress(Foreign):  # of another run whose name ends alike
+            if uninstall(release, run, kube):
+                say(f"{release}: removed")
+                found = True
+    return found
 
 
 def delete(run: str, kube: Kube, store: Store, say: Say) -> None:
-    """The run's Jobs and all that it has in the store; models and datasets in the cache stay.
+    """The run's Jobs and its artifacts, logs and checkpoints. What runs share stays: models and
+    datasets in the cache, the user's own files under `sources`.
 
     Raises InputMissing where nobody knows the run.
     """
@@ -47,11 +55,8 @@ def delete(run: str, kube: Kube, store: Store, say: Say) -> None:
     prefix = f"runs/{run}"
     size = sum(info.size for info in store.list(prefix))
     store.delete_prefix(prefix)
+    store.abort_uploads(prefix, 0)
     say(f"{store.place(prefix)}: {size / 1e6:,.1f} MB removed")
-
-
-def _names(kube: Kube, run: str) -> list[str]:
-    return [job["metadata"]["name"] for job in kube.jobs(f"{RUN_LABEL}={run}")]
 
 
 def _wait_is_told(run: str, kube: Kube, say: Say) -> None:

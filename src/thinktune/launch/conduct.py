@@ -9,32 +9,26 @@ and patch Jobs and to read pods and events (with logs, those too), in one namesp
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from thinktune.launch.kube import QUEUE, QUEUE_LABEL, WAITS, Forbidden, Kube
-from thinktune.launch.observed import Observed, observe
+from thinktune.launch.kube import QUEUE, QUEUE_LABEL, WAITS, Kube
+from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import Explanation
 from thinktune.launch.tail import Tail
+from thinktune.launch.watch import LOOK_S, Say, Watch
 from thinktune.launch.why import look
 from thinktune.spec.closed import parse_yaml
 from thinktune.spec.conduct import Conduct, ConductedStage
-from thinktune.spec.errors import InputMissing, StageFailed, StoreUnavailable, ThinktuneError
+from thinktune.spec.errors import InputMissing, StageFailed, ThinktuneError
 from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import Stage
+from thinktune.spec.manifest import Manifest
 from thinktune.store import Store, open_store
 
-LOOK_S = 1.0
 GONE_S = 5.0
 """How long a Job may be away: `submit` replaces one that failed."""
-REPEAT_S = 60.0
 PATIENCE_S = 600.0
 """The conductor's, with a registry that is busy or a secret that is still to be made."""
-UNREACHABLE_S = 600.0
-"""How long API or store may be down before we give up."""
-
-Say = Callable[[str], None]
 
 
 def conduct(
@@ -53,85 +47,53 @@ def conduct(
     """
     for each in plan.stages:
         tail = Tail(kube, say) if logs else None
+        watch = Watch(plan.run, each.stage, kube, store, say)
         try:
-            _watch(_Watch(plan, each, kube, store, say, patience_s), tail)
+            _see_through(_Stage(each, watch, patience_s), tail)
         finally:
             if tail is not None:
                 tail.close()
 
 
-class _Watch:
-    """One stage under observation."""
+class _Stage:
+    """One stage on its way to its artifact."""
 
-    def __init__(
-        self,
-        plan: Conduct,
-        each: ConductedStage,
-        kube: Kube,
-        store: Store,
-        say: Say,
-        patience_s: float,
-    ) -> None:
-        self.plan, self.each, self._kube, self._store, self._say = plan, each, kube, store, say
-        self._patience_s = patience_s
-        self._said: tuple[str, float] = ("", 0.0)
-        self._since: dict[str, float] = {}
-        self._before: Observed | None = None
+    def __init__(self, each: ConductedStage, watch: Watch, patience_s: float) -> None:
+        self._each, self.watch, self._patience_s = each, watch, patience_s
 
-    def look(self) -> tuple[Observed | None, bool]:
-        """The stage as it is, and whether it is done; starts it where it waits for us.
-
-        Nothing while API or store do not answer. Raises StageFailed.
-        """
-        try:
-            seen = self._observe()
-            done = self._judge(seen)
-        except StoreUnavailable as error:
-            # A token that is being renewed is refused for a moment; one that never worked is not.
-            if isinstance(error, Forbidden) and self._before is None:
-                raise
-            if self._for_longer_than("unreachable", UNREACHABLE_S):
-                raise
-            self.remark(f"{error}; tries again")
-            return None, False
-        self._since.pop("unreachable", None)
-        self._before = seen
-        return seen, done
-
-    def _observe(self) -> Observed:
-        return observe(self.plan.run, self.each.stage, self._kube, self._store, self._before)
-
-    def _judge(self, seen: Observed) -> bool:
-        stage = self.each.stage
+    def look(self) -> Observed:
+        """The stage as it is; starts it where it waits for us. Raises StageFailed."""
+        seen = self.watch.observe()
         if seen.manifest is not None:
-            if seen.manifest.task_sha256 != self.each.task_sha256:
-                fault = f"the artifact of {stage} was made by another task"
-                raise InputMissing(f"run {self.plan.run}", fault, "take another --run name")
-            return True
-        if seen.state == "waiting":
+            self._check_artifact(seen.manifest)
+        elif seen.state == "waiting":
             self._start(seen)
-            return False
-        why = look(seen, self._kube)
+        else:
+            self._judge(seen)
+        return seen
+
+    def _check_artifact(self, manifest: Manifest) -> None:
+        if manifest.task_sha256 != self._each.task_sha256:
+            fault = f"the artifact of {self._each.stage} was made by another task"
+            raise InputMissing(f"run {self.watch.run}", fault, "take another --run name")
+
+    def _judge(self, seen: Observed) -> None:
+        watch, why = self.watch, look(seen, self.watch.kube)
         if seen.state in ("absent", "stopped"):
-            if self._for_longer_than("gone", GONE_S):
-                raise _failed(stage, why)
-            return False
-        self._since.pop("gone", None)
+            if watch.for_longer_than("gone", GONE_S):
+                raise _failed(seen, why)
+            return
+        watch.no_longer("gone")
         if seen.state == "running":
-            self._since.pop("hopeless", None)  # not where kubelet tries again: it fails in two ways
+            watch.no_longer("hopeless")  # not where kubelet tries again: it fails in two ways
         elif (
             why.hopeless
-            and (seen.state == "failed" or self._for_longer_than("hopeless", self._patience_s))
-            and self._observe().manifest is None  # the Job may have ended well since we looked
+            and (seen.state == "failed" or watch.for_longer_than("hopeless", self._patience_s))
+            and watch.observe().manifest is None  # the Job may have ended well since we looked
         ):
-            raise _failed(stage, why)
+            raise _failed(seen, why)
         if seen.state == "pending":
-            self.remark(f"{stage}: {why.paragraph()}")
-        return False
-
-    def _for_longer_than(self, what: str, seconds: float) -> bool:
-        began = self._since.setdefault(what, time.monotonic())
-        return time.monotonic() - began >= seconds
+            watch.remark(f"{seen.stage}: {why.paragraph()}")
 
     def _start(self, seen: Observed) -> None:
         """Takes the brake off a Job that waits for the stage before it."""
@@ -140,7 +102,7 @@ class _Watch:
         labels = seen.job["metadata"].get("labels") or {}
         if WAITS not in annotations or QUEUE_LABEL in labels:
             # Somebody else holds it: a queue, a person.
-            self.remark(f"{self.each.stage}: {look(seen, self._kube).paragraph()}")
+            self.watch.remark(f"{seen.stage}: {look(seen, self.watch.kube).paragraph()}")
             return
         queue = annotations.get(QUEUE)
         # With a queue, Kueue takes the Job from here on and starts it when there is room.
@@ -151,41 +113,50 @@ class _Watch:
         patch = (
             {"metadata": started} if queue else {"metadata": started, "spec": {"suspend": False}}
         )
-        self._kube.patch_job(seen.release, patch)
-        self._say(f"{self.each.stage}: {'queued' if queue else 'started'}")
-
-    def remark(self, text: str) -> None:
-        """Once, and again after a minute."""
-        now = time.monotonic()
-        if text != self._said[0] or now - self._said[1] > REPEAT_S:
-            self._said = (text, now)
-            self._say(text)
+        self.watch.kube.patch_job(seen.release, patch)
+        self.watch.say(f"{seen.stage}: {'queued' if queue else 'started'}")
 
 
-def _failed(stage: Stage, why: Explanation) -> StageFailed:
-    return StageFailed(f"{stage}: {why.paragraph()}", why.code or int(ExitCode.INTERNAL))
+class _Failed(StageFailed):
+    """With the stage as it was then, whose last lines somebody may want."""
+
+    def __init__(self, seen: Observed, text: str, code: int) -> None:
+        super().__init__(text, code)
+        self.seen = seen
 
 
-def _watch(watch: _Watch, tail: Tail | None) -> None:
-    stage = watch.each.stage
-    first = True
+def _failed(seen: Observed, why: Explanation) -> _Failed:
+    return _Failed(seen, f"{seen.stage}: {why.paragraph()}", why.code or int(ExitCode.INTERNAL))
+
+
+def _see_through(stage: _Stage, tail: Tail | None) -> None:
+    watch, first = stage.watch, True
     while True:
-        seen, done = watch.look()
+        try:
+            seen = watch.attempt(stage.look)
+        except _Failed as failed:
+            _say_rest(tail, failed.seen)
+            raise
+        if seen is not None and seen.manifest is not None:
+            if not first:
+                _say_rest(tail, seen)
+            watch.remark(f"{watch.stage}: {'done already' if first else 'committed'}")
+            return
         if seen is not None:
-            if tail is not None and not (done and first):
+            if tail is not None:
                 tail.follow(seen.pods)
-            if done:
-                if tail is not None:
-                    tail.drain()
-                watch.remark(f"{stage}: {'done already' if first else 'committed'}")
-                return
             first = False
         time.sleep(LOOK_S)
 
 
+def _say_rest(tail: Tail | None, seen: Observed) -> None:
+    if tail is not None:
+        tail.follow(seen.pods)
+        tail.drain()
+
+
 def main(path: Path) -> int:
     """The conductor's Job."""
-    plan = Conduct.parse(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -193,6 +164,7 @@ def main(path: Path) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
+        plan = Conduct.parse(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
         kube, store = Kube(plan.namespace), open_store(plan.store)
         conduct(plan, kube, store, _print, patience_s=PATIENCE_S)
     except StageFailed as ended:

@@ -1,43 +1,54 @@
 """Checks of a cluster before anything is submitted to it, each with its remedy.
 
-What pods need is asked by a pod, with the stages' secrets, endpoint and images, under the same
-security rules. Of a store that is opened by workload identity it cannot tell: that is bound to the
-stages' own service accounts.
+What pods need is asked by a pod that the stages' own chart describes: their secrets, endpoint,
+images, security rules and NetworkPolicy. Of a store that is opened by workload identity it cannot
+tell: that is bound to the stages' own service accounts.
 """
 
+import contextlib
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from thinktune.launch.charts import LEAST_HELM, helm
-from thinktune.launch.kube import Forbidden, Kube, Object
+import yaml
+
+from thinktune.launch.api import Forbidden, Object, Unauthenticated
+from thinktune.launch.charts import LEAST_HELM, helm, manifests, values_text
+from thinktune.launch.checks import Request, check_nodes, check_trackers, secret_remedy, secrets_of
+from thinktune.launch.kube import INSTANCE_LABEL, Kube
 from thinktune.launch.pod_signs import never_starts, unschedulable
-from thinktune.launch.submit import Request, check_nodes, secret_remedy, secrets_of
 from thinktune.launch.tasks import stage_values
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.errors import ThinktuneError
-from thinktune.spec.task import STAGES
+from thinktune.spec.task import STAGES, Stage
 from thinktune.spec.values import TaskValues
 
 POD_S = 90
+POLICY_S = 3.0
+"""What a NetworkPolicy may take to hold."""
+SMALL = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
+MADE = {
+    "batch": ("jobs",),
+    "": ("configmaps", "secrets", "serviceaccounts", "services", "pods"),
+    "networking.k8s.io": ("networkpolicies",),
+    "rbac.authorization.k8s.io": ("roles", "rolebindings"),
+}
+"""What the launcher makes and removes, Helm's releases included (they are secrets)."""
+WATCHED = {"monitoring.coreos.com": ("podmonitors", "prometheusrules")}
 RIGHTS = (
-    ("create", "batch", "jobs"), ("get", "batch", "jobs"), ("list", "batch", "jobs"),
-    ("patch", "batch", "jobs"), ("delete", "batch", "jobs"), ("list", "", "pods"),
-    ("get", "", "pods/log"), ("list", "", "events"), ("list", "", "secrets"),
     *(
         (verb, group, resource)
-        for group, resources in (
-            ("", ("configmaps", "secrets", "serviceaccounts", "services", "pods")),
-            ("networking.k8s.io", ("networkpolicies",)),
-            ("rbac.authorization.k8s.io", ("roles", "rolebindings")),
-        )
+        for group, resources in MADE.items()
         for resource in resources
-        for verb in ("create", "get", "patch", "delete")
+        for verb in ("create", "get", "list", "patch", "delete")
     ),
-)  # fmt: skip
-"""Of the launcher, Helm's releases included (they are secrets)."""
+    ("update", "", "secrets"),
+    ("get", "", "pods/log"),
+    ("get", "", "events"),
+    ("list", "", "events"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,9 @@ def examine(
     try:
         kube = connect()
         there = kube.namespace_object()
+    except Unauthenticated as error:
+        yield Check("context", False, error.fault, error.remedy)
+        return
     except Forbidden as error:
         there = {}
         yield Check("namespace", None, error.fault, error.remedy)
@@ -75,10 +89,11 @@ def examine(
     yield Check(
         "namespace", True, f"{kube.namespace}, Pod Security: {level} (our pods meet restricted)"
     )
-    yield _rights(kube)
+    yield _rights(kube, cluster)
     found = [_secret(cluster, kube, name) for name in secrets_of(cluster)]
     yield from found
     if request is not None:
+        yield from _trackers(request, kube)
         yield _nodes(request, kube)
         if all(check.ok is not False for check in found):
             yield from _in_a_pod(request, kube)
@@ -92,14 +107,17 @@ def _helm() -> Check:
         return Check("helm", False, f"{error.fault}; {least} or newer is needed", error.remedy)
 
 
-def _rights(kube: Kube) -> Check:
+def _rights(kube: Kube, cluster: Cluster) -> Check:
     missing = []
-    for verb, group, resource in RIGHTS:
+    rights = list(RIGHTS)
+    if cluster.monitoring.enabled:
+        rights += [("create", group, each) for group, kinds in WATCHED.items() for each in kinds]
+    for verb, group, resource in rights:
         kind, _, sub = resource.partition("/")
         if not kube.may(verb, group, kind, sub):
             missing.append(f"{verb} {resource}")
     if not missing:
-        return Check("rights", True, f"all {len(RIGHTS)} that the launcher and Helm need")
+        return Check("rights", True, f"all {len(rights)} that the launcher and Helm need")
     remedy = "have a role bound to you in this namespace: the built-in `admin` has them all"
     return Check("rights", False, f"you may not {', '.join(missing)}", remedy)
 
@@ -114,6 +132,14 @@ def _secret(cluster: Cluster, kube: Kube, name: str) -> Check:
     return Check(f"secret {name}", True, f"has {', '.join(keys)}")
 
 
+def _trackers(request: Request, kube: Kube) -> Iterator[Check]:
+    try:
+        check_trackers(request, kube)
+    except ThinktuneError as error:
+        ok = None if isinstance(error, Forbidden) else False
+        yield Check("tracking", ok, error.fault, error.remedy)
+
+
 def _nodes(request: Request, kube: Kube) -> Check:
     said: list[str] = []
     try:
@@ -126,24 +152,23 @@ def _nodes(request: Request, kube: Kube) -> Check:
 
 def _in_a_pod(request: Request, kube: Kube) -> Iterator[Check]:
     """Images and store, as a pod sees them."""
-    hardware = request.catalog.hardware[request.recipe.hardware]
-    values = {
-        stage: stage_values(request.run, stage, hardware, request.cluster) for stage in STAGES
-    }
+    values = {stage: stage_values(request.run, stage, request.cluster) for stage in STAGES}
     name = f"thinktune-doctor-{secrets.token_hex(3)}"
     try:
-        kube.create_pod(
-            _pod(name, values["prep"], {s: v.image.reference for s, v in values.items()})
-        )
-    except ThinktuneError as error:
-        yield Check("pod", False, error.fault, error.remedy)
-        return
-    try:
+        pod, policy = _like_a_stage(name, values, kube.namespace)
+        if policy is not None:
+            kube.create_network_policy(policy)
+            time.sleep(POLICY_S)
+        kube.create_pod(pod)
         identity = request.cluster.identity
         by_identity = bool(identity.annotations) and identity.secret is None
         yield from _of_pod(kube, name, by_identity)
+    except ThinktuneError as error:
+        yield Check("pod", False, error.fault, error.remedy)
     finally:
-        kube.delete_pod(name)
+        with contextlib.suppress(ThinktuneError):
+            kube.delete_pod(name)
+            kube.delete_owned(f"{INSTANCE_LABEL}={name}")
 
 
 def _of_pod(kube: Kube, name: str, by_identity: bool) -> Iterator[Check]:
@@ -194,48 +219,37 @@ def _container(stage: str) -> str:
     return "task" if stage == "prep" else stage
 
 
-def _pod(name: str, values: TaskValues, images: dict[str, str]) -> Object:
-    """As a stage's pod, but for its size and what it runs."""
-    environment = [{"name": key, "value": value} for key, value in values.env.items()]
-    sources = [{"secretRef": {"name": secret}} for secret in values.access.secrets]
-    small = {"cpu": "50m", "memory": "256Mi"}
+def _like_a_stage(
+    name: str, values: dict[Stage, TaskValues], namespace: str
+) -> tuple[Object, Object | None]:
+    """A pod as prep's chart makes it, but for its size and what it runs, in the images of all
+    stages; and its NetworkPolicy, which lets it reach the store alone."""
+    prep = values["prep"]
+    alone = prep.access.model_copy(update={"hub": False})
+    values_here = prep.model_copy(update={"run": name, "access": alone})
+    found = list(yaml.safe_load_all(manifests(name, namespace, values_text(values_here))))
+    template = next(each for each in found if each["kind"] == "Job")["spec"]["template"]
+    policy = next((each for each in found if each["kind"] == "NetworkPolicy"), None)
+    spec = template["spec"]
+    (like,) = spec.pop("containers")
+    spec.pop("serviceAccountName")
+    like["volumeMounts"] = [each for each in like["volumeMounts"] if each["name"] == "scratch"]
+    like["resources"] = {"requests": SMALL, "limits": SMALL}
+    probe = ["python3", "-m", "thinktune.tasks.probe", _store(prep)]
     containers = [
-        {
-            "name": _container(stage),
-            "image": image,
-            "imagePullPolicy": values.image.pull_policy,
-            "command": ["python3", "-m", "thinktune.tasks.probe", _store(values)]
-            if stage == "prep"
-            else ["true"],
-            "env": environment,
-            "envFrom": sources,
-            "resources": {"requests": small, "limits": {"memory": "256Mi", "cpu": "1"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
-        }
-        for stage, image in images.items()
+        like
+        | {"name": _container(stage), "image": each.image.reference}
+        | {"args": probe if stage == "prep" else ["true"]}
+        for stage, each in values.items()
     ]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "thinktune-doctor"}},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "activeDeadlineSeconds": 2 * POD_S,
-            "terminationGracePeriodSeconds": 1,
-            "imagePullSecrets": [{"name": secret} for secret in values.image.pull_secrets],
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 10001,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": containers,
-        },
+    spec |= {
+        "containers": containers,
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}],
+        "activeDeadlineSeconds": 2 * POD_S,
+        "terminationGracePeriodSeconds": 1,
     }
+    metadata = {"name": name, "labels": template["metadata"]["labels"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, policy
 
 
 def _store(values: TaskValues) -> str:

@@ -1,13 +1,17 @@
 """Helm releases of a run: one per stage, installed once, and one for its conductor.
 
+A name alone proves nothing: what another run or somebody else has under it is never touched.
 Called by `submit`, `cancel` and `delete`.
 """
 
+import json
 import time
 from collections.abc import Callable
+from typing import Any
 
+from thinktune.launch.api import Object
 from thinktune.launch.charts import chart_folder, helm, release_name
-from thinktune.launch.kube import Kube
+from thinktune.launch.kube import INSTANCE_LABEL, RUN_LABEL, Kube
 from thinktune.spec.errors import SpecInvalid, StoreUnavailable
 from thinktune.spec.task import STAGES
 
@@ -17,6 +21,12 @@ ENDING_S = 2100.0
 """How long a Job that is being stopped may take: its pods' grace period, and a margin."""
 TAKEN = ("cannot re-use a name", "cannot reuse a name", "already exists", "in progress")
 """What helm says where another submit was first."""
+WITHOUT_HELM = ("cannot be imported", "invalid ownership metadata")
+"""What helm says where `kubectl apply` was first."""
+
+
+class Foreign(SpecInvalid):
+    """A name that we would need is somebody else's."""
 
 
 def install(release: str, chart: str, kube: Kube, values: str) -> bool:
@@ -25,30 +35,70 @@ def install(release: str, chart: str, kube: Kube, values: str) -> bool:
     try:
         helm("install", release, folder, "--values", "-", *_place(kube), stdin=values)
     except SpecInvalid as error:
-        if any(words in error.fault for words in TAKEN):
+        if any(words in error.fault for words in (*TAKEN, *WITHOUT_HELM)):
             return False
         raise
     return True
 
 
-def uninstall(release: str, kube: Kube) -> bool:
+def installed_values(release: str, kube: Kube) -> dict[str, Any] | None:
+    """The values that a release was installed with; None where there is none."""
+    try:
+        text = helm("get", "values", release, "--output", "json", *_place(kube))
+    except SpecInvalid as error:
+        if "not found" in error.fault:
+            return None
+        raise
+    return dict(json.loads(text) or {})
+
+
+def check_ours(release: str, run: str, kube: Kube) -> bool:
+    """Whether there is a Helm release of that name. Raises Foreign where it, or the Job of that
+    name, is not of this run."""
+    job = kube.job(release)
+    labels = (job or {}).get("metadata", {}).get("labels") or {}
+    values = installed_values(release, kube)
+    if (job is not None and labels.get(RUN_LABEL) != run) or (
+        values is not None and values.get("run") != run
+    ):
+        owner = labels.get(RUN_LABEL) or (values or {}).get("run")
+        fault = f"that name is taken by {f'run {owner}' if owner else 'something else'}"
+        raise Foreign(f"release {release}", fault, "take another name with --run")
+    return values is not None
+
+
+def uninstall(release: str, run: str, kube: Kube) -> bool:
     """Removes a Job, waits until its pods have had their grace period, and then removes the rest of
     its release: what opens the store to them goes last. False: there was none.
 
-    Raises StoreUnavailable where pods outlive their grace period.
+    Raises Foreign where it is not this run's, StoreUnavailable where pods outlive their grace
+    period.
     """
-    there = kube.delete_job(release)
-    if there and not wait_until(lambda: kube.job(release) is None, ENDING_S):
-        fault = f"its pods have not ended within {ENDING_S / 60:.0f} minutes"
-        raise StoreUnavailable(f"job {release}", fault, "are their nodes still there?")
-    try:
-        helm("status", release, *_place(kube))
+    is_release = check_ours(release, run, kube)
+    job = kube.job(release)
+    there = job is not None and kube.delete_job(release, uid=job["metadata"]["uid"])
+    if job is not None:
+        await_gone(job, kube)
+    if is_release:
         helm("uninstall", release, "--ignore-not-found", *_place(kube))
-    except SpecInvalid as error:
-        if "not found" in error.fault:  # never there, or removed by somebody else just now
-            return there
-        raise
-    return True
+        return True
+    # What `kubectl apply` made of rendered manifests.
+    labels = f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"
+    return bool(kube.delete_owned(labels)) or there
+
+
+def await_gone(job: Object, kube: Kube) -> None:
+    """Until that very Job, which is being deleted, is gone. Raises StoreUnavailable."""
+    name = job["metadata"]["name"]
+    if not wait_until(lambda: not is_there(job, kube), ENDING_S):
+        fault = f"its pods have not ended within {ENDING_S / 60:.0f} minutes"
+        raise StoreUnavailable(f"job {name}", fault, "are their nodes still there?")
+
+
+def is_there(job: Object, kube: Kube) -> bool:
+    """Whether that very Job is still there, and not another of its name."""
+    now = kube.job(job["metadata"]["name"])
+    return now is not None and now["metadata"]["uid"] == job["metadata"]["uid"]
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

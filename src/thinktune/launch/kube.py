@@ -1,44 +1,41 @@
-"""The Kubernetes API in our words: the only place that knows its client.
+"""The Kubernetes API in our words: which objects we read, make and remove.
 
 Objects come and go as plain JSON, as `kubectl -o json` shows them. Called by all of `launch` that
 talks to a cluster.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
-import yaml
+from thinktune.launch.api import CONNECT_S, PATIENCE, Api, Missing, Object
+from thinktune.spec.errors import SpecInvalid
 
-from thinktune.spec.errors import SpecInvalid, StoreUnavailable
-
-Object = dict[str, Any]
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+"""Has the Helm release."""
 WAITS, QUEUE = "thinktune.dev/waits", "thinktune.dev/queue"
 """Annotations of a Job that nobody has started yet, and of the queue that it then goes to."""
+REPLACED = "thinktune.dev/replaced"
+"""Annotation of a Job that a submit is about to remove, to make it anew."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
-ANSWER_S, SILENCE_S = 30, 300
-"""What a request may take; how long a log that is followed may be silent before it is asked for
-again."""
+SILENCE_S = 300
+"""How long a log that is followed may be silent before it is asked for again."""
+OWNED = {
+    "serviceaccounts": "/api/v1",
+    "configmaps": "/api/v1",
+    "services": "/api/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
+}
+"""What our charts make beside a Job."""
 
 
-class Forbidden(StoreUnavailable):
-    """The API server knows us and refuses."""
-
-
-class Kube:
+class Kube(Api):
     """One namespace of one cluster. All methods raise StoreUnavailable where the API does not
     answer, and Forbidden where it refuses."""
-
-    def __init__(self, namespace: str, context: str | None = None) -> None:
-        """Raises SpecInvalid where there is no context to talk to."""
-        from kubernetes import client  # takes most of a second to import
-
-        self.namespace = namespace
-        self.context, self.from_kubeconfig = _configure(context)
-        self._api = client.ApiClient()
 
     # -- what is there
 
@@ -107,15 +104,18 @@ class Kube:
         the connection does, or nothing is said for some minutes."""
         options: dict[str, Any] = {"follow": "true", "timestamps": "true"}
         if since is not None:
-            options["sinceTime"] = since[:19] + "Z"  # whole seconds: the rest is left out here
-        for line in self._log(pod, options, timeout=(ANSWER_S, SILENCE_S)):
+            # Whole seconds: the rest is left out here. A node's clock may be of any zone.
+            moment = datetime.fromisoformat(since[:19] + (since[-6:] if since[-1] != "Z" else "Z"))
+            options["sinceTime"] = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for line in self._log(pod, options, timeout=(CONNECT_S, SILENCE_S)):
             at, _, text = line.partition(" ")
             if since is None or at > since:
                 yield at, text
 
     def log(self, pod: str, *, tail: int | None = None) -> Iterator[str]:
         """Lines of a pod's log so far."""
-        yield from self._log(pod, {} if tail is None else {"tailLines": tail}, timeout=ANSWER_S)
+        options = {} if tail is None else {"tailLines": tail}
+        yield from self._log(pod, options, timeout=PATIENCE)
 
     def _log(self, pod: str, options: dict[str, Any], *, timeout: Any) -> Iterator[str]:
         query = {"container": "task", **options}
@@ -136,6 +136,23 @@ class Kube:
         """A pod."""
         self._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=body)
 
+    def create_network_policy(self, body: Object) -> None:
+        """A NetworkPolicy."""
+        self._call("POST", self._place("networkpolicies"), body=body)
+
+    def delete_owned(self, labels: str) -> list[str]:
+        """All that our charts make beside a Job, by label selector; what it was."""
+        removed = []
+        for kind in OWNED:
+            for each in self._list(self._place(kind), labels):
+                name = each["metadata"]["name"]
+                if self._delete(f"{self._place(kind)}/{name}", "Background"):
+                    removed.append(f"{kind}/{name}")
+        return removed
+
+    def _place(self, kind: str) -> str:
+        return f"{OWNED[kind]}/namespaces/{self.namespace}/{kind}"
+
     def pod(self, name: str) -> Object | None:
         """One pod, if it is there."""
         return self._get(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
@@ -152,133 +169,19 @@ class Kube:
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
         return self._delete(path, "Foreground", uid)
 
+    def mark_job(self, job: Object, annotation: str) -> bool:
+        """Puts an annotation on a Job; False where it is no longer as it was given here. Of several
+        who try at once, one succeeds."""
+        metadata = {key: job["metadata"][key] for key in ("uid", "resourceVersion")}
+        try:
+            patch = {"metadata": metadata | {"annotations": {annotation: "true"}}}
+            self.patch_job(job["metadata"]["name"], patch)
+        except (SpecInvalid, Missing):
+            return False
+        return True
+
     def patch_job(self, name: str, patch: Object) -> None:
         """Changes a Job by a merge patch."""
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
         headers = {"Content-Type": "application/merge-patch+json"}
         self._call("PATCH", path, body=patch, headers=headers)
-
-    # -- how
-
-    def _get(self, path: str) -> Object | None:
-        try:
-            return self._call("GET", path)
-        except _Missing:
-            return None
-
-    def _list(self, path: str, labels: str = "", fields: str = "") -> list[Object]:
-        query = {"labelSelector": labels, "fieldSelector": fields}
-        return list(self._call("GET", path, query={k: v for k, v in query.items() if v})["items"])
-
-    def _delete(self, path: str, propagation: str, uid: str | None = None) -> bool:
-        body: Object = {"propagationPolicy": propagation}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
-        try:
-            self._call("DELETE", path, body=body)
-        except _Missing:
-            return False
-        return True
-
-    def _call(self, method: str, path: str, **options: Any) -> Object:
-        answer = self._request(method, path, **options)
-        with self._faults():
-            found: Object = json.loads(answer.read())
-        return found
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Object | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: Any = ANSWER_S,
-    ) -> Any:
-        with self._faults():
-            answer = self._api.call_api(
-                *self._api.param_serialize(
-                    method,
-                    path,
-                    query_params=list((query or {}).items()),
-                    header_params={
-                        "Accept": "application/json",
-                        "Content-Type": "application/json",
-                        **(headers or {}),
-                    },
-                    body=body,
-                    auth_settings=["BearerToken"],
-                ),
-                _request_timeout=timeout,
-            )
-            if answer.status >= 400:
-                self._refused(answer.status, answer.read())
-        return answer
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        from urllib3.exceptions import HTTPError
-
-        try:
-            yield
-        except HTTPError as error:
-            host = self._api.configuration.host
-            fault = f"the API server does not answer ({_first_cause(error)})"
-            remedy = "check the context (kubectl cluster-info), VPN and proxy"
-            raise StoreUnavailable(host, fault, remedy) from None
-
-    def _refused(self, status: int, body: bytes) -> NoReturn:
-        message = _message(body)
-        place = f"namespace {self.namespace}"
-        if status == 404:
-            raise _Missing(place, message, "check the name and the namespace")
-        if status in (401, 403):
-            remedy = "ask for a role in this namespace; `thinktune doctor` lists what is needed"
-            if status == 401:
-                remedy = "log in to the cluster again: the credentials of the context are refused"
-            raise Forbidden(place, message, remedy)
-        if status == 422 or status == 409:
-            raise SpecInvalid(place, message, "see its words")
-        raise StoreUnavailable(place, f"the API server answered {status}: {message}", "try again")
-
-
-class _Missing(StoreUnavailable):
-    """404."""
-
-
-def _configure(context: str | None) -> tuple[str, bool]:
-    """Takes the context of the kubeconfig, or the pod's own account; gives its name, and whether it
-    is one of the kubeconfig."""
-    from kubernetes import config
-
-    try:
-        config.load_kube_config(context=context)
-        if context is not None:
-            return context, True
-        _, active = config.list_kube_config_contexts()
-        return str(active["name"]), True
-    except (config.ConfigException, yaml.YAMLError, OSError) as error:
-        if context is None:
-            try:
-                config.load_incluster_config()
-            except config.ConfigException:
-                pass
-            else:
-                return "in-cluster", False
-        remedy = "set KUBECONFIG, or choose one with kubectl config use-context"
-        fault = f"no cluster to talk to ({error})"
-        raise SpecInvalid("Kubernetes context", fault, remedy) from None
-
-
-def _message(body: bytes) -> str:
-    text = body.decode(errors="replace")
-    try:
-        return str(json.loads(text)["message"])
-    except (ValueError, LookupError, TypeError):
-        return text.strip()[:500]
-
-
-def _first_cause(error: BaseException) -> str:
-    reason = getattr(error, "reason", None)
-    return _first_cause(reason) if isinstance(reason, BaseException) else str(error)[:200]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from thinktune.launch.api import Object
 from thinktune.launch.charts import release_name
-from thinktune.launch.kube import RUN_LABEL, STAGE_LABEL, Kube, Object
+from thinktune.launch.kube import RUN_LABEL, STAGE_LABEL, Kube
 from thinktune.spec.ending import Ending
 from thinktune.spec.errors import InputMissing, SpecInvalid
 from thinktune.spec.keys import logs_prefix, progress_key, stage_prefix
@@ -58,8 +59,22 @@ class Observed:
 
     @property
     def restarts(self) -> int:
-        """Pods beyond the first of each index."""
-        return max(0, len(self.logged) - self.nodes)
+        """Pods of this Job beyond the first of each index."""
+        names = {ending.pod for ending in self.own_endings}
+        names |= {str(pod["metadata"]["name"]) for pod in self.pods}
+        return max(0, len(names) - self.nodes)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether a container of this Job has ever run."""
+        states = [
+            status.get(key) or {}
+            for pod in self.pods
+            for status in pod["status"].get("containerStatuses") or []
+            for key in ("state", "lastState")
+        ]
+        ran = any("running" in state or "terminated" in state for state in states)
+        return ran or bool(self.own_endings)
 
     @property
     def state(self) -> State:
@@ -94,6 +109,11 @@ class Observed:
         if started and _moment(started) > written:
             return None  # of a pod before this one
         return max(0.0, (datetime.now(UTC) - written).total_seconds())
+
+    def running_s(self) -> float | None:
+        """Seconds since the newest pod started."""
+        started = self.pods[0]["status"].get("startTime") if self.pods else None
+        return (datetime.now(UTC) - _moment(started)).total_seconds() if started else None
 
 
 def _moment(text: str) -> datetime:

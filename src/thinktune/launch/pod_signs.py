@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thinktune.launch.kube import Object
+from thinktune.launch.api import Object
 from thinktune.spec.ending import last_words
 from thinktune.spec.exit_codes import ExitCode
 
@@ -106,6 +106,6 @@ def terminated(pod: Object) -> Object | None:
     return None
 
 
-def last_error(ended: Sequence[Object]) -> str:
-    """From what kubelet kept of the log of a pod that ended badly."""
+def last_said(ended: Sequence[Object]) -> str:
+    """From what kubelet kept of the log of pods that ended badly."""
     return next((words for each in ended if (words := last_words(each.get("message", "")))), "")

@@ -3,17 +3,21 @@
 Pure but for its two lists of objects. Called by `submit` and `doctor`.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from thinktune.launch.kube import Object
+from thinktune.launch.api import Object
 from thinktune.spec.catalog import GIB, HardwareEntry
 from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.values import TaskValues
 
 GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9}
+UNITS = {f"{letter}i": 2.0 ** (10 * n) for n, letter in enumerate("KMGTPE", 1)}
+UNITS |= {letter: 1000.0**n for n, letter in enumerate("kMGTPE", 1)}
+UNITS |= {"n": 1e-9, "u": 1e-6, "m": 1e-3}
+DAEMONS = {"DaemonSet", "Node"}
+"""Who owns pods that stay on their node: the second are the kubelet's own."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,19 @@ class Node:
 
 
 def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
-    """Nodes that take pods, less the GPUs that pods on them have."""
+    """Nodes that take pods, less the GPUs that pods on them have, and less what their daemons
+    ask for."""
     taken: Counter[str] = Counter()
+    daemons: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for pod in pods:
         where = pod["spec"].get("nodeName")
+        owners = {owner["kind"] for owner in pod["metadata"].get("ownerReferences") or ()}
         for container in pod["spec"]["containers"]:
-            limits = container.get("resources", {}).get("limits") or {}
-            taken[where] += int(limits.get(GPU, 0))
+            resources = container.get("resources") or {}
+            taken[where] += int((resources.get("limits") or {}).get(GPU, 0))
+            if owners & DAEMONS:
+                for name, asked in (resources.get("requests") or {}).items():
+                    daemons[where][name] += quantity(asked)
     found = []
     for node in nodes:
         if node["spec"].get("unschedulable"):
@@ -56,18 +66,17 @@ def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
                 tuple(node["spec"].get("taints") or ()),
                 gpus,
                 gpus - taken[name],
-                round(1000 * quantity(has.get("cpu", "0"))),
-                round(quantity(has.get("memory", "0"))),
-                round(quantity(has.get("ephemeral-storage", "0"))),
+                *(
+                    round(scale * (quantity(has.get(what, "0")) - daemons[name][what]))
+                    for what, scale in (("cpu", 1000), ("memory", 1), ("ephemeral-storage", 1))
+                ),
             )
         )
     return found
 
 
 def quantity(text: str) -> float:
-    """A Kubernetes quantity: `500m`, `16Gi`, `2`."""
-    if text.endswith("m"):
-        return float(text[:-1]) / 1000
+    """A Kubernetes quantity: `500m`, `16Gi`, `2`, `1e3`."""
     for unit, size in UNITS.items():
         if text.endswith(unit):
             return float(text.removesuffix(unit)) * size

@@ -3,47 +3,40 @@
 The same run again adopts what is there, replaces what failed, and says what is done.
 """
 
-import contextlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from thinktune.launch import schedule
+from thinktune.launch.api import Object
 from thinktune.launch.charts import release_name, values_text
+from thinktune.launch.checks import Request, check_deadline, check_nodes, check_place
 from thinktune.launch.finished import finished
-from thinktune.launch.install import CONDUCTOR, ENDING_S, install, uninstall, wait_until
-from thinktune.launch.kube import Forbidden, Kube, Object
+from thinktune.launch.install import (
+    CONDUCTOR,
+    await_gone,
+    check_ours,
+    install,
+    installed_values,
+    is_there,
+    uninstall,
+    wait_until,
+)
+from thinktune.launch.kube import REPLACED, Kube
 from thinktune.launch.observed import SUBMITTED, Observed, observe
-from thinktune.launch.tasks import Run, compare_hardware, conduct_of, conductor_of, stage_values
+from thinktune.launch.tasks import conduct_of, conductor_of, stage_values
+from thinktune.launch.watch import Say
 from thinktune.spec.cluster import Cluster
-from thinktune.spec.compose import Catalog
 from thinktune.spec.conduct import Conduct
 from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
-from thinktune.spec.keys import source_key
 from thinktune.spec.manifest import Manifest
-from thinktune.spec.recipe import Recipe
-from thinktune.spec.task import STAGES, PrepTask, Stage
+from thinktune.spec.task import STAGES, TASKS, Stage
+from thinktune.spec.values import TaskValues
 from thinktune.store import Store
 
-TRIES = 3
+TRIES = 5
 APPEARS_S = 10.0
 """How long after its release another submit's Job may appear."""
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a cluster."""
-
-    run: Run
-    recipe: Recipe
-    catalog: Catalog
-    cluster: Cluster
-    stages: Sequence[Stage]
-    force: bool = False
-    """Submit although no node there could take it: an autoscaler may bring one."""
+ABANDONED_S = 60.0
+"""After so long, whoever said that they would make a Job anew is taken to have died."""
 
 
 def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
@@ -54,12 +47,11 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
     """
     for part in (*request.stages, CONDUCTOR):
         release_name(request.run.id, part)
-    _check_deadline(request)
-    check_place(request.cluster, kube)
+    check_deadline(request.run, request.cluster, request.stages)
+    check_place(request, kube)
     done = _done_before(request, store)
     wanted = [stage for stage in request.stages if stage not in done]
-    if not request.force:
-        check_nodes(request, kube, wanted, say)
+    check_nodes(request, kube, wanted, say)
     if "prep" in wanted:
         _bring_source(request, store, say)
     for number, stage in enumerate(wanted):
@@ -68,23 +60,29 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
 
 
 def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
-    """Leaves the rest to a conductor in the cluster."""
+    """Leaves the rest to a conductor in the cluster; one that is at work keeps its stages."""
     release = release_name(conduct.run, CONDUCTOR)
-    values = values_text(conductor_of(conduct, cluster))
     for _ in range(TRIES):
         there = kube.job(release)
         if there is not None:
-            data = kube.config_map(release) or {}
-            if data.get("conduct.json") == conduct.canonical() and _is_at_work(there):
+            check_ours(release, conduct.run, kube)
+            before = _conduct_of(release, kube) if _is_at_work(there) else None
+            conduct = conduct.joined(before) if before is not None else conduct
+            if conduct == before:
                 say("conductor: there already")
                 return
-            uninstall(release, kube)
-        if install(release, "conductor", kube, values):
+            uninstall(release, conduct.run, kube)
+        if install(release, "conductor", kube, values_text(conductor_of(conduct, cluster))):
             say("conductor: starts the stages in turn")
             return
         if not wait_until(lambda: kube.job(release) is not None, APPEARS_S):
-            uninstall(release, kube)
+            uninstall(release, conduct.run, kube)
     raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
+
+
+def _conduct_of(release: str, kube: Kube) -> Conduct | None:
+    text = (kube.config_map(release) or {}).get("conduct.json")
+    return Conduct.parse(json.loads(text), f"ConfigMap {release}") if text else None
 
 
 def _is_at_work(job: Object) -> bool:
@@ -97,154 +95,111 @@ def left(conduct: Conduct, kube: Kube, store: Store) -> bool:
     return any(each.state != "done" for each in seen)
 
 
-def _check_deadline(request: Request) -> None:
-    hours, most = request.run.plan.hours, request.cluster.deadline_hours
-    if "train" in request.stages and hours is not None and hours > most:
-        fault = f"training takes about {hours:.0f} h, and deadline_hours ends it after {most}"
-        raise SpecInvalid(f"run {request.run.id}", fault, "raise it in the cluster file")
-
-
-def check_place(cluster: Cluster, kube: Kube) -> None:
-    """Raises SpecInvalid for a namespace that is not there, InputMissing for a secret."""
-    name = cluster.namespace
-    # What is not ours to see, the pod will tell.
-    with contextlib.suppress(Forbidden):
-        if kube.namespace_object() is None:
-            fault = "there is no such namespace"
-            remedy = f"kubectl create namespace {name}, or set namespace in the cluster file"
-            raise SpecInvalid(f"namespace {name}", fault, remedy)
-    for secret in secrets_of(cluster):
-        with contextlib.suppress(Forbidden):
-            if kube.secret_keys(secret) is None:
-                fault = f"no secret {secret}, which the cluster file names"
-                raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
-
-
-def secrets_of(cluster: Cluster) -> list[str]:
-    """Names of all secrets that pods will want."""
-    identity = cluster.identity
-    own = (identity.secret, identity.model_hub_secret, *cluster.env_from_secrets)
-    return [name for name in own if name]
-
-
-def secret_remedy(cluster: Cluster, secret: str) -> str:
-    """How to make it."""
-    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
-    if secret == cluster.identity.model_hub_secret:
-        keys = ["HF_TOKEN"]
-    literals = " ".join(f"--from-literal={key}=…" for key in keys)
-    return f"kubectl -n {cluster.namespace} create secret generic {secret} {literals}"
-
-
-def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say) -> None:
-    """Says which GPUs are free; raises SpecInvalid, naming what would fit, where a stage can never
-    be scheduled."""
-    try:
-        nodes = schedule.nodes_of(kube.nodes(), kube.all_pods())
-    except Forbidden as error:
-        say(f"cluster: free GPUs unknown ({error.fault})")
-        return
-    free = schedule.free_gpus(nodes)
-    said = [f"{some} of {every} {product} free" for product, (some, every) in free.items()]
-    say(f"cluster: {', '.join(said) or 'no GPUs'}")
-    hardware = request.catalog.hardware[request.recipe.hardware]
-    for stage in stages:
-        values = stage_values(request.run, stage, hardware, request.cluster)
-        schedule.check(values, nodes, _would_schedule(request, nodes))
-
-
-def _would_schedule(request: Request, nodes: Sequence[schedule.Node]) -> str:
-    there = schedule.hardware_there(nodes, request.catalog.hardware)
-    fit = [row.hardware for row in compare_hardware(request.recipe, request.catalog)]
-    both = [name for name in fit if name in there]
-    ways = [f"--set hardware={name}" for name in both[:4]]
-    ways += ["--force where an autoscaler would bring such nodes"]
-    return ("would be scheduled with " if both else "") + ", or ".join(ways)
-
-
 def _done_before(request: Request, store: Store) -> dict[Stage, Manifest]:
-    """Stages that are committed, checked from the first on."""
+    """Stages that are committed, from the first on. Raises InputMissing where a stage asked for
+    needs one that is neither done nor asked for."""
     done: dict[Stage, Manifest] = {}
-    for stage in _up_to_last(request):
-        manifest = finished(store, request.run.tasks[stage], stage, done)
+    last = STAGES.index(request.stages[-1])
+    for stage in STAGES[: last + 1]:
+        # Once one is missing, those after it are to be made anew from it.
+        manifest = None
+        if len(done) == STAGES.index(stage):
+            manifest = finished(store, request.run.tasks[stage], stage, done)
         if manifest is not None:
             done[stage] = manifest
         elif stage not in request.stages:
-            # Each stage asked for needs all before it.
-            fault = f"{stage} of {request.run.id} is not done, which {request.stages[0]} needs"
-            raise InputMissing(store.url, fault, f"submit --stage {stage} first, or --stage all")
-        else:
-            missing = [s for s in _up_to_last(request) if s not in done and s not in request.stages]
-            if missing:
-                fault = f"{missing[0]} is neither done nor submitted along with it"
-                raise InputMissing(store.url, fault, f"add --stage {missing[0]}")
-            break
+            fault = f"{stage} of {request.run.id} is neither done nor submitted along with the rest"
+            raise InputMissing(store.url, fault, f"add --stage {stage}, or --stage all")
     return done
-
-
-def _up_to_last(request: Request) -> tuple[Stage, ...]:
-    return STAGES[: STAGES.index(request.stages[-1]) + 1]
 
 
 def _bring_source(request: Request, store: Store, say: Say) -> None:
     """The user's own file, to where prep finds it by its content."""
-    task = request.run.tasks["prep"]
-    assert isinstance(task, PrepTask)
-    if task.data.path is None or task.source_sha256 is None:
-        return
-    path = Path(task.data.path)
-    key = source_key(task.source_sha256, path.name)
-    if store.head(key) is None:
-        say(f"{path.name}: into the store")
-        store.upload(key, path, task.source_sha256)
+    own = request.run.own_file
+    if own is not None and store.head(own.key) is None:
+        say(f"{own.path.name}: into the store")
+        store.upload(own.key, own.path, own.sha256)
 
 
 def _bring_stage(
     request: Request, stage: Stage, kube: Kube, store: Store, say: Say, *, wait: bool
 ) -> None:
     """Installs first and looks afterwards: of two submits at one moment Helm lets one do it."""
-    run, hardware = request.run, request.catalog.hardware[request.recipe.hardware]
-    values = values_text(stage_values(run, stage, hardware, request.cluster, wait=wait))
+    run = request.run
+    values = stage_values(run, stage, request.cluster, wait=wait)
     release = release_name(run.id, stage)
     for _ in range(TRIES):
         seen = observe(run.id, stage, kube, store)
-        while seen.state == "stopping":
-            say(f"{stage}: waits until the Job before this one has ended")
-            name = seen.release
-            wait_until(lambda name=name: kube.job(name) is None, ENDING_S)  # type: ignore[misc]
-            seen = observe(run.id, stage, kube, store)
-        if seen.state in SUBMITTED:
-            _same_task(request, stage, seen, kube)
-            say(f"{stage}: there already ({seen.state})")
+        if seen.state == "done":
             return
-        if seen.job is not None:
-            say(f"{stage}: failed before; what it committed is kept")
-            _replace(seen, kube)
-        elif install(release, "task", kube, values):
+        if seen.job is not None and seen.state == "stopping":
+            say(f"{stage}: waits until the Job before this one has ended")
+            await_gone(seen.job, kube)
+        elif seen.job is not None:
+            if seen.state in SUBMITTED and _adopted(values, seen, kube, say):
+                return
+            if seen.state == "failed":
+                say(f"{stage}: failed before; what it committed is kept")
+            _remove(seen.job, run.id, kube)
+        elif install(release, "task", kube, values_text(values)):
             say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
             return
-        elif not wait_until(lambda: kube.job(release) is not None, APPEARS_S):
-            uninstall(release, kube)  # what an expired Job left behind
+        elif wait_until(lambda: kube.job(release) is not None, APPEARS_S):
+            check_ours(release, run.id, kube)
+        else:
+            uninstall(release, run.id, kube)  # what an expired Job left behind
     raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
 
 
-def _replace(seen: Observed, kube: Kube) -> None:
-    """Removes a Job that failed. Of several submits one does: it is deleted by its uid."""
+def _remove(job: Object, run: str, kube: Kube) -> None:
+    """A Job that is to be made anew. Of several submits one does it: who marks it first."""
+    metadata = job["metadata"]
+    marked = REPLACED in (metadata.get("annotations") or {})
+    if marked and wait_until(lambda: not is_there(job, kube), ABANDONED_S):
+        return
+    if kube.mark_job(job, REPLACED):
+        kube.delete_job(metadata["name"], uid=metadata["uid"])
+        await_gone(job, kube)
+        uninstall(str(metadata["name"]), run, kube)
+
+
+def _adopted(values: TaskValues, seen: Observed, kube: Kube, say: Say) -> bool:
+    """Whether the Job that is there will do: it is at work, or just as this one would be.
+
+    Raises SpecInvalid where another recipe has a Job of this name.
+    """
     assert seen.job is not None
-    try:
-        kube.delete_job(seen.release, uid=seen.job["metadata"]["uid"])
-    except SpecInvalid:
-        return  # somebody else did, and has a new one there
-    uninstall(seen.release, kube)
+    stage = seen.stage
+    _same_task(values, seen, kube)
+    changed = _changes(values, installed_values(seen.release, kube))
+    if not changed:
+        say(f"{stage}: there already ({seen.state})")
+        return True
+    others = ", ".join(changed)
+    if seen.has_started:
+        say(
+            f"{stage}: there already ({seen.state}), with other {others}:"
+            f" `thinktune cancel {seen.run}` first to change that"
+        )
+        return True
+    say(f"{stage}: there already, with other {others}, and not started: made anew")
+    return False
 
 
-def _same_task(request: Request, stage: Stage, seen: Observed, kube: Kube) -> None:
-    """Raises SpecInvalid where another recipe has a Job of this name."""
+def _changes(values: TaskValues, there: dict[str, Any] | None) -> list[str]:
+    """Names of values that differ from those that a release has, but for whether it waits."""
+    if there is None:
+        return []
+    ours = values.model_dump(mode="json", by_alias=True)
+    return [name for name in ours if name != "wait" and ours[name] != there.get(name)]
+
+
+def _same_task(values: TaskValues, seen: Observed, kube: Kube) -> None:
     data = kube.config_map(seen.release) or {}
-    task = request.run.tasks[stage]
     if "task.json" not in data:
         return
-    there = type(task).parse(json.loads(data["task.json"]), f"ConfigMap {seen.release}")
+    task = TASKS[seen.stage].parse(json.loads(values.task), "task")
+    there = TASKS[seen.stage].parse(json.loads(data["task.json"]), f"ConfigMap {seen.release}")
     if there.result_digest() != task.result_digest():
         fault = f"a Job {seen.release} is there, made from another recipe"
         remedy = f"cancel it (thinktune cancel {seen.run}), or take another --run name"

@@ -4,7 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from thinktune.launch.kube import Kube, Object
+from thinktune.launch.api import Object
+from thinktune.launch.kube import Kube
 from thinktune.spec.errors import ThinktuneError
 
 LAST_LINES_S = 5.0

@@ -4,16 +4,16 @@
 and sees it fail.
 """
 
-import itertools
 import re
 from collections.abc import Callable, Sequence
 
-from thinktune.launch.kube import QUEUE_LABEL, WAITS, Kube, Object
+from thinktune.launch.api import Object
+from thinktune.launch.kube import QUEUE_LABEL, WAITS, Kube
 from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import (
     Explanation,
     asks,
-    last_error,
+    last_said,
     never_starts,
     node_said,
     terminated,
@@ -21,62 +21,16 @@ from thinktune.launch.pod_signs import (
 )
 from thinktune.spec.exit_codes import MEANING, ExitCode
 from thinktune.spec.task import STAGES
-from thinktune.store import manifest_digest
 
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
+REFUSED_TIMES = 3
+"""Pods that the API server refused, one after the other, until we take it to mean it."""
 
 
 def look(each: Observed, kube: Kube) -> Explanation:
     """Explains a stage, asking for events where they matter."""
     return explain(each, kube.events)
-
-
-def abandoned(stages: Sequence[Observed], conductor: Object | None) -> Explanation | None:
-    """Whether a stage waits that nobody is going to start."""
-    for before, each in itertools.pairwise(stages):
-        marks = ((each.job or {}).get("metadata", {}).get("annotations")) or {}
-        if each.state != "waiting" or before.state != "done" or WAITS not in marks:
-            continue
-        conditions = (conductor or {}).get("status", {}).get("conditions") or []
-        if conductor is not None and not conditions:
-            continue
-        led = "its conductor has ended" if conductor else "it has no conductor"
-        return Explanation(
-            f"{each.stage} waits although {before.stage} is committed: {led}",
-            tuple(str(c.get("message", "")) for c in conditions[-1:]),
-            "Submit the same recipe again, followed or with --detach: it starts.",
-            ExitCode.INPUT_MISSING,
-        )
-    return None
-
-
-def first_that_matters(stages: Sequence[Observed]) -> Observed:
-    """The stage that a run is at: one that failed, else the first that is not done."""
-    for wanted in (("failed",), ("running", "pending", "stopping"), ("waiting", "stopped")):
-        for each in stages:
-            if each.state in wanted:
-                return each
-    open_stages = [each for each in stages if each.state != "done"]
-    return open_stages[0] if open_stages else stages[-1]
-
-
-def broken_chain(stages: Sequence[Observed]) -> Explanation | None:
-    """Whether a stage was made from another artifact than the one that is there now."""
-    manifests = {each.stage: each.manifest for each in stages if each.manifest}
-    for stage, manifest in manifests.items():
-        for name, digest in manifest.inputs.items():
-            before = next((m for s, m in manifests.items() if s == name), None)
-            if before is None or manifest_digest(before) != digest:
-                is_there = "is gone" if before is None else "is another one now"
-                return Explanation(
-                    f"{stage} was made from an artifact of {name} that {is_there}",
-                    (f"{stage}'s manifest pins {name} at {digest[:12]}…",),
-                    f"Delete {stage}'s artifact and submit again, or take another --run name.",
-                    ExitCode.INPUT_MISSING,
-                    hopeless=True,
-                )
-    return None
 
 
 def explain(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
@@ -160,22 +114,32 @@ def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
         f"{each.stage} is suspended",
         ("spec.suspend is true",),
         f'kubectl patch job {each.release} --type=merge -p \'{{"spec":{{"suspend":false}}}}\'',
+        ExitCode.STORE_UNAVAILABLE,
     )
 
 
 def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
-    condition = each.condition("Failed") or each.condition("Complete") or {}
+    condition = each.condition("Failed") or {}
     reason, message = condition.get("reason", ""), condition.get("message", "")
     evidence = [f"Job {each.release}: {reason}, {message}" if message else f"Job: {reason}"]
     if reason == "DeadlineExceeded":
         remedy = "Raise deadline_hours in the cluster file and submit again: it goes on."
         cause = f"{each.stage} ran longer than it may"
         return Explanation(cause, tuple(evidence), remedy, ExitCode.INTERNAL, hopeless=True)
+    if each.condition("Complete"):
+        return Explanation(
+            f"{each.stage} ended well, but its artifact is not in the store",
+            tuple(evidence),
+            "Is `store` of the cluster file the one that it was submitted with? If so, the artifact"
+            " was removed, and the same submit makes it anew.",
+            ExitCode.INPUT_MISSING,
+            hopeless=True,
+        )
     ended = [end for pod in each.pods if (end := terminated(pod)) is not None]
     if ended and ended[0].get("reason") == "OOMKilled":
         return _oom(each, evidence)
     told = each.own_endings
-    words = last_error(ended) or (told[-1].last_words if told else "")
+    words = last_said(ended) or (told[-1].last_words if told else "")
     code = next((int(e["exitCode"]) for e in ended), told[-1].code if told else ExitCode.INTERNAL)
     if exited := re.search(r"exit code (\d+)", message):
         code = int(exited[1])
@@ -184,11 +148,12 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explana
         evidence += [e.get("message", "") for e in refused[-1:]]
     evidence += node_said(each.pods)
     cause = f"{each.stage} failed with {_named(code)}"
-    if words:
+    if words.startswith("error: "):
         place_and_fault, _, remedy = words.removeprefix("error: ").rpartition("; ")
         evidence.insert(0, place_and_fault or words)
         remedy = f"{remedy[:1].upper()}{remedy[1:]}." if place_and_fault else ""
     else:
+        evidence += [f"Its last line: {words}"] if words else []
         remedy = f"`thinktune logs {each.run} --stage {each.stage}` shows the whole of it."
     again = "Then submit again: it goes on from what is committed."
     return Explanation(
@@ -209,14 +174,17 @@ def _oom(each: Observed, evidence: list[str]) -> Explanation:
 def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:
     assert each.job is not None
     if not each.pods:
-        refused = [e for e in events(each.job) if e.get("reason") == "FailedCreate"]
+        refused = _refusals(events(each.job))
         if refused:
+            said = str(refused[-1].get("message", ""))
+            times = sum(int(e.get("count") or 1) for e in refused)
             return Explanation(
                 f"{each.stage} gets no pod",
-                (refused[-1].get("message", ""),),
+                (said,),
                 "Mend what the API server names: quota, Pod Security, a missing account.",
                 ExitCode.STORE_UNAVAILABLE,
-                hopeless="exceeded quota" not in refused[-1].get("message", ""),
+                # A quota frees up, and a webhook may fail once; the Job tries again.
+                hopeless="exceeded quota" not in said and times >= REFUSED_TIMES,
             )
         return Explanation(
             f"{each.stage} was submitted a moment ago", (), "Its pod is not there yet."
@@ -225,6 +193,17 @@ def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
     if not waiting:
         return Explanation(f"{each.stage} is between two pods", tuple(node_said(each.pods)), "")
     return _pending_pod(each, waiting, events)
+
+
+def _refusals(events: Sequence[Object]) -> list[Object]:
+    """Of pods, since the last one that was made."""
+    found: list[Object] = []
+    for event in events:
+        if event.get("reason") == "SuccessfulCreate":
+            found = []
+        elif event.get("reason") == "FailedCreate":
+            found.append(event)
+    return found
 
 
 def _pending_pod(
@@ -242,11 +221,17 @@ def _pending_pod(
             (unscheduled, asks(pod)),
             "Free or add such a node, or submit for hardware that is there"
             " (`thinktune plan RECIPE --all-hardware`).",
+            ExitCode.STORE_UNAVAILABLE,
         )
     volumes = [e for e in events(pod) if e.get("type") == "Warning"]
     if volumes:
         said = volumes[-1].get("message", "")
-        return Explanation(f"{each.stage} has a node but does not start", (said,), "")
+        return Explanation(
+            f"{each.stage} has a node but does not start",
+            (said,),
+            f"`kubectl describe pod {pod['metadata']['name']}` shows the rest.",
+            ExitCode.STORE_UNAVAILABLE,
+        )
     return Explanation(
         f"{each.stage} is about to start", (f"pod {pod['metadata']['name']} is made",), ""
     )
@@ -260,16 +245,19 @@ def _running(each: Observed) -> Explanation:
         evidence.append(f"It is at {done}")
     evidence += node_said(each.pods)
     if each.restarts:
-        last = each.endings[-1] if each.endings else None
+        last = each.own_endings[-1] if each.own_endings else None
         how = f"the last with {_named(last.code)}" if last else "the last without a word"
         words = f" ({last.last_words})" if last and last.last_words else ""
-        evidence.append(f"{each.restarts} pods before this one have ended, {how}{words}")
+        pods = "1 pod" if each.restarts == 1 else f"{each.restarts} pods"
+        evidence.append(f"{pods} ended before this one, {how}{words}")
+    age = age if age is not None else each.running_s()
     if age is not None and age > SILENT_S:
         return Explanation(
             f"{each.stage} runs, but has said nothing for {age:.0f} s",
             tuple(evidence),
             "It ends itself when it makes no progress for execution.stall_s, and is started again;"
             f" `thinktune logs {each.run} --stage {each.stage}` shows its last lines.",
+            ExitCode.INTERNAL,
         )
     return Explanation(f"Nothing is wrong: {each.stage} of {each.run} runs", tuple(evidence), "")
 

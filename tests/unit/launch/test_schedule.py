@@ -32,25 +32,49 @@ def node(
 
 def pod(where: str, gpus: int) -> dict[str, Any]:
     limits = {"nvidia.com/gpu": str(gpus)}
-    return {"spec": {"nodeName": where, "containers": [{"resources": {"limits": limits}}]}}
+    containers = [{"resources": {"limits": limits}}]
+    return {"metadata": {}, "spec": {"nodeName": where, "containers": containers}}
+
+
+def daemon(where: str, cpu: str) -> dict[str, Any]:
+    owner = {"ownerReferences": [{"kind": "DaemonSet"}]}
+    containers = [{"resources": {"requests": {"cpu": cpu}}}]
+    return {"metadata": owner, "spec": {"nodeName": where, "containers": containers}}
 
 
 def values(*changes: str) -> TaskValues:
     recipe = load_recipe("llama-70b", changes, catalog=CATALOG)
     run = make_run(recipe, CATALOG, "s3://b/p")
-    return stage_values(run, "train", CATALOG.hardware[recipe.hardware], Cluster(store="s3://b/p"))
+    return stage_values(run, "train", Cluster(store="s3://b/p"))
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("500m", 0.5), ("16Gi", 16 * 2**30), ("2", 2), ("7812k", 7_812_000)]
+    ("text", "number"),
+    [
+        ("500m", 0.5),
+        ("16Gi", 16 * 2**30),
+        ("2", 2),
+        ("7812k", 7_812_000),
+        ("10T", 10**13),
+        ("1Pi", 2**50),
+        ("100n", 1e-7),
+        ("1e3", 1000),
+    ],
 )
 def test_quantities(text: str, number: float) -> None:
-    assert quantity(text) == number
+    assert quantity(text) == pytest.approx(number)
 
 
 def test_gpus_that_pods_have_are_not_free() -> None:
     nodes = nodes_of([node("a", 8), node("b", 8)], [pod("a", 4), pod("a", 2), pod("b", 8)])
     assert free_gpus(nodes) == {H100: (2, 16)}
+
+
+def test_what_daemons_ask_for_is_not_there_for_us() -> None:
+    (found,) = nodes_of([node("a", 8)], [daemon("a", "150"), daemon("b", "9"), pod("a", 8)])
+    assert found.cpu_millis == 58_000
+    with pytest.raises(SpecInvalid, match=r"58\.0 CPUs, not"):
+        check(values(), [found], "")
 
 
 def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from thinktune.launch.chain import abandoned, broken_chain
 from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import Explanation
-from thinktune.launch.why import broken_chain, explain
+from thinktune.launch.why import explain
 from thinktune.spec.ending import Ending
 from thinktune.spec.manifest import FileEntry, Manifest, Progress
+from thinktune.spec.task import STAGES
 
 NOW = "2026-11-22T10:00:00+00:00"
 
@@ -87,7 +89,57 @@ def test_a_job_that_gets_no_pod() -> None:
     found = said(Observed("r", "train", job()), quota)
     assert found.evidence == (quota,)
     assert not found.hopeless  # others may leave room
-    assert said(Observed("r", "train", job()), "violates PodSecurity").hopeless
+    rule = "violates PodSecurity"
+    assert not said(Observed("r", "train", job()), rule).hopeless  # a webhook may fail once
+    assert said(Observed("r", "train", job()), rule, rule, rule).hopeless
+
+
+def test_a_refusal_before_the_last_pod_is_no_longer_true() -> None:
+    events = [
+        {"reason": "FailedCreate", "message": "no", "count": 9},
+        {"reason": "SuccessfulCreate", "message": "yes"},
+    ]
+    found = explain(Observed("r", "train", job()), lambda _: events)
+    assert found.code == 0
+    assert "a moment ago" in found.cause
+
+
+def test_a_job_that_ended_well_and_left_nothing() -> None:
+    done = job(conditions=[{"type": "Complete", "status": "True", "reason": "Completed"}])
+    found = said(Observed("r", "train", done))
+    assert "its artifact is not in the store" in found.cause
+    assert found.code == 66
+
+
+def test_the_last_line_of_a_traceback() -> None:
+    message = "Traceback (most recent call last):\n  …\nKeyError: 'x'\n\n"
+    dead = pod("Failed", containerStatuses=[ended(exitCode=70, reason="Error", message=message)])
+    found = said(Observed("r", "train", failed("BackoffLimitExceeded", "too often"), [dead]))
+    assert found.evidence[-1] == "Its last line: KeyError: 'x'"
+    assert found.code == 70
+
+
+def test_a_pod_that_never_said_anything() -> None:
+    silent = pod("Running", startTime="2020-01-01T00:00:00Z")
+    found = said(Observed("r", "train", job(active=1), [silent]))
+    assert "has said nothing for" in found.cause
+    assert found.code == 70
+
+
+def test_a_conductor_that_does_not_start() -> None:
+    held = job()
+    held["spec"]["suspend"] = True
+    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
+    status = {"name": "task", "image": "i:9", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    found = abandoned(stages, job(), [pod(containerStatuses=[status])])
+    assert found is not None
+    assert "its conductor does not start. The image i:9 cannot be pulled" in found.cause
+    assert found.code == 66
+    assert abandoned(stages, job(), [pod("Running")]) is None
+    alone = abandoned(stages, None, [])
+    assert alone is not None
+    assert "it has no conductor" in alone.cause
 
 
 def test_no_node() -> None:
@@ -141,11 +193,13 @@ def test_a_stage_made_from_what_is_there_no_more() -> None:
     whole = manifest("train", {"prep": prep.digest()})
     other = manifest("train", {"prep": "1" * 64})
     first = Observed("r", "prep", manifest=prep)
-    assert broken_chain([first, Observed("r", "train", manifest=whole)]) is None
-    found = broken_chain([first, Observed("r", "train", manifest=other)])
+    assert broken_chain([first, Observed("r", "train", manifest=whole)], STAGES) is None
+    broken = [first, Observed("r", "train", manifest=other)]
+    assert broken_chain(broken, ["prep"]) is None
+    found = broken_chain(broken, STAGES)
     assert found is not None
     assert "is another one now" in found.cause
-    gone = broken_chain([Observed("r", "train", manifest=whole)])
+    gone = broken_chain([Observed("r", "train", manifest=whole)], STAGES)
     assert gone is not None
     assert "is gone" in gone.cause
 
@@ -155,7 +209,5 @@ def test_a_stage_made_from_what_is_there_no_more() -> None:
 )
 def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: str) -> None:
     endings = [Ending(pod="p", began=NOW, ended=NOW, code=code, last_words="")] if code else []
-    seen = Observed(
-        "r", "train", job(active=1), [pod("Running")], endings=endings, logged=["a", "b"]
-    )
+    seen = Observed("r", "train", job(active=1), [pod("Running")], endings=endings)
     assert words in said(seen).paragraph()

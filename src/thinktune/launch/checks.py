@@ -1,0 +1,132 @@
+"""What is checked before anything is made: place, secrets, deadline, nodes. Called by `submit`,
+`render` and `doctor`.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thinktune.launch import schedule
+from thinktune.launch.api import Forbidden
+from thinktune.launch.kube import Kube
+from thinktune.launch.tasks import Run, compare_hardware, stage_values
+from thinktune.launch.watch import Say
+from thinktune.spec.cluster import Cluster
+from thinktune.spec.compose import Catalog
+from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.recipe import Recipe
+from thinktune.spec.task import Stage
+
+TRACKER_KEYS = {"wandb": "WANDB_API_KEY"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a cluster."""
+
+    run: Run
+    recipe: Recipe
+    catalog: Catalog
+    cluster: Cluster
+    stages: Sequence[Stage]
+    force: bool = False
+    """Submit although no node there could take it: an autoscaler may bring one."""
+
+
+def check_deadline(run: Run, cluster: Cluster, stages: Sequence[Stage]) -> None:
+    """Raises SpecInvalid where the plan takes longer than a Job may."""
+    hours, most = run.plan.hours, cluster.deadline_hours
+    if "train" in stages and hours is not None and hours > most:
+        fault = f"training takes about {hours:.0f} h, and deadline_hours ends it after {most}"
+        raise SpecInvalid(f"run {run.id}", fault, "raise it in the cluster file")
+
+
+def check_place(request: Request, kube: Kube) -> None:
+    """Raises SpecInvalid for a namespace that is not there, InputMissing for a secret."""
+    cluster = request.cluster
+    name = cluster.namespace
+    # What is not ours to see, the pod will tell.
+    with contextlib.suppress(Forbidden):
+        if kube.namespace_object() is None:
+            fault = "there is no such namespace"
+            remedy = f"kubectl create namespace {name}, or set namespace in the cluster file"
+            raise SpecInvalid(f"namespace {name}", fault, remedy)
+    for secret in secrets_of(cluster):
+        with contextlib.suppress(Forbidden):
+            if kube.secret_keys(secret) is None:
+                fault = f"no secret {secret}, which the cluster file names"
+                raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
+    if "train" in request.stages:
+        with contextlib.suppress(Forbidden):
+            check_trackers(request, kube)
+
+
+def check_trackers(request: Request, kube: Kube) -> None:
+    """Raises InputMissing where a tracker would find no key, once it has its GPUs."""
+    cluster = request.cluster
+    given = {key for name in cluster.env_from_secrets for key in kube.secret_keys(name) or ()}
+    for tracker in request.recipe.train.tracking:
+        key = TRACKER_KEYS.get(tracker)
+        if key is not None and key not in given:
+            fault = f"the recipe tracks with {tracker}, and no secret of env_from_secrets has {key}"
+            remedy = (
+                f"kubectl -n {cluster.namespace} create secret generic {tracker}"
+                f" --from-literal={key}=… and env_from_secrets: [{tracker}],"
+                " or --set 'train.tracking=[]'"
+            )
+            raise InputMissing(f"namespace {cluster.namespace}", fault, remedy)
+
+
+def secrets_of(cluster: Cluster) -> list[str]:
+    """Names of all secrets that pods will want."""
+    identity = cluster.identity
+    own = (identity.secret, identity.model_hub_secret, *cluster.env_from_secrets)
+    return [name for name in (*own, *cluster.images.pull_secrets) if name]
+
+
+def secret_remedy(cluster: Cluster, secret: str) -> str:
+    """How to make it."""
+    make = f"kubectl -n {cluster.namespace} create secret"
+    if secret in cluster.images.pull_secrets:
+        registry = cluster.images.registry.partition("/")[0]
+        options = f"--docker-server={registry} --docker-username=… --docker-password=…"
+        return f"{make} docker-registry {secret} {options}"
+    keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    if secret == cluster.identity.model_hub_secret:
+        keys = ["HF_TOKEN"]
+    elif secret in cluster.env_from_secrets:
+        keys = ["NAME"]
+    return f"{make} generic {secret} {' '.join(f'--from-literal={key}=…' for key in keys)}"
+
+
+def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say) -> None:
+    """Says which GPUs are free. Raises SpecInvalid, naming what would fit, where a stage can never
+    be scheduled and that is not forced."""
+    try:
+        found = kube.nodes()
+    except Forbidden as error:
+        say(f"cluster: GPUs unknown ({error.fault})")
+        return
+    try:
+        nodes = schedule.nodes_of(found, kube.all_pods())
+        free = schedule.free_gpus(nodes)
+        said = [f"{some} of {every} {product} free" for product, (some, every) in free.items()]
+    except Forbidden:
+        nodes = schedule.nodes_of(found, ())
+        every_gpu = schedule.free_gpus(nodes)
+        said = [f"{every} {product}, free or not" for product, (_, every) in every_gpu.items()]
+    say(f"cluster: {', '.join(said) or 'no GPUs'}")
+    if request.force:
+        return
+    for stage in stages:
+        values = stage_values(request.run, stage, request.cluster)
+        schedule.check(values, nodes, _would_schedule(request, nodes))
+
+
+def _would_schedule(request: Request, nodes: Sequence[schedule.Node]) -> str:
+    there = schedule.hardware_there(nodes, request.catalog.hardware)
+    fit = [row.hardware for row in compare_hardware(request.recipe, request.catalog)]
+    both = [name for name in fit if name in there]
+    ways = [f"--set hardware={name}" for name in both[:4]]
+    ways += ["--force where an autoscaler would bring such nodes"]
+    return ("would be scheduled with " if both else "") + ", or ".join(ways)
