@@ -15,6 +15,7 @@ IMAGES ?= prep train evaluate serve
 LOCK ?= requirements.txt
 CPU_TORCH ?= torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 PUSH ?=
+BUILDER ?=
 BUILD_FLAGS ?=
 CLUSTER_LOAD ?= kind load image-archive
 
@@ -30,15 +31,17 @@ LOCK_train/requirements.txt := --extra train --extra track
 LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
 LOCK_vllm/requirements.txt := --extra evaluate
 LOCK_vllm/requirements.cpu.txt := --extra evaluate $(CPU)
+LOCK_vllm/requirements.serve.txt :=
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
+export BUILDER
 # The machine's own Python, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
 # Halves the start of every process that loads torch; takes half a minute once.
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks reference images e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -95,9 +98,12 @@ images: setup ## Container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=r
 	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
 	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(CPU_TORCH)" "$(PUSH)" "$(IMAGES)" $(BUILD_FLAGS)
 
+load: ## The images of `make images REGISTRY=localhost`, and an S3 server to try with, into a cluster: CLUSTER_LOAD=…
+	@tools/load-images "$(CLUSTER_LOAD)" "$(TAG)" $(BUILD_FLAGS)
+
 e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
 	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt IMAGES="prep train evaluate"
-	@tools/load-images "$(CLUSTER_LOAD)" $(BUILD_FLAGS)
+	@$(MAKE) --no-print-directory load
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 -o timeout=900 tests/e2e
 
 gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
@@ -112,7 +118,7 @@ bench-cells: setup ## Speed and memory on 1, 2 and 4 GPUs of this host, for benc
 # On the cluster of the current context, as $(CLUSTER) describes it.
 ON_CLUSTER := prep train evaluate pipeline status fetch
 $(ON_CLUSTER): EXTRAS := launch
-$(ON_CLUSTER): SYNC := --inexact
+$(ON_CLUSTER): SYNC := --inexact --quiet
 SUBMIT = $(BIN)/thinktune submit $(MODEL) --cluster $(CLUSTER) $(addprefix --set ,$(SET))
 NAMED = @test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make $@ MODEL=qwen-32b" >&2; exit 64; }
 OF_RUN = @test -n "$(RUN)" || { echo "whose? make $@ RUN=…; thinktune status lists them" >&2; exit 64; }
