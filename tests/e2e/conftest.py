@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": SECRET,
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-PRODUCT, GPUS = "Test-GPU", 2
+LABEL, PRODUCT, GPUS = "nvidia.com/gpu.product", "Test-GPU", 2
 """The node advertises them (kubernetes.io: advertise extended resources); pods then compute on its
 CPUs."""
 HARDWARE = {
@@ -120,6 +121,15 @@ class Place:
         path.write_text(yaml.safe_dump(settings))
         return path
 
+    @contextmanager
+    def as_(self, config: Path) -> Iterator[None]:
+        """The launcher with another kubeconfig."""
+        self.environment["KUBECONFIG"] = str(config)
+        try:
+            yield
+        finally:
+            del self.environment["KUBECONFIG"]
+
     def store(self) -> Store:
         """From here."""
         os.environ.update(self.environment)
@@ -183,7 +193,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         if forward is not None:
             forward.kill()
         remove()
-        kubectl("label", "node", node, "nvidia.com/gpu.product-")
+        kubectl("label", "node", node, f"{LABEL}-")
         capacity(node, None)
 
 
@@ -203,7 +213,6 @@ def describe(folder: Path) -> Path:
         f"namespace: {NAMESPACE}\n"
         "images: {registry: localhost}\n"
         "identity: {secret: store-keys}\n"
-        f"network: {{store_namespace: {STORE}, store_ports: [8333]}}\n"
     )
     return path
 
@@ -222,12 +231,20 @@ def jobs(folder: Path) -> Path:
 
 
 def advertise() -> str:
-    """Gives a node GPUs in name; the node."""
+    """Gives a node GPUs in name; the node. Never one that has some."""
     nodes = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
-    node = next(n["metadata"]["name"] for n in nodes if not n["spec"].get("taints"))
-    kubectl("label", "node", node, f"nvidia.com/gpu.product={PRODUCT}", "--overwrite")
-    capacity(node, str(GPUS))
-    return str(node)
+    plain = [node["metadata"]["name"] for node in nodes if is_plain(node)]
+    assert plain, "no node without GPUs and taints, to which some could be given in name"
+    kubectl("label", "node", plain[0], f"{LABEL}={PRODUCT}", "--overwrite")
+    capacity(plain[0], str(GPUS))
+    return str(plain[0])
+
+
+def is_plain(node: dict[str, Any]) -> bool:
+    """Without taints and GPUs, or with those that a run of these tests gave it before this one."""
+    label = node["metadata"]["labels"].get(LABEL)
+    gpus = int(node["status"]["capacity"].get("nvidia.com/gpu", 0))
+    return not node["spec"].get("taints") and (label == PRODUCT or (label is None and not gpus))
 
 
 def capacity(node: str, gpus: str | None) -> None:

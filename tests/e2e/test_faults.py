@@ -14,6 +14,7 @@ from conftest import STORE, Place, kubectl, wait_for
 
 from thinktune.spec.keys import checkpoint_prefix, stage_prefix
 from thinktune.store import fetch, read_manifest
+from thinktune.store.s3 import READ_TIMEOUT_S
 
 LONG = ("--set", "train.max_steps=160", "--set", "train.checkpoint_every_steps=20")
 LONG += ("--set", "train.epochs=20")
@@ -124,17 +125,45 @@ def test_two_pods_find_each_other_and_train_as_one(
 def test_a_store_outage_is_waited_out(
     place: Place, undisturbed: list[float], tmp_path: Path
 ) -> None:
-    """The server answers nothing for fifteen seconds in mid-training, checkpoints due meanwhile."""
+    """The server answers nothing in mid-training, for longer than a request waits: it is asked
+    again."""
     start(place, "outage")
     place.wait_for_key(f"{checkpoint_prefix('outage', 20)}/manifest.json")
     before = checkpoints(place, "outage")
     pause("STOP")
-    time.sleep(15)
+    time.sleep(READ_TIMEOUT_S + 10)
     pause("CONT")
     assert len(checkpoints(place, "outage") - before) <= 1  # it was felt
     place.wait_for_key("runs/outage/train/manifest.json")
+    assert len(place.pods("outage-train")) == 1  # the pod itself saw it through
     assert losses(place, "outage", tmp_path) == undisturbed
     place.thinktune("cancel", "outage")
+
+
+def test_a_store_that_is_away_when_a_pod_starts_is_tried_again(place: Place) -> None:
+    """By the Job: the first pod gives up with 69, one after it finds the store."""
+    serve("nobody")
+    try:
+        following = place.start("submit", "tiny", "--run", "away", "--stage", "prep")
+        wait_for(lambda: 69 in codes(place, "away-prep"), 90, "a pod that gave up")
+    finally:
+        serve("s3")
+    out, _ = following.communicate(timeout=180)
+    assert following.returncode == 0, out
+    assert place.ended("away-prep", 10)["type"] == "Complete"
+    place.thinktune("cancel", "away")
+
+
+def serve(app: str) -> None:
+    """Whose pods are behind the store's address: with none, connections are refused."""
+    patch = json.dumps({"spec": {"selector": {"app": app}}})
+    kubectl("-n", STORE, "patch", "service", "s3", "-p", patch)
+
+
+def codes(place: Place, job: str) -> list[int]:
+    """With which the Job's pods have ended."""
+    states = [s["state"] for p in place.pods(job) for s in p["status"].get("containerStatuses", ())]
+    return [state["terminated"]["exitCode"] for state in states if "terminated" in state]
 
 
 def checkpoints(place: Place, run: str) -> set[str]:
@@ -205,6 +234,45 @@ def test_two_submits_at_the_same_moment(place: Place) -> None:
     attempts = {key.split("/")[4] for key in keys if "/attempts/" in key}
     assert len(attempts) == 1
     place.thinktune("cancel", "twice")
+
+
+def test_two_submits_of_a_run_that_failed(place: Place) -> None:
+    """One of them makes its Job anew, and neither takes away what the other made."""
+    options = ("submit", "tiny", "--run", "again", "--stage", "prep")
+    wrong = ("--set", "data.split.test_rows=5000")
+    assert place.thinktune(*options, *wrong).code == 65
+    failed = place.job("again-prep")["metadata"]["uid"]
+    both = [place.start(*options) for _ in range(2)]
+    outputs = [process.communicate(timeout=180)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum("prep: submitted\n" in text for text in outputs) == 1, outputs
+    assert place.job("again-prep")["metadata"]["uid"] != failed
+    assert len(place.pods("again-prep")) == 1
+    assert place.ended("again-prep", 10)["type"] == "Complete"
+    place.thinktune("cancel", "again")
+
+
+def test_a_conductor_keeps_the_stages_that_it_was_given(place: Place) -> None:
+    """Those that a later submit does not name."""
+    start(place, "kept", "--stage", "all")
+    start(place, "kept")  # prep and train
+    data = json.loads(place.kubectl("get", "configmap", "kept-conductor", "-o", "json"))["data"]
+    stages = [each["stage"] for each in json.loads(data["conduct.json"])["stages"]]
+    assert stages == ["prep", "train", "evaluate"]
+    assert "is suspended" not in place.thinktune("why", "kept").out
+    place.thinktune("cancel", "kept")
+
+
+def test_ctrl_c_while_logs_are_followed(place: Place) -> None:
+    following = place.start("submit", "tiny", "--run", "left", *TRAINING, *LONG)
+    assert following.stdout is not None
+    said = next(line for line in following.stdout if "/160 steps" in line)
+    following.send_signal(signal.SIGINT)
+    out, _ = following.communicate(timeout=30)
+    assert following.returncode == 130, said + out
+    assert "left left alone: the stage at work goes on in the cluster" in out
+    assert running(place, "left-train")
+    place.thinktune("cancel", "left")
 
 
 def test_cancel_leaves_nothing_running_and_all_committed(place: Place, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def followed(place: Place) -> str:
 def test_the_plan_is_shown_and_the_logs_are_followed(followed: str) -> None:
     assert "plan: 1 × two, 2 ranks, ZeRO 1" in followed
     assert f"2 of 2 {PRODUCT} free" in followed
-    assert "prep: 1064 training" in followed or "training, 4 validation, 8 test" in followed
+    assert "training, 4 validation, 8 test" in followed
     assert "DeepSpeed ZeRO 1 over 2 ranks" in followed
     assert "6/6 steps" in followed
     for stage in ("prep", "train", "evaluate"):
@@ -82,19 +82,27 @@ def test_logs_outlive_the_pods(place: Place, followed: str) -> None:
 
 
 def test_the_secret_is_shown_nowhere(place: Place, followed: str) -> None:
-    """Logs, events, Jobs, ConfigMaps, Helm's releases, and all that the store has."""
+    """Logs, events, objects, Helm's releases, and all that the store has; a conductor's too."""
+    led = place.thinktune("submit", "tiny", "--run", "canary", "--stage", "prep", "--detach")
+    assert led.code == 0, led.out + led.err
+    assert place.ended("canary-conductor")["type"] == "Complete"
+    kinds = "jobs,configmaps,serviceaccounts,pods,roles,rolebindings,networkpolicies,services"
+    pods = [pod["metadata"]["name"] for pod in place.get("pods")]
+    assert any(name.startswith("canary-conductor") for name in pods)
     shown = [
         followed,
         place.kubectl("get", "events", "-o", "json"),
-        place.kubectl("get", "jobs,configmaps,serviceaccounts,pods", "-o", "json"),
+        place.kubectl("get", kinds, "-o", "json"),
+        *(place.kubectl("logs", name) for name in pods),
     ]
+    place.thinktune("cancel", "canary")
     releases = json.loads(place.kubectl("get", "secrets", "-l", "owner=helm", "-o", "json"))
     for release in releases["items"]:
         packed = base64.b64decode(base64.b64decode(release["data"]["release"]))
         shown.append(gzip.decompress(packed).decode())
     assert len(shown) >= 6
     store = place.store()
-    keys = [info.key for info in store.list(f"runs/{RUN}")]
+    keys = [info.key for info in store.list("runs") if info.size < 1 << 22]
     assert any(key.endswith(".log") for key in keys)
     shown += [store.get(key).decode(errors="replace") for key in keys]
     assert "store-keys" in shown[2]  # by name it is
@@ -106,12 +114,22 @@ def test_the_secret_is_shown_nowhere(place: Place, followed: str) -> None:
 def test_a_pod_reaches_dns_and_the_store_and_nothing_else(place: Place, followed: str) -> None:
     """From pods with the training's own labels and without: only the latter reach another port of
     the store's pod, and the API server."""
-    template = place.job(f"{RUN}-train")["spec"]["template"]["metadata"]["labels"]
-    own = {k: template[k] for k in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
     store = json.loads(kubectl("-n", STORE, "get", "pods", "-l", "app=s3", "-o", "json"))
     address = store["items"][0]["status"]["podIP"]
-    assert reached(place, "bound", address, own) == "True False False"
+    started = place.thinktune("submit", "tiny", "--run", "net", "--stage", "prep", "--detach")
+    assert started.code == 0, started.err
+    for number, job in enumerate((f"{RUN}-train", "net-prep")):
+        assert reached(place, f"bound-{number}", address, labels(place, job)) == "True False False"
+    # The conductor asks the API server, and nothing else but the store.
+    assert reached(place, "leading", address, labels(place, "net-conductor")) == "True False True"
     assert reached(place, "free", address, {"app": "free"}) == "True True True"
+    place.thinktune("cancel", "net")
+
+
+def labels(place: Place, job: str) -> dict[str, str]:
+    """Of its pods, by which its policy knows them."""
+    found = place.job(job)["spec"]["template"]["metadata"]["labels"]
+    return {k: found[k] for k in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
 
 
 def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> str:
@@ -150,6 +168,10 @@ def test_delete_leaves_nothing(place: Place, followed: str) -> None:
     left = place.kubectl("get", "all,configmaps,serviceaccounts,networkpolicies", "-o", "name")
     assert f"{RUN}-" not in left
     assert not list(place.store().list(f"runs/{RUN}"))
-    again = place.thinktune("delete", RUN, "--yes")
-    assert again.code == 66
-    assert f"run {RUN}: neither a Job nor an artifact of that name" in again.err
+    for command in ("delete", "status", "logs", "why", "cancel"):
+        again = place.thinktune(command, RUN, *(["--yes"] if command == "delete" else []))
+        assert again.code == 66, command
+        assert f"run {RUN}: neither a Job nor an artifact of that name" in again.err
+    fetched = place.thinktune("fetch", RUN)
+    assert fetched.code == 66
+    assert f"train of {RUN} has committed nothing" in fetched.err
