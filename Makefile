@@ -104,7 +104,7 @@ load: ## The images of `make images REGISTRY=localhost`, and an S3 server to try
 e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
 	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt IMAGES="prep train evaluate"
 	@$(MAKE) --no-print-directory load
-	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 -o timeout=900 tests/e2e
+	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 -o timeout=900 --durations 8 tests/e2e
 
 gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python -m pytest -q tests/gpu

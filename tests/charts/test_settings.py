@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from charts_of import CLUSTER, Manifest, a_run, of_kind, rendered
+from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
 
 from thinktune.launch.charts import manifests, values_text
+from thinktune.launch.checks import check_names
+from thinktune.launch.kube import OWNED
 from thinktune.launch.tasks import conduct_of, conductor_of
 from thinktune.spec.cluster import Cluster, Identity, Monitoring, Network, Nodes, Toleration
 from thinktune.spec.compose import recipe_names
@@ -135,7 +137,8 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     check_pod(pod)
     assert pod["nodeSelector"] == {"pool": "small"}
     assert pod["tolerations"][0]["value"] == "small"
-    assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "store-keys"}}]
+    secrets = [each["secretRef"]["name"] for each in pod["containers"][0]["envFrom"]]
+    assert secrets == ["store-keys", "tracker"]
     rules = of_kind(found, "Role")["rules"]
     assert {"patch"} == {verb for r in rules if "resourceNames" in r for verb in r["verbs"]}
     (patch,) = [rule for rule in rules if "resourceNames" in rule]
@@ -196,6 +199,33 @@ def test_the_way_to_the_store_follows_from_its_address(
         assert peer == {"namespaceSelector": {"matchLabels": labels}}
 
 
+def test_addresses_of_the_store_that_are_given_are_taken(own_file: Path) -> None:
+    """Though its name is one of the cluster: what stands behind it may be outside."""
+    network = Network(store_cidrs=("10.9.0.0/16",))
+    endpoint = "http://minio.out.svc:9000"
+    cluster = Cluster(store="s3://b/p", namespace="jobs", store_endpoint=endpoint, network=network)
+    policy = of_kind(rendered(a_run("demo", own_file), "train", cluster), "NetworkPolicy")
+    assert policy["spec"]["egress"][1]["to"] == [{"ipBlock": {"cidr": "10.9.0.0/16"}}]
+
+
+def test_all_that_a_release_makes_can_be_cleared_away(own_file: Path) -> None:
+    """Where there is no Helm release to do it: what `kubectl apply` made."""
+    cluster = CLUSTER.model_copy(update=WAYS["monitoring"])
+    run = a_run("qwen-32b", own_file, "nodes=2")
+    found = [each["kind"] for stage in STAGES for each in rendered(run, stage, cluster)]
+    text = values_text(conductor_of(conduct_of(run, STAGES, cluster), cluster))
+    whole = yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor"))
+    found += [each["kind"] for each in whole]
+    plurals = {f"{kind.lower()}s".replace("ys", "ies") for kind in found} - {"jobs"}
+    assert plurals == set(OWNED)
+
+
+def test_hardware_that_nobody_knows() -> None:
+    cluster = Cluster(store="s3://b/p", hardware_nodes={"a100-40-x4": Nodes()})
+    with pytest.raises(SpecInvalid, match="a100-40x4"):
+        check_names(cluster, CATALOG)
+
+
 def test_words_that_yaml_takes_for_something_else(own_file: Path) -> None:
     words = ("y", "1e5", "0x1f", "null", "1:30", "no", "", "~")
     odd = dict(zip("ABCDENFG", words, strict=True))
@@ -219,6 +249,9 @@ def test_words_that_yaml_takes_for_something_else(own_file: Path) -> None:
         ({"env": {"HOME": "/"}}, "is set by the chart"),
         ({"env": {"a b": "x"}}, "is no name for a variable"),
         ({"network": {"store_cidrs": ["nonsense"]}}, "10.0.0.0/8"),
+        ({"store_endpoint": "minio:9000"}, "write it as http://host:port"),
+        ({"store_endpoint": "http://minio:90000"}, "write it as http://host:port"),
+        ({"store_endpoint": "http://me:pw@minio"}, "is no address without credentials"),
         ({"images": {"digests": {"train": "latest"}}}, "sha256"),
     ],
 )

@@ -146,6 +146,19 @@ def test_an_image_that_is_not_there_is_noticed_in_seconds(place: Place, tmp_path
     place.thinktune("cancel", "unbuilt")
 
 
+def test_a_conductor_of_a_wrong_image_is_made_anew(place: Place, tmp_path: Path) -> None:
+    """Though it is to do the same."""
+    other = place.changed("lame", tmp_path, images={"registry": "localhost", "tag": "9.9.9"})
+    options = (*PREP, "--run", "lame", "--detach")
+    assert place.thinktune(*options, "--cluster", str(other)).code == 0
+    mended = place.thinktune(*options)
+    assert mended.code == 0, mended.err
+    assert "conductor: starts the stages in turn" in mended.out
+    assert place.ended("lame-conductor")["type"] == "Complete"
+    assert "conductor" not in place.thinktune(*options).out  # all is done
+    place.thinktune("cancel", "lame")
+
+
 def test_a_release_of_somebody_else_is_left_alone(place: Place, tmp_path: Path) -> None:
     """One that has our name for it, and no Job."""
     chart = tmp_path / "theirs"

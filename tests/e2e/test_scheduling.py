@@ -143,7 +143,7 @@ def test_each_stage_goes_where_its_hardware_entry_says(
 def placed(place: Place, run: str, stage: Stage, values: str) -> dict[str, Any]:
     """The stage's pod, once the scheduler has chosen a node; nothing of it is left."""
     release, kube = release_name(run, stage), Kube(place.namespace)
-    assert install(release, "task", kube, values)
+    assert install(release, "task", kube, values) is None
     try:
         wait_for(lambda: where(place, release) is not None, 30, f"a node for {release}")
         return place.pods(release)[0]

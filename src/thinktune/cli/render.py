@@ -14,7 +14,7 @@ from thinktune.cli.options import (
     set_option,
 )
 from thinktune.launch.charts import manifests, release_name, values_text
-from thinktune.launch.checks import check_deadline
+from thinktune.launch.checks import check_deadline, check_names
 from thinktune.launch.tasks import Run, make_run, stage_values
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.errors import SpecInvalid
@@ -69,6 +69,7 @@ def render(
 def _run(recipe: str, overrides: tuple[str, ...], place: Cluster, name: str | None) -> Run:
     loaded, catalog = read(recipe, overrides)
     run = make_run(loaded, catalog, place.store, run_name(name))
+    check_names(place, catalog)
     check_deadline(run, place, STAGES)
     return run
 

@@ -39,7 +39,7 @@ class Api:
         self.context, self.from_kubeconfig = _configure(context)
         settings = client.Configuration.get_default_copy()
         # One connection that fails may be a stale one; an address that is dead is told in seconds.
-        settings.retries = Retry(total=1, connect=1, read=0, redirect=0)
+        settings.retries = Retry(total=1, connect=1, read=1, redirect=0)
         self._api = client.ApiClient(settings)
 
     def _get(self, path: str) -> Object | None:

@@ -3,17 +3,17 @@
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from thinktune.launch import schedule
-from thinktune.launch.api import Forbidden
+from thinktune.launch.api import Forbidden, Unauthenticated
 from thinktune.launch.kube import Kube
 from thinktune.launch.tasks import Run, compare_hardware, stage_values
 from thinktune.launch.watch import Say
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import Catalog
-from thinktune.spec.errors import InputMissing, SpecInvalid
+from thinktune.spec.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.spec.recipe import Recipe
 from thinktune.spec.task import Stage
 
@@ -33,6 +33,14 @@ class Request:
     """Submit although no node there could take it: an autoscaler may bring one."""
 
 
+def check_names(cluster: Cluster, catalog: Catalog) -> None:
+    """Raises SpecInvalid for hardware that the cluster file names and nobody knows."""
+    for name in cluster.hardware_nodes:
+        if name not in catalog.hardware:
+            fault = f"no hardware is called '{name}'"
+            raise SpecInvalid("hardware_nodes", fault, near_misses(name, catalog.hardware))
+
+
 def check_deadline(run: Run, cluster: Cluster, stages: Sequence[Stage]) -> None:
     """Raises SpecInvalid where the plan takes longer than a Job may."""
     hours, most = run.plan.hours, cluster.deadline_hours
@@ -45,20 +53,30 @@ def check_place(request: Request, kube: Kube) -> None:
     """Raises SpecInvalid for a namespace that is not there, InputMissing for a secret."""
     cluster = request.cluster
     name = cluster.namespace
-    # What is not ours to see, the pod will tell.
-    with contextlib.suppress(Forbidden):
+    with _what_may_be_unseen():
         if kube.namespace_object() is None:
             fault = "there is no such namespace"
             remedy = f"kubectl create namespace {name}, or set namespace in the cluster file"
             raise SpecInvalid(f"namespace {name}", fault, remedy)
     for secret in secrets_of(cluster):
-        with contextlib.suppress(Forbidden):
+        with _what_may_be_unseen():
             if kube.secret_keys(secret) is None:
                 fault = f"no secret {secret}, which the cluster file names"
                 raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
     if "train" in request.stages:
-        with contextlib.suppress(Forbidden):
+        with _what_may_be_unseen():
             check_trackers(request, kube)
+
+
+@contextlib.contextmanager
+def _what_may_be_unseen() -> Iterator[None]:
+    """What is not ours to see, the pod will tell. Who is not known at all gets no further."""
+    try:
+        yield
+    except Unauthenticated:
+        raise
+    except Forbidden:
+        return
 
 
 def check_trackers(request: Request, kube: Kube) -> None:
@@ -104,6 +122,8 @@ def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say)
     be scheduled and that is not forced."""
     try:
         found = kube.nodes()
+    except Unauthenticated:
+        raise
     except Forbidden as error:
         say(f"cluster: GPUs unknown ({error.fault})")
         return

@@ -20,14 +20,14 @@ from thinktune.launch.checks import Request, check_nodes, check_trackers, secret
 from thinktune.launch.kube import INSTANCE_LABEL, Kube
 from thinktune.launch.pod_signs import never_starts, unschedulable
 from thinktune.launch.tasks import stage_values
-from thinktune.spec.cluster import Cluster
+from thinktune.spec.cluster import Cluster, Identity
 from thinktune.spec.errors import ThinktuneError
 from thinktune.spec.task import STAGES, Stage
 from thinktune.spec.values import TaskValues
 
 POD_S = 90
-POLICY_S = 3.0
-"""What a NetworkPolicy may take to hold."""
+POLICY_S = 5.0
+"""What a NetworkPolicy may take to hold for a new pod."""
 SMALL = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
 MADE = {
     "batch": ("jobs",),
@@ -111,7 +111,12 @@ def _rights(kube: Kube, cluster: Cluster) -> Check:
     missing = []
     rights = list(RIGHTS)
     if cluster.monitoring.enabled:
-        rights += [("create", group, each) for group, kinds in WATCHED.items() for each in kinds]
+        rights += [
+            (verb, group, each)
+            for group, kinds in WATCHED.items()
+            for each in kinds
+            for verb in ("create", "get", "list", "patch", "delete")
+        ]
     for verb, group, resource in rights:
         kind, _, sub = resource.partition("/")
         if not kube.may(verb, group, kind, sub):
@@ -158,17 +163,20 @@ def _in_a_pod(request: Request, kube: Kube) -> Iterator[Check]:
         pod, policy = _like_a_stage(name, values, kube.namespace)
         if policy is not None:
             kube.create_network_policy(policy)
-            time.sleep(POLICY_S)
         kube.create_pod(pod)
-        identity = request.cluster.identity
-        by_identity = bool(identity.annotations) and identity.secret is None
-        yield from _of_pod(kube, name, by_identity)
+        yield from _of_pod(kube, name, _by_own_account(request.cluster.identity))
     except ThinktuneError as error:
         yield Check("pod", False, error.fault, error.remedy)
     finally:
         with contextlib.suppress(ThinktuneError):
             kube.delete_pod(name)
             kube.delete_owned(f"{INSTANCE_LABEL}={name}")
+
+
+def _by_own_account(identity: Identity) -> bool:
+    """Whether the store is opened to accounts that only a release makes."""
+    bound = bool(identity.annotations or identity.pod_labels or identity.service_accounts)
+    return bound and identity.secret is None and "prep" not in identity.service_accounts
 
 
 def _of_pod(kube: Kube, name: str, by_identity: bool) -> Iterator[Check]:
@@ -232,10 +240,11 @@ def _like_a_stage(
     policy = next((each for each in found if each["kind"] == "NetworkPolicy"), None)
     spec = template["spec"]
     (like,) = spec.pop("containers")
-    spec.pop("serviceAccountName")
+    if prep.access.service_account is None:
+        spec.pop("serviceAccountName")  # a release would make it
     like["volumeMounts"] = [each for each in like["volumeMounts"] if each["name"] == "scratch"]
     like["resources"] = {"requests": SMALL, "limits": SMALL}
-    probe = ["python3", "-m", "thinktune.tasks.probe", _store(prep)]
+    probe = ["python3", "-m", "thinktune.tasks.probe", _store(prep), str(POLICY_S)]
     containers = [
         like
         | {"name": _container(stage), "image": each.image.reference}

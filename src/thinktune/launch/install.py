@@ -17,6 +17,8 @@ from thinktune.spec.task import STAGES
 
 CONDUCTOR = "conductor"
 LOOK_S = 1.0
+APPEARS_S = 10.0
+"""How long after its release another submit's Job may appear."""
 ENDING_S = 2100.0
 """How long a Job that is being stopped may take: its pods' grace period, and a margin."""
 TAKEN = ("cannot re-use a name", "cannot reuse a name", "already exists", "in progress")
@@ -29,16 +31,17 @@ class Foreign(SpecInvalid):
     """A name that we would need is somebody else's."""
 
 
-def install(release: str, chart: str, kube: Kube, values: str) -> bool:
-    """Installs a release; False where there is one of that name. Raises what `helm` raises."""
+def install(release: str, chart: str, kube: Kube, values: str) -> str | None:
+    """Installs a release; where the name is taken, what helm says of that. Raises what `helm`
+    raises otherwise."""
     folder = str(chart_folder(chart))
     try:
         helm("install", release, folder, "--values", "-", *_place(kube), stdin=values)
     except SpecInvalid as error:
         if any(words in error.fault for words in (*TAKEN, *WITHOUT_HELM)):
-            return False
+            return error.fault
         raise
-    return True
+    return None
 
 
 def installed_values(release: str, kube: Kube) -> dict[str, Any] | None:
@@ -74,17 +77,41 @@ def uninstall(release: str, run: str, kube: Kube) -> bool:
     Raises Foreign where it is not this run's, StoreUnavailable where pods outlive their grace
     period.
     """
-    is_release = check_ours(release, run, kube)
+    check_ours(release, run, kube)
     job = kube.job(release)
-    there = job is not None and kube.delete_job(release, uid=job["metadata"]["uid"])
     if job is not None:
-        await_gone(job, kube)
+        delete_job(job, kube)
+    return clear(release, run, kube) or job is not None
+
+
+def delete_job(job: Object, kube: Kube) -> None:
+    """That very Job, to the end of its pods."""
+    kube.delete_job(job["metadata"]["name"], uid=job["metadata"]["uid"])
+    await_gone(job, kube)
+
+
+def clear(release: str, run: str, kube: Kube) -> bool:
+    """Removes what a release has beside its Job; nothing where a Job is there. False: there was
+    none. Raises Foreign."""
+    is_release = check_ours(release, run, kube)
+    if kube.job(release) is not None:
+        return False
     if is_release:
         helm("uninstall", release, "--ignore-not-found", *_place(kube))
         return True
     # What `kubectl apply` made of rendered manifests.
-    labels = f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"
-    return bool(kube.delete_owned(labels)) or there
+    return bool(kube.delete_owned(f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"))
+
+
+def clear_leftovers(release: str, run: str, kube: Kube, words: str) -> None:
+    """What an expired Job left behind under a name, once no other submit's Job has appeared.
+
+    Raises Foreign, with helm's words, where something there is not ours.
+    """
+    if wait_until(lambda: kube.job(release) is not None, APPEARS_S):
+        check_ours(release, run, kube)
+    elif not clear(release, run, kube) and any(each in words for each in WITHOUT_HELM):
+        raise Foreign(f"release {release}", words, "take another name with --run")
 
 
 def await_gone(job: Object, kube: Kube) -> None:

@@ -4,11 +4,12 @@ Objects come and go as plain JSON, as `kubectl -o json` shows them. Called by al
 talks to a cluster.
 """
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from thinktune.launch.api import CONNECT_S, PATIENCE, Api, Missing, Object
+from thinktune.launch.api import CONNECT_S, PATIENCE, Api, Forbidden, Missing, Object
 from thinktune.spec.errors import SpecInvalid
 
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
@@ -29,6 +30,8 @@ OWNED = {
     "networkpolicies": "/apis/networking.k8s.io/v1",
     "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
     "roles": "/apis/rbac.authorization.k8s.io/v1",
+    "podmonitors": "/apis/monitoring.coreos.com/v1",
+    "prometheusrules": "/apis/monitoring.coreos.com/v1",
 }
 """What our charts make beside a Job."""
 
@@ -144,7 +147,10 @@ class Kube(Api):
         """All that our charts make beside a Job, by label selector; what it was."""
         removed = []
         for kind in OWNED:
-            for each in self._list(self._place(kind), labels):
+            found: list[Object] = []
+            with contextlib.suppress(Missing, Forbidden):  # no operator there, or none for us
+                found = self._list(self._place(kind), labels)
+            for each in found:
                 name = each["metadata"]["name"]
                 if self._delete(f"{self._place(kind)}/{name}", "Background"):
                     removed.append(f"{kind}/{name}")

@@ -8,16 +8,18 @@ from typing import Any
 
 from thinktune.launch.api import Object
 from thinktune.launch.charts import release_name, values_text
-from thinktune.launch.checks import Request, check_deadline, check_nodes, check_place
+from thinktune.launch.checks import Request, check_deadline, check_names, check_nodes, check_place
 from thinktune.launch.finished import finished
 from thinktune.launch.install import (
     CONDUCTOR,
     await_gone,
     check_ours,
+    clear,
+    clear_leftovers,
+    delete_job,
     install,
     installed_values,
     is_there,
-    uninstall,
     wait_until,
 )
 from thinktune.launch.kube import REPLACED, Kube
@@ -29,12 +31,10 @@ from thinktune.spec.conduct import Conduct
 from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
 from thinktune.spec.manifest import Manifest
 from thinktune.spec.task import STAGES, TASKS, Stage
-from thinktune.spec.values import TaskValues
+from thinktune.spec.values import TaskValues, Values
 from thinktune.store import Store
 
 TRIES = 5
-APPEARS_S = 10.0
-"""How long after its release another submit's Job may appear."""
 ABANDONED_S = 60.0
 """After so long, whoever said that they would make a Job anew is taken to have died."""
 
@@ -47,6 +47,7 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
     """
     for part in (*request.stages, CONDUCTOR):
         release_name(request.run.id, part)
+    check_names(request.cluster, request.catalog)
     check_deadline(request.run, request.cluster, request.stages)
     check_place(request, kube)
     done = _done_before(request, store)
@@ -61,26 +62,31 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
 
 def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
     """Leaves the rest to a conductor in the cluster; one that is at work keeps its stages."""
-    release = release_name(conduct.run, CONDUCTOR)
+    release, words = release_name(conduct.run, CONDUCTOR), ""
     for _ in range(TRIES):
         there = kube.job(release)
         if there is not None:
             check_ours(release, conduct.run, kube)
-            before = _conduct_of(release, kube) if _is_at_work(there) else None
-            conduct = conduct.joined(before) if before is not None else conduct
-            if conduct == before:
-                say("conductor: there already")
-                return
-            uninstall(release, conduct.run, kube)
-        if install(release, "conductor", kube, values_text(conductor_of(conduct, cluster))):
+            if _is_at_work(there):
+                conduct = conduct.joined(_conduct_of(release, kube))
+                values = conductor_of(conduct, cluster)
+                if not _changes(values, installed_values(release, kube)):
+                    say("conductor: there already")
+                    return
+            _remove(there, conduct.run, kube)
+            continue
+        words = (
+            install(release, "conductor", kube, values_text(conductor_of(conduct, cluster))) or ""
+        )
+        if not words:
             say("conductor: starts the stages in turn")
             return
-        if not wait_until(lambda: kube.job(release) is not None, APPEARS_S):
-            uninstall(release, conduct.run, kube)
-    raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
+        clear_leftovers(release, conduct.run, kube, words)
+    raise StoreUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
 
 
 def _conduct_of(release: str, kube: Kube) -> Conduct | None:
+    """What a conductor was told."""
     text = (kube.config_map(release) or {}).get("conduct.json")
     return Conduct.parse(json.loads(text), f"ConfigMap {release}") if text else None
 
@@ -128,6 +134,7 @@ def _bring_stage(
     run = request.run
     values = stage_values(run, stage, request.cluster, wait=wait)
     release = release_name(run.id, stage)
+    words = ""
     for _ in range(TRIES):
         seen = observe(run.id, stage, kube, store)
         if seen.state == "done":
@@ -141,14 +148,13 @@ def _bring_stage(
             if seen.state == "failed":
                 say(f"{stage}: failed before; what it committed is kept")
             _remove(seen.job, run.id, kube)
-        elif install(release, "task", kube, values_text(values)):
-            say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
-            return
-        elif wait_until(lambda: kube.job(release) is not None, APPEARS_S):
-            check_ours(release, run.id, kube)
         else:
-            uninstall(release, run.id, kube)  # what an expired Job left behind
-    raise StoreUnavailable(f"release {release}", "it is not to be had", "submit again")
+            words = install(release, "task", kube, values_text(values)) or ""
+            if not words:
+                say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
+                return
+            clear_leftovers(release, run.id, kube, words)
+    raise StoreUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
 
 
 def _remove(job: Object, run: str, kube: Kube) -> None:
@@ -158,9 +164,8 @@ def _remove(job: Object, run: str, kube: Kube) -> None:
     if marked and wait_until(lambda: not is_there(job, kube), ABANDONED_S):
         return
     if kube.mark_job(job, REPLACED):
-        kube.delete_job(metadata["name"], uid=metadata["uid"])
-        await_gone(job, kube)
-        uninstall(str(metadata["name"]), run, kube)
+        delete_job(job, kube)
+        clear(str(metadata["name"]), run, kube)
 
 
 def _adopted(values: TaskValues, seen: Observed, kube: Kube, say: Say) -> bool:
@@ -186,7 +191,7 @@ def _adopted(values: TaskValues, seen: Observed, kube: Kube, say: Say) -> bool:
     return False
 
 
-def _changes(values: TaskValues, there: dict[str, Any] | None) -> list[str]:
+def _changes(values: Values, there: dict[str, Any] | None) -> list[str]:
     """Names of values that differ from those that a release has, but for whether it waits."""
     if there is None:
         return []

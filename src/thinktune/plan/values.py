@@ -73,7 +73,7 @@ def task_values(
             deadline=3600 * cluster.deadline_hours,
             keep_finished=3600 * cluster.keep_finished_hours,
         ),
-        placement=_stage_placement(gpus, hardware_name, hardware, cluster),
+        placement=_stage_placement(stage, gpus, hardware_name, hardware, cluster),
         storage=StorageValues(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
@@ -151,14 +151,13 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceVal
 
 
 def _stage_placement(
-    gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
+    stage: Stage, gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
 ) -> PlacementValues:
-    if not gpus:
-        return _placement(cluster.cpu_nodes, {}, cluster, queue=cluster.queue)
-    nodes = cluster.hardware_nodes.get(name)
-    by_label = nodes is None or not nodes.node_selector
+    own = None if stage == "prep" else cluster.hardware_nodes.get(name)
+    nodes = own or (cluster.gpu_nodes if gpus else cluster.cpu_nodes)
+    by_label = gpus and not (own and own.node_selector)
     product = {PRODUCT: hardware.product} if by_label and hardware.product else {}
-    return _placement(nodes or cluster.gpu_nodes, product, cluster, queue=cluster.queue)
+    return _placement(nodes, product, cluster, queue=cluster.queue)
 
 
 def _placement(
@@ -176,13 +175,11 @@ def _access(part: Part, cluster: Cluster) -> AccessValues:
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_place
     own = [identity.secret, identity.model_hub_secret if part == "prep" else None]
-    # What it does not need is not given to it: the conductor looks at the store, and no more.
-    others = () if part == "conductor" else cluster.env_from_secrets
     return AccessValues(
         service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
         pod_labels=identity.pod_labels,
-        secrets=(*(name for name in own if name), *others),
+        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
         network_policy=network.policy,
         store_cidrs=network.store_cidrs,
         store_ports=ports,

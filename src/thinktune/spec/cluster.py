@@ -73,8 +73,7 @@ class Identity(Closed):
 
     service_accounts: dict[Part, Name] = {}
     """Accounts that are there, by stage or `conductor`, for identities bound to an account's name
-    (EKS Pod Identity, GKE). The others get one of their own per run. The conductor's needs the
-    right to get and list jobs, pods and events, and to patch jobs."""
+    (EKS Pod Identity, GKE). The others get one of their own per run."""
     annotations: dict[str, str] = {}
     """Of the accounts that are made: `eks.amazonaws.com/role-arn` and the like."""
     pod_labels: dict[str, str] = {}
@@ -119,7 +118,7 @@ class Network(Closed):
     """Of the store's pods, where it is inside the cluster; null: the port of `store_endpoint`."""
     store_namespace: Name | None = None
     """Namespace of a store inside the cluster, instead of addresses; null: as `store_endpoint`
-    says, if it ends in `.svc`."""
+    says, if it ends in `.svc` and `store_cidrs` is not given."""
     dns: Dns = Dns()
     api_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the API server, which the conductor talks to."""
@@ -181,6 +180,20 @@ class Cluster(Closed):
     keep_finished_hours: Count = 24
     """Jobs and pods stay this long after they end."""
 
+    @field_validator("store_endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            fault = "write it as http://host:port or https://host"
+            try:
+                url = urlsplit(endpoint)
+                whole = url.scheme in ("http", "https") and url.hostname and url.port != 0
+            except ValueError as error:
+                raise ValueError(f"{error}; {fault}") from None
+            if not whole or url.username or url.password:
+                raise ValueError(f"'{endpoint}' is no address without credentials; {fault}")
+        return endpoint
+
     @field_validator("env")
     @classmethod
     def _no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
@@ -202,5 +215,8 @@ class Cluster(Closed):
         url = urlsplit(self.store_endpoint or "https://")
         port = url.port or (80 if url.scheme == "http" else 443)
         inside = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\..*)?", url.hostname or "")
-        namespace = self.network.store_namespace or (inside[1] if inside else None)
+        by_address = "store_cidrs" in self.network.model_fields_set
+        namespace = self.network.store_namespace
+        if inside and namespace is None and not by_address:
+            namespace = inside[1]
         return namespace, self.network.store_ports or (port,)

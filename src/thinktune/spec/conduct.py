@@ -28,8 +28,9 @@ class Conduct(Closed):
     stages: tuple[ConductedStage, ...]
     """In the order in which they run."""
 
-    def joined(self, before: "Conduct") -> "Conduct":
+    def joined(self, before: "Conduct | None") -> "Conduct":
         """This, and the stages that only `before` has."""
-        stages = {each.stage: each for each in (*before.stages, *self.stages)}
+        others = before.stages if before is not None else ()
+        stages = {each.stage: each for each in (*others, *self.stages)}
         ordered = tuple(stages[stage] for stage in STAGES if stage in stages)
         return self.model_copy(update={"stages": ordered})

@@ -73,9 +73,7 @@ def resumable(path: Path, sha256: str, size: int) -> Iterator[tuple[BinaryIO, Pa
     beside = path.parent / f".{path.name}.{sha256[:12]}{UNFINISHED}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     with os.fdopen(descriptor, "ab", buffering=0) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _is_ours_alone(file, beside):
             with unfinished(path) as other:
                 yield other
             return
@@ -87,6 +85,16 @@ def resumable(path: Path, sha256: str, size: int) -> Iterator[tuple[BinaryIO, Pa
             if not isinstance(error, KEPT):
                 beside.unlink(missing_ok=True)
             raise
+
+
+def _is_ours_alone(file: BinaryIO, path: Path) -> bool:
+    """Whether we have the lock on what is at that path: whoever had it before us may have moved the
+    file to where it belongs."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:

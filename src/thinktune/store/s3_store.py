@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from thinktune.spec.errors import StoreUnavailable
 from thinktune.spec.manifest import FileEntry
 from thinktune.store.base import (
+    ChecksumMismatch,
     ObjectInfo,
     ObjectMissing,
     Store,
@@ -98,13 +99,17 @@ class S3Store(Store):
         self._put(key, data)
 
     def download(self, key: str, path: Path, entry: FileEntry | None = None) -> None:
+        begun_before = False
+
         def write(pieces_from: Callable[[int], Iterator[bytes]]) -> None:
+            nonlocal begun_before
             digest, size = hashlib.sha256(), 0
             begun = resumable(path, entry.sha256, entry.size) if entry else unfinished(path)
             with disk_faults(path), begun as (file, beside):
                 for piece in chunks(beside):
                     digest.update(piece)
                     size += len(piece)
+                begun_before = size > 0
                 for piece in pieces_from(size):
                     digest.update(piece)
                     size += len(piece)
@@ -113,7 +118,13 @@ class S3Store(Store):
                     check_bytes(self.place(key), entry, size, digest.hexdigest())
                 rename(file, beside, path)
 
-        self._read(key, write, entry)
+        try:
+            self._read(key, write, entry)
+        except ChecksumMismatch:
+            if not begun_before:
+                raise
+            # What was there from before may be what is wrong; it is gone now.
+            self._read(key, write, entry)
 
     def sha256(self, key: str) -> str:
         def hashed(pieces_from: Callable[[int], Iterator[bytes]]) -> str:

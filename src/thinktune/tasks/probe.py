@@ -1,11 +1,12 @@
 """Whether a pod reaches the store and may do there what stages do: what `thinktune doctor` starts.
 
-Entry point: `python -m thinktune.tasks.probe STORE`. Writes, writes again on condition, reads,
-removes. Exits as the tasks do.
+Entry point: `python -m thinktune.tasks.probe STORE SECONDS`. Waits so long, for a NetworkPolicy to
+hold; writes, writes again on condition, reads, removes. Exits as the tasks do.
 """
 
 import secrets
 import sys
+import time
 
 from thinktune.spec.errors import StoreUnavailable, ThinktuneError
 from thinktune.store import open_store
@@ -28,6 +29,7 @@ def probe(url: str) -> None:
 
 
 if __name__ == "__main__":
+    time.sleep(float(sys.argv[2]))
     try:
         probe(sys.argv[1])
     except ThinktuneError as error:

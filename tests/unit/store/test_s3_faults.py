@@ -251,8 +251,6 @@ def test_what_was_begun_wrongly_is_not_built_upon(
     entry = FileEntry(name="model", size=LARGE, sha256=sha256(model))
     s3_store.upload("a/model", model, entry.sha256)
     (tmp_path / f".copy.{entry.sha256[:12]}.unfinished").write_bytes(b"x" * 100)
-    with pytest.raises(ChecksumMismatch):
-        s3_store.download("a/model", tmp_path / "copy", entry)
     s3_store.download("a/model", tmp_path / "copy", entry)
     assert sha256(tmp_path / "copy") == entry.sha256
 
@@ -273,7 +271,7 @@ def test_ctrl_c_ends_a_fetch_at_once_and_the_next_goes_on(
     s3_store: Store, s3_url: str, proxy: Proxy, tmp_path: Path, model: Path
 ) -> None:
     commit_it(s3_store, model.parent)
-    asked = ranges(proxy, 1000, pause_s=1.0)
+    asked = ranges(proxy, 1000, pause_s=6.0)
     command = ["fetch", "r1", "--store", s3_url, "--out", str(tmp_path / "got")]
     keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     slow = environment(more=keys | {"AWS_ENDPOINT_URL_S3": proxy.endpoint})
@@ -284,7 +282,7 @@ def test_ctrl_c_ends_a_fetch_at_once_and_the_next_goes_on(
     began = time.monotonic()
     _, words = fetching.communicate(timeout=20)
     assert fetching.returncode == 130
-    assert time.monotonic() - began < 0.9  # not the rest of the file
+    assert time.monotonic() - began < 4  # not the rest of the file
     assert b"stopped" in words
     again = thinktune(*command, more=keys)
     assert again.code == 0, again.err
