@@ -36,13 +36,14 @@ MADE = {
     "rbac.authorization.k8s.io": ("roles", "rolebindings"),
 }
 """What the launcher makes and removes, Helm's releases included (they are secrets)."""
-WATCHED = {"monitoring.coreos.com": ("podmonitors", "prometheusrules")}
+WATCHED = (("monitoring.coreos.com", "podmonitors"), ("monitoring.coreos.com", "prometheusrules"))
+VERBS = ("create", "get", "list", "patch", "delete")
 RIGHTS = (
     *(
         (verb, group, resource)
         for group, resources in MADE.items()
         for resource in resources
-        for verb in ("create", "get", "list", "patch", "delete")
+        for verb in VERBS
     ),
     ("update", "", "secrets"),
     ("get", "", "pods/log"),
@@ -111,12 +112,7 @@ def _rights(kube: Kube, cluster: Cluster) -> Check:
     missing = []
     rights = list(RIGHTS)
     if cluster.monitoring.enabled:
-        rights += [
-            (verb, group, each)
-            for group, kinds in WATCHED.items()
-            for each in kinds
-            for verb in ("create", "get", "list", "patch", "delete")
-        ]
+        rights += [(verb, *each) for each in WATCHED for verb in VERBS]
     for verb, group, resource in rights:
         kind, _, sub = resource.partition("/")
         if not kube.may(verb, group, kind, sub):

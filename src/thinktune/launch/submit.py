@@ -75,9 +75,8 @@ def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
                     return
             _remove(there, conduct.run, kube)
             continue
-        words = (
-            install(release, "conductor", kube, values_text(conductor_of(conduct, cluster))) or ""
-        )
+        text = values_text(conductor_of(conduct, cluster))
+        words = install(release, "conductor", kube, text) or ""
         if not words:
             say("conductor: starts the stages in turn")
             return

@@ -28,6 +28,7 @@ class Watch:
         self.run, self.stage = run, stage
         self.kube, self.store, self.say = kube, store, say
         self._before: Observed | None = None
+        self._answered = False
         self._said: tuple[str, float] = ("", 0.0)
         self._since: dict[str, float] = {}
 
@@ -45,13 +46,14 @@ class Watch:
             seen = look()
         except StoreUnavailable as error:
             # A token that is being renewed is refused for a moment; one that never worked is not.
-            if isinstance(error, Forbidden) and self._before is None:
+            if isinstance(error, Forbidden) and not self._answered:
                 raise
             if self.for_longer_than("unreachable", UNREACHABLE_S):
                 raise
             self.remark(f"{error}; tries again")
             return None
         self.no_longer("unreachable")
+        self._answered = True
         return seen
 
     def for_longer_than(self, what: str, seconds: float) -> bool:
