@@ -44,7 +44,7 @@ export UV_COMPILE_BYTECODE := 1
 .PHONY: help setup demo test lint unit charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop that only submits)
 	@$(UV) sync --frozen --python $(PYTHON) $(SYNC) $(addprefix --extra ,$(EXTRAS)) \
