@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.api import Object
+from thinktune.plan.values import PRODUCT
 from thinktune.spec.catalog import GIB, HardwareEntry
 from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.values import TaskValues
 
-GPU, PRODUCT = "nvidia.com/gpu", "nvidia.com/gpu.product"
+GPU = "nvidia.com/gpu"
 UNITS = {f"{letter}i": 2.0 ** (10 * n) for n, letter in enumerate("KMGTPE", 1)}
 UNITS |= {letter: 1000.0**n for n, letter in enumerate("kMGTPE", 1)}
 UNITS |= {"n": 1e-9, "u": 1e-6, "m": 1e-3}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import Proxy, fault_proxy
+from one_artifact import LARGE
 from s3_server import BUCKET, S3Server
 
 from thinktune.store import Store, open_store
@@ -60,3 +61,11 @@ def folder_store(tmp_path: Path) -> Store:
 def store(request: pytest.FixtureRequest) -> Store:
     opened: Store = request.getfixturevalue(request.param)
     return opened
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "out" / "model"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(LARGE))
+    return path
