@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -259,6 +259,10 @@ class S3Store(Store):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+        except StoreUnavailable:
+            # Or they would go on asking beside whoever tries the same again.
+            wait([future for future in ahead if not future.cancel()])
+            raise
         finally:
             for future in ahead:
                 future.cancel()
