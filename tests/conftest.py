@@ -1,11 +1,17 @@
 """Shared by all tests: a real S3 server and the tiny model's tokenizer, made once."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from s3_server import BUCKET, S3Server, s3_server
 from tiny import write_model, write_tokenizer
+
+
+def pytest_configure() -> None:
+    """A shell's background job ignores SIGINT, and so would every command that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
 """Runs the command line as a user does: another process, its exit code and what it printed."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +48,11 @@ def thinktune(
 
 
 def free_port() -> str:
-    """One that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    """One that nobody has, nor the one after it (a second launcher's), and that no client is given
+    before it is bound: those are of a higher range."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as one, socket.socket() as next_one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            next_one.bind(("127.0.0.1", port + 1))
+            return str(port)

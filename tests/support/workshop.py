@@ -63,12 +63,12 @@ def losses(folder: Path) -> list[tuple[int, float]]:
 
 
 def wait_for(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    for _ in range(2400):
+    for _ in range(4000):
         if reached():
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError("not reached within 120 s")
+    raise AssertionError("not reached within 200 s")
 
 
 def start(

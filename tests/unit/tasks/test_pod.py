@@ -27,9 +27,8 @@ def task_file(folder: Path, store: str, *changes: str) -> Path:
 
 def pod(path: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "thinktune.tasks.pod", "prep", "--task", str(path)]
-    return subprocess.Popen(
-        command, env=environment(more={"POD_NAME": "pod-1"}), stdout=subprocess.PIPE, text=True
-    )
+    more = {"POD_NAME": "pod-1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(command, env=environment(more=more), stdout=subprocess.PIPE, text=True)
 
 
 def kept(store: str) -> tuple[str, Ending]:
