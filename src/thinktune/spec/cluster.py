@@ -5,13 +5,22 @@ One YAML file beside the recipes, or wherever `--cluster` says. Nothing in it de
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from thinktune.spec.catalog import Count, Name
 from thinktune.spec.closed import Closed
+from thinktune.spec.kube_names import (
+    Labels,
+    Namespace,
+    ObjectName,
+    OtherLabels,
+    QueueName,
+    Registry,
+    Tag,
+)
 from thinktune.spec.task import Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
@@ -31,6 +40,7 @@ def _network(text: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
+Hours = Annotated[int, Field(gt=0, le=10 * 365 * 24)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Part = Stage | Literal["conductor"]
 """What has a pod of its own."""
@@ -39,49 +49,57 @@ Part = Stage | Literal["conductor"]
 class Images(Closed):
     """Where the images are: `<registry>/<repository>:<tag>`."""
 
-    registry: str = "ghcr.io/thinktune"
-    tag: str | None = None
+    registry: Registry = "ghcr.io/thinktune"
+    tag: Tag | None = None
     """Null: the version of the launcher."""
     digests: dict[Stage, Digest] = {}
     """`sha256:…` by stage; takes the tag's place."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
-    pull_secrets: tuple[Name, ...] = ()
+    pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the namespace that open the registry."""
 
 
 class Toleration(Closed):
     """As Kubernetes has it."""
 
-    key: str
-    operator: Literal["Exists", "Equal"] = "Exists"
+    key: str | None = None
+    """Null, with `Exists`: of every taint."""
+    operator: Literal["Exists", "Equal"] = "Equal"
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Null: of every effect."""
 
-
-NVIDIA = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if self.operator == "Exists" and self.value:
+            raise ValueError("'Exists' takes no value; leave out value, or write operator: Equal")
+        if self.operator == "Equal" and self.key is None:
+            raise ValueError("without a key it must be operator: Exists; name the taint's key")
+        return self
 
 
 class Nodes(Closed):
     """Which nodes take a pod."""
 
-    node_selector: dict[str, str] = {}
+    node_selector: Labels = {}
     tolerations: tuple[Toleration, ...] = ()
+    """As in a pod: `{key: dedicated, value: gpu, effect: NoSchedule}`."""
 
 
 class Identity(Closed):
     """Who a stage is to the store."""
 
-    service_accounts: dict[Part, Name] = {}
+    service_accounts: dict[Part, ObjectName] = {}
     """Accounts that are there, by stage or `conductor`, for identities bound to an account's name
     (EKS Pod Identity, GKE). The others get one of their own per run."""
     annotations: dict[str, str] = {}
     """Of the accounts that are made: `eks.amazonaws.com/role-arn` and the like."""
-    pod_labels: dict[str, str] = {}
+    pod_labels: OtherLabels = {}
     """Of all pods: `azure.workload.identity/use` and the like."""
-    secret: Name | None = None
+    secret: ObjectName | None = None
     """Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null where the
     service account is enough."""
-    model_hub_secret: Name | None = None
+    model_hub_secret: ObjectName | None = None
     """Secret with HF_TOKEN, for gated models; prep alone gets it."""
 
 
@@ -102,8 +120,8 @@ class Egress(Closed):
 class Dns(Closed):
     """The cluster's name service, as its pods are labelled."""
 
-    namespace: Name = "kube-system"
-    labels: dict[str, str] = {"k8s-app": "kube-dns"}
+    namespace: Namespace = "kube-system"
+    labels: Labels = {"k8s-app": "kube-dns"}
     port: Port = 53
 
 
@@ -116,13 +134,14 @@ class Network(Closed):
     """Addresses of the store."""
     store_ports: Ports | None = None
     """Of the store's pods, where it is inside the cluster; null: the port of `store_endpoint`."""
-    store_namespace: Name | None = None
+    store_namespace: Namespace | None = None
     """Namespace of a store inside the cluster, instead of addresses; null: as `store_endpoint`
     says, if it ends in `.svc` and `store_cidrs` is not given."""
     dns: Dns = Dns()
     api_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the API server, which the conductor talks to."""
-    api_ports: Ports = (443, 6443)
+    api_ports: Ports = (443, 6443, 8443, 16443)
+    """Its own, not its Service's: these are those of clouds, kubeadm, minikube, MicroK8s."""
     hub: bool = True
     """Whether prep may go out on port 443, to fetch models and datasets."""
     extra: tuple[Egress, ...] = ()
@@ -135,9 +154,9 @@ class Monitoring(Closed):
 
     enabled: bool = False
     """Figures of the training, a PodMonitor, alerts, Grafana's dashboard."""
-    labels: dict[str, str] = {}
+    labels: OtherLabels = {}
     """Of PodMonitor and PrometheusRule, where Prometheus chooses by them (`release: …`)."""
-    namespace: Name | None = None
+    namespace: Namespace | None = None
     """Prometheus's, from which alone pods then let themselves be asked; null: from anywhere."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 9400
     stalled_after_seconds: Count = 900
@@ -151,34 +170,42 @@ class Cluster(Closed):
     """`s3://bucket/prefix`."""
     store_endpoint: str | None = None
     """AWS_ENDPOINT_URL_S3, for anything but AWS."""
-    namespace: Name = "default"
+    namespace: Namespace = "default"
     images: Images = Images()
     identity: Identity = Identity()
     network: Network = Network()
-    gpu_nodes: Nodes = Nodes(tolerations=(NVIDIA,))
-    """For pods that ask for GPUs. The GPU's product follows from the recipe's hardware."""
+    gpu_nodes: Nodes = Nodes()
+    """For pods that ask for GPUs. The GPU's product follows from the recipe's hardware, and the
+    taint `nvidia.com/gpu` is tolerated in any case."""
     cpu_nodes: Nodes = Nodes()
     """For the others: prep, the conductor, and all of a recipe without GPUs."""
     hardware_nodes: dict[Name, Nodes] = {}
     """By hardware entry, instead of `gpu_nodes`; a selector takes the place of the product's label
     as well (`cloud.google.com/gke-accelerator` where nodes have no `nvidia.com/gpu.product`)."""
-    priority_class: str | None = None
-    queue: str | None = None
+    priority_class: ObjectName | None = None
+    queue: QueueName | None = None
     """Kueue's LocalQueue (`kueue.x-k8s.io/queue-name`)."""
-    scratch_storage_class: str | None = None
+    scratch_storage_class: ObjectName | None = None
     """Storage class of each pod's scratch volume (node-local NVMe); null: the node's own disk."""
-    model_cache_claim: Name | None = None
+    model_cache_claim: ObjectName | None = None
     """PersistentVolumeClaim, best ReadWriteMany, that keeps base models between pods; null: each
     pod fetches the model from the store."""
     monitoring: Monitoring = Monitoring()
     env: dict[str, str] = {}
     """For all stages; never a secret."""
-    env_from_secrets: tuple[Name, ...] = ()
+    env_from_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the namespace whose keys become environment variables."""
-    deadline_hours: Count = 72
+    deadline_hours: Hours = 72
     """A stage that runs longer is ended."""
-    keep_finished_hours: Count = 24
+    keep_finished_hours: Hours = 24
     """Jobs and pods stay this long after they end."""
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_bucket(cls, store: str) -> str:
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\\]*)?", store):
+            raise ValueError(f"'{store}' is no bucket; write s3://bucket or s3://bucket/prefix")
+        return store
 
     @field_validator("store_endpoint")
     @classmethod
