@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from thinktune.launch import schedule
 from thinktune.launch.api import Forbidden, Unauthenticated
 from thinktune.launch.kube import Kube
-from thinktune.launch.tasks import Run, compare_hardware, stage_values
+from thinktune.launch.tasks import Run, compare_hardware, make_run, stage_values
 from thinktune.launch.watch import Say
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import Catalog
@@ -140,13 +140,40 @@ def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say)
         return
     for stage in stages:
         values = stage_values(request.run, stage, request.cluster)
-        schedule.check(values, nodes, _would_schedule(request, nodes))
+        short = schedule.shortage(values, nodes)
+        if short is not None:
+            place = f"{values.stage} of {values.run}"
+            raise SpecInvalid(place, short.fault, _remedy(request, stages, nodes, short))
 
 
-def _would_schedule(request: Request, nodes: Sequence[schedule.Node]) -> str:
-    there = schedule.hardware_there(nodes, request.catalog.hardware)
-    fit = [row.hardware for row in compare_hardware(request.recipe, request.catalog)]
-    both = [name for name in fit if name in there]
-    ways = [f"--set hardware={name}" for name in both[:4]]
-    ways += ["--force where an autoscaler would bring such nodes"]
-    return ("would be scheduled with " if both else "") + ", or ".join(ways)
+def _remedy(
+    request: Request,
+    stages: Sequence[Stage],
+    nodes: Sequence[schedule.Node],
+    short: schedule.Shortage,
+) -> str:
+    there = [name for name in _other_hardware(request) if _takes(request, name, stages, nodes)]
+    ways = [f"--set hardware={name}" for name in there[:4]]
+    ways = [f"would be scheduled with {', or '.join(ways)}"] if ways else []
+    ways += [*short.remedies, "--force where an autoscaler would bring such nodes"]
+    return "; or ".join(ways)
+
+
+def _other_hardware(request: Request) -> list[str]:
+    rows = compare_hardware(request.recipe, request.catalog)
+    return [row.hardware for row in rows if row.hardware != request.run.hardware]
+
+
+def _takes(
+    request: Request, hardware: str, stages: Sequence[Stage], nodes: Sequence[schedule.Node]
+) -> bool:
+    """Whether all the stages would run there on that hardware."""
+    recipe = request.recipe.model_copy(update={"hardware": hardware})
+    try:
+        run = make_run(recipe, request.catalog, request.cluster.store)
+    except SpecInvalid:
+        return False
+    return all(
+        schedule.shortage(stage_values(run, stage, request.cluster), nodes) is None
+        for stage in stages
+    )

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from thinktune.launch.api import Object
 from thinktune.plan.values import PRODUCT
-from thinktune.spec.catalog import GIB, HardwareEntry
-from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.catalog import GIB
 from thinktune.spec.values import TaskValues
 
 GPU = "nvidia.com/gpu"
@@ -84,51 +83,70 @@ def quantity(text: str) -> float:
     return float(text)
 
 
-def check(values: TaskValues, nodes: Sequence[Node], remedy: str) -> None:
-    """Raises SpecInvalid where no number of idle nodes of these would take the stage."""
-    wanted, resources = values.topology.nodes, values.resources
-    place = f"{values.stage} of {values.run}"
-    reasons: Counter[str] = Counter()
+@dataclass(frozen=True)
+class Shortage:
+    """Why a stage will never run on these nodes."""
+
+    fault: str
+    remedies: tuple[str, ...]
+    """For the cluster file, from what nodes lack most."""
+
+
+def shortage(values: TaskValues, nodes: Sequence[Node]) -> Shortage | None:
+    """What no number of idle nodes of these would make up for; None where they take the stage."""
+    wanted, gpus = values.topology.nodes, values.resources.gpus
+    reasons: Counter[tuple[str, str]] = Counter()
     room = 0
     for node in nodes:
-        reason = _unfit(values, node)
-        if reason:
-            reasons[reason] += 1
+        unfit = _unfit(values, node)
+        if unfit:
+            reasons[unfit] += 1
         else:
-            room += node.gpus // resources.gpus if resources.gpus else 1
-    if room >= wanted or (room and not resources.gpus):
-        return
-    asked = f"{wanted} × {resources.gpus} {_product(values)}" if resources.gpus else "a node"
-    why = ", ".join(f"{n} node{'s' * (n > 1)}: {reason}" for reason, n in reasons.most_common(4))
+            room += node.gpus // gpus if gpus else 1
+    if room >= wanted or (room and not gpus):
+        return None
+    most = reasons.most_common(4)
+    asked = f"{wanted} × {gpus} {_product(values)}" if gpus else "a node"
+    why = ", ".join(f"{n} node{'s' * (n > 1)}: {reason}" for (reason, _), n in most)
     fault = f"it asks for {asked}, and the cluster has room for {room} ({why or 'no node'})"
-    raise SpecInvalid(place, fault, remedy)
+    return Shortage(fault, tuple(dict.fromkeys(remedy for (_, remedy), _ in most if remedy)))
 
 
-def _unfit(values: TaskValues, node: Node) -> str | None:
+def _unfit(values: TaskValues, node: Node) -> tuple[str, str] | None:
+    """Reason and remedy; the latter may be empty."""
     resources, placement = values.resources, values.placement
+    kind = "gpu_nodes" if resources.gpus else "cpu_nodes"
     for key, value in placement.node_selector.items():
-        if node.labels.get(key) != value:
-            return node.product if key == PRODUCT else f"not {key}={value}"
+        if node.labels.get(key) == value:
+            continue
+        if key != PRODUCT:
+            return f"not {key}={value}", f"mend the node_selector of {kind} in the cluster file"
+        if node.gpus and PRODUCT not in node.labels:
+            return node.product, "name such nodes by a label of theirs in hardware_nodes"
+        return node.product, ""
     for taint in node.taints:
         if taint["effect"] != "PreferNoSchedule" and not _tolerated(values, taint):
-            return f"tainted {taint['key']}"
+            tolerate = f"tolerate {taint['key']} in {kind} of the cluster file"
+            return f"tainted {taint['key']}", tolerate
+    larger = f"add a larger node for {kind}"
     if node.gpus < resources.gpus:
-        return f"only {node.gpus} {node.product}"
+        return f"only {node.gpus} {node.product}", ""
     if node.cpu_millis < resources.cpu_millis:
-        return f"{node.cpu_millis / 1000:.1f} CPUs, not {resources.cpu_millis / 1000:.1f}"
+        return f"{node.cpu_millis / 1000:.1f} CPUs, not {resources.cpu_millis / 1000:.1f}", larger
     if node.memory_bytes < resources.memory_mib * 2**20:
-        return f"{node.memory_bytes / GIB:.0f} GiB, not {resources.memory_mib / 1024:.0f}"
+        return f"{node.memory_bytes / GIB:.0f} GiB, not {resources.memory_mib / 1024:.0f}", larger
     own_disk = values.storage.scratch_storage_class is None
     if own_disk and node.disk_bytes < resources.disk_gib * GIB:
-        return f"{node.disk_bytes / GIB:.0f} GiB of disk, not {resources.disk_gib}"
+        fault = f"{node.disk_bytes / GIB:.0f} GiB of disk, not {resources.disk_gib}"
+        return fault, "set scratch_storage_class in the cluster file"
     return None
 
 
 def _tolerated(values: TaskValues, taint: Object) -> bool:
     return any(
-        t.key == taint["key"]
+        t.key in (None, taint["key"])
         and t.effect in (None, taint["effect"])
-        and (t.operator == "Exists" or t.value == taint.get("value"))
+        and (t.operator == "Exists" or (t.value or "") == (taint.get("value") or ""))
         for t in values.placement.tolerations
     )
 
@@ -145,13 +163,3 @@ def free_gpus(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
             free, every = found.get(node.product, (0, 0))
             found[node.product] = (free + node.free_gpus, every + node.gpus)
     return found
-
-
-def hardware_there(nodes: Sequence[Node], catalog: dict[str, HardwareEntry]) -> list[str]:
-    """Names of catalog entries for which a node is there."""
-    return [
-        name
-        for name, entry in catalog.items()
-        if entry.num_gpus
-        and any(n.labels.get(PRODUCT) == entry.product and n.gpus >= entry.num_gpus for n in nodes)
-    ]

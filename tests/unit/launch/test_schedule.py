@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from thinktune.launch.schedule import Node, check, free_gpus, nodes_of, quantity
+from thinktune.launch.schedule import Node, free_gpus, nodes_of, quantity, shortage
 from thinktune.launch.tasks import make_run, stage_values
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.values import TaskValues
 
 CATALOG = load_catalog()
+CLUSTER = Cluster(store="s3://bucket/p")
 H100 = "NVIDIA-H100-80GB-HBM3"
 
 
@@ -42,10 +42,16 @@ def daemon(where: str, cpu: str) -> dict[str, Any]:
     return {"metadata": owner, "spec": {"nodeName": where, "containers": containers}}
 
 
-def values(*changes: str) -> TaskValues:
+def values(*changes: str, cluster: Cluster = CLUSTER) -> TaskValues:
     recipe = load_recipe("llama-70b", changes, catalog=CATALOG)
     run = make_run(recipe, CATALOG, "s3://b/p")
-    return stage_values(run, "train", Cluster(store="s3://b/p"))
+    return stage_values(run, "train", cluster)
+
+
+def fault_of(values: TaskValues, nodes: list[Node]) -> str:
+    short = shortage(values, nodes)
+    assert short is not None
+    return short.fault
 
 
 @pytest.mark.parametrize(
@@ -73,12 +79,11 @@ def test_gpus_that_pods_have_are_not_free() -> None:
 def test_what_daemons_ask_for_is_not_there_for_us() -> None:
     (found,) = nodes_of([node("a", 8)], [daemon("a", "150"), daemon("b", "9"), pod("a", 8)])
     assert found.cpu_millis == 58_000
-    with pytest.raises(SpecInvalid, match=r"58\.0 CPUs, not"):
-        check(values(), [found], "")
+    assert "58.0 CPUs, not" in fault_of(values(), [found])
 
 
 def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:
-    check(values(), nodes_of([node("a", 8)], [pod("a", 8)]), "")
+    assert shortage(values(), nodes_of([node("a", 8)], [pod("a", 8)])) is None
 
 
 @pytest.mark.parametrize(
@@ -93,21 +98,42 @@ def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:
     ],
 )
 def test_what_can_never_be_scheduled_is_refused(nodes: list[dict[str, Any]], words: str) -> None:
-    with pytest.raises(SpecInvalid) as refused:
-        check(values(), nodes_of(nodes, []), "take another")
-    assert f"4 {H100}" in refused.value.fault
-    assert words in refused.value.fault
-    assert refused.value.remedy == "take another"
+    fault = fault_of(values(), nodes_of(nodes, []))
+    assert f"4 {H100}" in fault
+    assert words in fault
 
 
 def test_two_pods_may_share_a_node_that_has_room_for_both() -> None:
-    check(values("nodes=2"), nodes_of([node("a", 8)], []), "")
-    with pytest.raises(SpecInvalid, match="2 × 4"):
-        check(values("nodes=2"), nodes_of([node("a", 4)], []), "")
+    assert shortage(values("nodes=2"), nodes_of([node("a", 8)], [])) is None
+    assert "2 × 4" in fault_of(values("nodes=2"), nodes_of([node("a", 4)], []))
 
 
 def test_a_taint_that_nothing_tolerates() -> None:
     taint = {"key": "maintenance", "effect": "NoSchedule"}
     other = Node("a", {"nvidia.com/gpu.product": H100}, (taint,), 8, 8, 208000, 2**41, 2**43)
-    with pytest.raises(SpecInvalid, match="tainted maintenance"):
-        check(values(), [other], "")
+    short = shortage(values(), [other])
+    assert short is not None
+    assert "tainted maintenance" in short.fault
+    assert short.remedies == ("tolerate maintenance in gpu_nodes of the cluster file",)
+
+
+@pytest.mark.parametrize(
+    ("toleration", "taint", "taken"),
+    [
+        ({"key": "pool", "value": "llm"}, {"key": "pool", "value": "llm"}, True),
+        ({"key": "pool", "value": "llm"}, {"key": "pool", "value": "other"}, False),
+        ({"key": "pool"}, {"key": "pool"}, True),
+        ({"key": "pool"}, {"key": "pool", "value": "llm"}, False),
+        ({"key": "pool", "operator": "Exists"}, {"key": "pool", "value": "llm"}, True),
+        ({"operator": "Exists"}, {"key": "anything", "value": "x"}, True),
+    ],
+)
+def test_tolerations_as_kubernetes_has_them(
+    toleration: dict[str, str], taint: dict[str, str], taken: bool
+) -> None:
+    cluster = Cluster.parse(
+        {"store": "s3://bucket", "gpu_nodes": {"tolerations": [toleration]}}, "cluster.yaml"
+    )
+    tainted = node("a", 8)
+    tainted["spec"]["taints"].append(taint | {"effect": "NoSchedule"})
+    assert (shortage(values(cluster=cluster), nodes_of([tainted], [])) is None) == taken
