@@ -11,13 +11,25 @@ import click
 import yaml
 
 from thinktune.cli.main import cli
+from thinktune.launch.charts import values_text
+from thinktune.launch.tasks import conduct_of, conductor_of, make_run, stage_values
 from thinktune.spec.closed import Closed
-from thinktune.spec.cluster import Cluster
+from thinktune.spec.cluster import Cluster, Identity
+from thinktune.spec.compose import load_catalog, load_recipe
 from thinktune.spec.recipe import Recipe
-from thinktune.spec.values import ConductorValues, TaskValues
+from thinktune.spec.task import STAGES
+from thinktune.spec.values import ConductorValues, TaskValues, Values
 
 ROOT = Path(__file__).parents[1]
 CHARTS: dict[str, type[Closed]] = {"task": TaskValues, "conductor": ConductorValues}
+EXAMPLE = Cluster(
+    store="s3://bucket/thinktune", namespace="jobs", identity=Identity(secret="store-keys")
+)
+NO_DEFAULTS = """\
+# Written by `make reference`.
+# There are no defaults: each release says all of it, and `thinktune render RECIPE` writes that
+# file. ci/demo-values.yaml is one.
+"""
 GENERATED = "<!-- Written by `make reference`. -->\n"
 WIDTH = 100
 
@@ -93,7 +105,7 @@ def chart_readme(name: str) -> str:
     text = (
         f"{about['description']}. Kubernetes {about['kubeVersion']}.\n\n"
         "`thinktune render RECIPE` writes values files, `thinktune submit` installs them. There "
-        "are no defaults: each release says all of it."
+        "are no defaults: each release says all of it, as in ci/demo-values.yaml."
     )
     return page(about["name"], text, CHARTS[name])
 
@@ -117,12 +129,29 @@ def commands() -> str:
     return "\n".join(whole)
 
 
+def example(name: str) -> str:
+    """Values as `thinktune render demo` writes them."""
+    catalog = load_catalog()
+    run = make_run(load_recipe("demo", catalog=catalog), catalog, EXAMPLE.store, "demo")
+    for (
+        stage,
+        task,
+    ) in run.tasks.items():  # the digest would be another one with each change of the code
+        run.tasks[stage] = task.model_copy(update={"code": None})
+    values: Values = stage_values(run, "prep", EXAMPLE)
+    if name == "conductor":
+        values = conductor_of(conduct_of(run, STAGES, EXAMPLE), EXAMPLE)
+    return f"# Written by `make reference`.\n{values_text(values)}"
+
+
 def files() -> dict[Path, str]:
     """Path below the repository → what stands in it."""
     found = {}
     for name, model in CHARTS.items():
         found[ROOT / f"charts/{name}/values.schema.json"] = schema(model)
         found[ROOT / f"charts/{name}/README.md"] = chart_readme(name)
+        found[ROOT / f"charts/{name}/values.yaml"] = NO_DEFAULTS
+        found[ROOT / f"charts/{name}/ci/demo-values.yaml"] = example(name)
     recipe = (
         "One file below `jobs/recipes/`, or any path that ends in `.yaml`. `extends: OTHER` starts "
         "from another recipe, `--set SETTING=VALUE` overrides one setting."
@@ -141,6 +170,7 @@ if __name__ == "__main__":
     stale = []
     for path, text in files().items():
         if "--check" not in sys.argv:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path.relative_to(ROOT)))

@@ -18,3 +18,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "task.indexed" -}}
 {{- if gt (int .Values.topology.nodes) 1 }}true{{ end -}}
 {{- end -}}
+
+{{- /* A Service's name starts with a letter; a run's need not. */}}
+{{- define "task.ranks" -}}
+{{- printf "ranks-%s" .Release.Name -}}
+{{- end -}}
