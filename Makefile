@@ -6,12 +6,12 @@ SYNC ?=
 MODEL ?=
 RUN ?=
 SET ?=
-CLUSTER ?= cluster.yaml
+CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
 OUTPUT ?= bench-gpu.json
 REGISTRY ?= ghcr.io/thinktune
 TAG ?= 0.1.0
-IMAGES ?= prep train evaluate serve
+IMAGES ?= prep train evaluate
 LOCK ?= requirements.txt
 CPU_TORCH ?= torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
 PUSH ?=
@@ -119,7 +119,9 @@ bench-cells: setup ## Speed and memory on 1, 2 and 4 GPUs of this host, for benc
 ON_CLUSTER := prep train evaluate pipeline status fetch
 $(ON_CLUSTER): EXTRAS := launch
 $(ON_CLUSTER): SYNC := --inexact --quiet
-SUBMIT = $(BIN)/thinktune submit $(MODEL) --cluster $(CLUSTER) $(addprefix --set ,$(SET))
+# The shell takes SET apart, so that its quotes count.
+SUBMIT = set -- $(SET); for each; do set -- "$$@" --set "$$each"; shift; done; \
+	$(BIN)/thinktune submit "$(MODEL)" --cluster "$(CLUSTER)" "$$@"
 NAMED = @test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make $@ MODEL=qwen-32b" >&2; exit 64; }
 OF_RUN = @test -n "$(RUN)" || { echo "whose? make $@ RUN=…; thinktune status lists them" >&2; exit 64; }
 

@@ -121,9 +121,7 @@ def test_a_file_that_is_not_what_its_name_says(run: Run, tmp_path: Path) -> None
 def test_a_file_that_is_not_there(run: Run, tmp_path: Path) -> None:
     ended = run("data.dataset=file", f"data.path={tmp_path}/none.jsonl")
     assert ended.code == 65
-    assert "none.jsonl: the recipe's data.path cannot be read (No such file or directory)" in (
-        ended.err
-    )
+    assert "learns from this file, which cannot be read (No such file or directory)" in (ended.err)
 
 
 def test_a_full_disk(run: Run, tmp_path: Path) -> None:

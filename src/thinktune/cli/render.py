@@ -17,7 +17,7 @@ from thinktune.launch.charts import manifests, release_name, values_text
 from thinktune.launch.checks import check_deadline, check_names
 from thinktune.launch.tasks import Run, make_run, stage_values
 from thinktune.spec.cluster import Cluster
-from thinktune.spec.errors import SpecInvalid
+from thinktune.spec.errors import DataInvalid, SpecInvalid
 from thinktune.spec.task import STAGES, Stage
 
 
@@ -50,7 +50,12 @@ def render(
     place = read_cluster(cluster)
     if name is not None and len(recipes) > 1:
         raise SpecInvalid("--run", f"one name for {len(recipes)} recipes", "render one at a time")
-    runs = [_run(recipe, overrides, place, name) for recipe in recipes]
+    runs, faults = [], []
+    for recipe in recipes:
+        try:
+            runs.append(_run(recipe, overrides, place, name))
+        except DataInvalid as fault:  # one recipe's own file; the others have nothing to do with it
+            faults.append(fault)
     with ThreadPoolExecutor() as pool:  # helm takes most of the time
         every = [
             (run, stage, pool.submit(_rendered, run, stage, place, values_only=values_only))
@@ -64,6 +69,10 @@ def render(
         if run.own_file is not None:
             key = f"{place.store}/{run.own_file.key}"
             click.echo(f"prep reads {key}: copy {run.own_file.path} there", err=True)
+    for each in faults[:-1]:
+        click.echo(f"error: {each}", err=True)
+    if faults:
+        raise faults[-1]
 
 
 def _run(recipe: str, overrides: tuple[str, ...], place: Cluster, name: str | None) -> Run:

@@ -217,8 +217,10 @@ def _own_file(recipe: Recipe) -> OwnFile | None:
     try:
         return OwnFile(path, file_sha256(path))
     except OSError as error:
-        fault = f"the recipe's data.path cannot be read ({error.strerror})"
-        raise DataInvalid(str(path), fault, "set data.path to your file") from None
+        fault = (
+            f"recipe {recipe.name} learns from this file, which cannot be read ({error.strerror})"
+        )
+        raise DataInvalid(str(path), fault, "name yours: --set data.path=…") from None
 
 
 def _model(recipe: Recipe, catalog: Catalog) -> ModelEntry:

@@ -199,3 +199,17 @@ def test_what_a_run_took_is_shown_beside_its_plan(tmp_path: Path) -> None:
     assert found[1]["what"] == "tokens_per_s"
     missing = thinktune("plan", "--actual", "other", "--store", store)
     assert (missing.code, "no manifest of a training" in missing.err) == (66, True)
+
+
+def test_a_recipe_whose_file_is_missing_keeps_no_other_from_being_rendered(tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text("store: s3://bucket/p\n")
+    ended = thinktune(
+        *("render", "qwen-32b", "demo", "llama-70b", "--values-only"),
+        *("--cluster", str(cluster), "-o", str(tmp_path / "rendered")),
+        cwd=tmp_path,
+    )
+    assert ended.code == 65
+    assert "audit.jsonl: recipe qwen-32b learns from this file" in ended.err
+    made = sorted(path.name[:5] for path in (tmp_path / "rendered").iterdir())
+    assert made == ["demo-", "llama"]
