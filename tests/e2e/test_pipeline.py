@@ -118,11 +118,19 @@ def test_a_pod_reaches_dns_and_the_store_and_nothing_else(place: Place, followed
     address = store["items"][0]["status"]["podIP"]
     started = place.thinktune("submit", "tiny", "--run", "net", "--stage", "prep", "--detach")
     assert started.code == 0, started.err
-    for number, job in enumerate((f"{RUN}-train", "net-prep")):
-        assert reached(place, f"bound-{number}", address, labels(place, job)) == "True False False"
-    # The conductor asks the API server, and nothing else but the store.
-    assert reached(place, "leading", address, labels(place, "net-conductor")) == "True False True"
-    assert reached(place, "free", address, {"app": "free"}) == "True True True"
+    expected = {
+        "bound": (labels(place, f"{RUN}-train"), "True False False"),
+        "fetching": (labels(place, "net-prep"), "True False False"),
+        # The conductor asks the API server, and nothing else but the store.
+        "leading": (labels(place, "net-conductor"), "True False True"),
+        "free": ({"app": "free"}, "True True True"),
+    }
+    for name, (own, _) in expected.items():
+        probe(place, name, address, own)
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    for name, (_, answer) in expected.items():
+        place.kubectl("wait", succeeded, f"pod/{name}", "--timeout=90s")
+        assert place.kubectl("logs", name).strip() == answer, name
     place.thinktune("cancel", "net")
 
 
@@ -132,10 +140,10 @@ def labels(place: Place, job: str) -> dict[str, str]:
     return {k: found[k] for k in ("app.kubernetes.io/name", "app.kubernetes.io/instance")}
 
 
-def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> str:
-    """Whether a pod with those labels reaches the store by its name, the filer beside it, and the
-    API server."""
-    probe = (
+def probe(place: Place, name: str, address: str, labels: dict[str, str]) -> None:
+    """A pod with those labels, which prints whether it reaches the store by its name, the filer
+    beside it, and the API server."""
+    code = (
         "import socket, time\n"
         "time.sleep(5)  # a policy takes a moment to hold for a new pod\n"
         "def reached(host, port):\n"
@@ -151,14 +159,11 @@ def reached(place: Place, name: str, address: str, labels: dict[str, str]) -> st
     container = {"name": name, "image": image, "securityContext": restricted}
     pod = {
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [{**container, "command": ["python", "-c", probe]}],
+        "containers": [{**container, "command": ["python", "-c", code]}],
     }
     written = ",".join(f"{k}={v}" for k, v in labels.items())
     options = ["--restart=Never", f"--image={image}", f"--labels={written}"]
     place.kubectl("run", name, *options, f"--overrides={json.dumps({'spec': pod})}")
-    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
-    place.kubectl("wait", succeeded, f"pod/{name}", "--timeout=60s")
-    return place.kubectl("logs", name).strip()
 
 
 def test_delete_leaves_nothing(place: Place, followed: str) -> None:
