@@ -11,7 +11,7 @@ from thinktune.launch.charts import manifests, values_text
 from thinktune.launch.checks import check_names
 from thinktune.launch.kube import OWNED
 from thinktune.launch.tasks import conduct_of, conductor_of
-from thinktune.spec.cluster import Cluster, Identity, Monitoring, Network, Nodes, Toleration
+from thinktune.spec.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
 from thinktune.spec.compose import recipe_names
 from thinktune.spec.errors import SpecInvalid
 from thinktune.spec.task import STAGES, Stage
@@ -177,6 +177,23 @@ def test_who_a_stage_is_and_where_it_goes(own_file: Path) -> None:
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     ]
     assert "tolerations" not in pods[1]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("prep", "recipe", "cpu", "memory"),
+    [
+        (Prep(), "qwen-32b", "3000m", "11264Mi"),
+        (Prep(), "demo", "1800m", "5529Mi"),  # of its hardware entry, which is smaller
+        (Prep(cpus=8, memory_gib=64), "qwen-32b", "8000m", "65536Mi"),
+        (Prep(memory_gib=20), "demo", "1800m", "20480Mi"),
+    ],
+)
+def test_what_prep_asks_for(prep: Prep, recipe: str, cpu: str, memory: str, own_file: Path) -> None:
+    cluster = CLUSTER.model_copy(update={"prep": prep})
+    job = of_kind(rendered(a_run(recipe, own_file), "prep", cluster), "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    assert (limits["cpu"], limits["memory"]) == (cpu, memory)
 
 
 @pytest.mark.parametrize(

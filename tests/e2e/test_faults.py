@@ -112,17 +112,17 @@ def evict(place: Place, pod: str) -> None:
 def test_two_pods_find_each_other_and_train_as_one(
     place: Place, undisturbed: list[float], tmp_path: Path
 ) -> None:
-    start(place, "pair", *TRAINING, "--set", "nodes=2")
-    place.wait_for_key("runs/pair/train/manifest.json", 240)
-    job: dict[str, Any] = place.job("pair-train")
+    start(place, "7b-pair", *TRAINING, "--set", "nodes=2")
+    place.wait_for_key("runs/7b-pair/train/manifest.json", 240)
+    job: dict[str, Any] = place.job("7b-pair-train")
     assert (job["spec"]["completionMode"], job["spec"]["completions"]) == ("Indexed", 2)
-    log = place.thinktune("logs", "pair", "--stage", "train").out
+    log = place.thinktune("logs", "7b-pair", "--stage", "train").out
     assert "DeepSpeed ZeRO 1 over 2 ranks" in log
-    found = losses(place, "pair", tmp_path)
+    found = losses(place, "7b-pair", tmp_path)
     # Sums in another order: apart by rounding, which a step of lr 0.01 makes more of every time.
     assert found[:40] == pytest.approx(undisturbed[:40], rel=1e-3)
     assert found == pytest.approx(undisturbed, rel=3e-2)
-    place.thinktune("cancel", "pair")
+    place.thinktune("cancel", "7b-pair")
 
 
 def test_a_store_outage_is_waited_out(

@@ -129,6 +129,8 @@ def _unfit(values: TaskValues, node: Node) -> tuple[str, str] | None:
             tolerate = f"tolerate {taint['key']} in {kind} of the cluster file"
             return f"tainted {taint['key']}", tolerate
     larger = f"add a larger node for {kind}"
+    if values.stage == "prep":
+        larger += ", or lower prep in the cluster file"
     if node.gpus < resources.gpus:
         return f"only {node.gpus} {node.product}", ""
     if node.cpu_millis < resources.cpu_millis:

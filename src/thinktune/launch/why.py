@@ -162,10 +162,13 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explana
 
 
 def _oom(each: Observed, evidence: list[str]) -> Explanation:
+    more = "Choose hardware with more host memory, or lower data.max_tokens; then submit again."
+    if each.stage == "prep":
+        more = "Raise prep.memory_gib in the cluster file, or filter more rows; then submit again."
     return Explanation(
         f"{each.stage} took more host memory than its pod has, and the kernel ended it (OOMKilled)",
         tuple(evidence),
-        "Choose hardware with more host memory, or lower data.max_tokens; then submit again.",
+        more,
         ExitCode.INTERNAL,
         hopeless=True,
     )

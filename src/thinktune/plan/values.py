@@ -7,7 +7,7 @@ import math
 
 from thinktune.plan.plan import Plan
 from thinktune.spec.catalog import GIB, HardwareEntry
-from thinktune.spec.cluster import Cluster, Nodes, Part, Toleration
+from thinktune.spec.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.spec.conduct import Conduct
 from thinktune.spec.exit_codes import MEANING, Action
 from thinktune.spec.task import STAGES, Stage, StageTask
@@ -33,8 +33,7 @@ TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 BACKOFF_LIMIT = 3
 LEAST_GRACE_S = 300
 PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
-"""What clouds leave of a node with 4 CPUs and 16 GiB. Tokenising is the whole of it; weights pass
-through the disk."""
+"""What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
 NODE_SHARE = 0.9
 """Of a node's CPUs and memory: the rest is the kubelet's and the daemons'."""
 
@@ -64,7 +63,7 @@ def task_values(
             nodes=nodes,
             processes_per_node=max(1, gpus) if stage == "train" else 1,
         ),
-        resources=_resources(stage, plan, hardware),
+        resources=_resources(stage, plan, hardware, cluster.prep),
         failure=FailureValues(
             fail_codes=_codes("fail"),
             ignore_codes=_codes("ignore"),
@@ -132,13 +131,14 @@ def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     )
 
 
-def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry) -> ResourceValues:
+def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) -> ResourceValues:
     disk = math.ceil(plan.disk_bytes / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
     cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
     if stage == "prep":
-        cpus = min(PREP_CPU_MILLIS, cpus)
-        memory = min(PREP_MEMORY_MIB, math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE))
+        memory = math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE)
+        cpus = 1000 * prep.cpus if prep.cpus else min(PREP_CPU_MILLIS, cpus)
+        memory = 1024 * prep.memory_gib if prep.memory_gib else min(PREP_MEMORY_MIB, memory)
         return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm

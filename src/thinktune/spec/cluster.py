@@ -163,6 +163,16 @@ class Monitoring(Closed):
     """Without a step for so long, the alert fires."""
 
 
+class Prep(Closed):
+    """What a pod of prep asks for, whose needs follow from the data."""
+
+    cpus: Count | None = None
+    """Null: 3, or what the recipe's hardware has if that is less."""
+    memory_gib: Count | None = None
+    """Null: 11, likewise. All rows that pass the filters are held in memory: 30,000 of 6.5 kB take
+    2.2 GB."""
+
+
 class Cluster(Closed):
     """One cluster."""
 
@@ -179,6 +189,7 @@ class Cluster(Closed):
     taint `nvidia.com/gpu` is tolerated in any case."""
     cpu_nodes: Nodes = Nodes()
     """For the others: prep, the conductor, and all of a recipe without GPUs."""
+    prep: Prep = Prep()
     hardware_nodes: dict[Name, Nodes] = {}
     """By hardware entry, instead of `gpu_nodes`; a selector takes the place of the product's label
     as well (`cloud.google.com/gke-accelerator` where nodes have no `nvidia.com/gpu.product`)."""

@@ -10,7 +10,7 @@ from thinktune.launch.pod_signs import Explanation
 from thinktune.launch.why import explain
 from thinktune.spec.ending import Ending
 from thinktune.spec.manifest import FileEntry, Manifest, Progress
-from thinktune.spec.task import STAGES
+from thinktune.spec.task import STAGES, Stage
 
 NOW = "2026-11-22T10:00:00+00:00"
 
@@ -47,11 +47,15 @@ def test_the_deadline() -> None:
     assert "deadline_hours" in said(seen).remedy
 
 
-def test_out_of_host_memory() -> None:
+@pytest.mark.parametrize(
+    ("stage", "remedy"), [("prep", "prep.memory_gib"), ("train", "hardware with more host memory")]
+)
+def test_out_of_host_memory(stage: Stage, remedy: str) -> None:
     status = [ended(exitCode=137, reason="OOMKilled")]
     dead = pod("Failed", containerStatuses=status)
-    found = said(Observed("r", "train", failed("BackoffLimitExceeded", "too often"), [dead]))
+    found = said(Observed("r", stage, failed("BackoffLimitExceeded", "too often"), [dead]))
     assert "OOMKilled" in found.cause
+    assert remedy in found.remedy
     assert found.code == 70
 
 
