@@ -142,11 +142,11 @@ pipeline: setup ## MODEL=recipe: all stages, left to the cluster
 	@$(SUBMIT) --detach
 
 status: setup ## RUN=… or none: how far runs are
-	@$(BIN)/thinktune status $(RUN) --cluster $(CLUSTER)
+	@$(BIN)/thinktune status $(RUN) --cluster "$(CLUSTER)"
 
 fetch: setup ## RUN=…: bring the adapter here
 	$(OF_RUN)
-	@$(BIN)/thinktune fetch $(RUN) --cluster $(CLUSTER)
+	@$(BIN)/thinktune fetch $(RUN) --cluster "$(CLUSTER)"
 
 clean: ## Remove what was installed and cached here; artifacts in thinktune-store stay
 	rm -rf .venv .uv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

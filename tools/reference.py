@@ -133,10 +133,8 @@ def example(name: str) -> str:
     """Values as `thinktune render demo` writes them."""
     catalog = load_catalog()
     run = make_run(load_recipe("demo", catalog=catalog), catalog, EXAMPLE.store, "demo")
-    for (
-        stage,
-        task,
-    ) in run.tasks.items():  # the digest would be another one with each change of the code
+    # Less the code's digest, which would be another one with each change.
+    for stage, task in run.tasks.items():
         run.tasks[stage] = task.model_copy(update={"code": None})
     values: Values = stage_values(run, "prep", EXAMPLE)
     if name == "conductor":

@@ -75,11 +75,15 @@ def names(place: Place, job: str) -> set[str]:
 
 
 def running(place: Place, job: str) -> str:
-    def alive() -> list[dict[str, Any]]:
-        return [p for p in place.pods(job) if p["status"]["phase"] == "Running"]
+    found: list[str] = []
 
-    wait_for(lambda: bool(alive()), 60, "a pod that runs")
-    return str(alive()[-1]["metadata"]["name"])
+    def alive() -> bool:
+        pods = [p for p in place.pods(job) if p["status"]["phase"] == "Running"]
+        found.extend(str(pod["metadata"]["name"]) for pod in pods)
+        return bool(found)
+
+    wait_for(alive, 60, "a pod that runs")
+    return found[-1]
 
 
 def delete(place: Place, pod: str) -> None:

@@ -5,12 +5,14 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from thinktune.launch import schedule
 from thinktune.launch.api import Forbidden, Unauthenticated
 from thinktune.launch.kube import Kube
-from thinktune.launch.tasks import Run, compare_hardware, make_run, stage_values
+from thinktune.launch.tasks import Run, compare_hardware, on_hardware, run_id, stage_values
 from thinktune.launch.watch import Say
+from thinktune.plan.values import nodes_for
 from thinktune.spec.cluster import Cluster
 from thinktune.spec.compose import Catalog
 from thinktune.spec.errors import InputMissing, SpecInvalid, near_misses
@@ -139,10 +141,9 @@ def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say)
     if request.force:
         return
     for stage in stages:
-        values = stage_values(request.run, stage, request.cluster)
-        short = schedule.shortage(values, nodes)
+        short = _shortage(request, request.run, stage, nodes)
         if short is not None:
-            place = f"{values.stage} of {values.run}"
+            place = f"{stage} of {request.run.id}"
             raise SpecInvalid(place, short.fault, _remedy(request, stages, nodes, short))
 
 
@@ -152,9 +153,11 @@ def _remedy(
     nodes: Sequence[schedule.Node],
     short: schedule.Shortage,
 ) -> str:
-    there = [name for name in _other_hardware(request) if _takes(request, name, stages, nodes)]
-    ways = [f"--set hardware={name}" for name in there[:4]]
-    ways = [f"would be scheduled with {', or '.join(ways)}"] if ways else []
+    takers = (name for name in _other_hardware(request) if _takes(request, name, stages, nodes))
+    there = [f"--set hardware={name}" for name in islice(takers, 4)]
+    # Hardware is part of a derived id: what is done stays with the other run.
+    again = "" if _is_named(request) or "prep" in stages else " as another run, from prep on"
+    ways = [f"would be scheduled with {', or '.join(there)}{again}"] if there else []
     ways += [*short.remedies, "--force where an autoscaler would bring such nodes"]
     return "; or ".join(ways)
 
@@ -168,12 +171,23 @@ def _takes(
     request: Request, hardware: str, stages: Sequence[Stage], nodes: Sequence[schedule.Node]
 ) -> bool:
     """Whether all the stages would run there on that hardware."""
-    recipe = request.recipe.model_copy(update={"hardware": hardware})
     try:
-        run = make_run(recipe, request.catalog, request.cluster.store)
+        run = on_hardware(request.run, request.recipe, request.catalog, hardware)
+        check_deadline(run, request.cluster, stages)
     except SpecInvalid:
         return False
-    return all(
-        schedule.shortage(stage_values(run, stage, request.cluster), nodes) is None
-        for stage in stages
-    )
+    return all(_shortage(request, run, stage, nodes) is None for stage in stages)
+
+
+def _is_named(request: Request) -> bool:
+    own = request.run.own_file
+    derived = run_id(request.recipe, request.catalog, own.sha256 if own else None)
+    return request.run.id != derived
+
+
+def _shortage(
+    request: Request, run: Run, stage: Stage, nodes: Sequence[schedule.Node]
+) -> schedule.Shortage | None:
+    values = stage_values(run, stage, request.cluster)
+    section, _ = nodes_for(stage, values.resources.gpus, run.hardware, request.cluster)
+    return schedule.shortage(values, nodes, section)

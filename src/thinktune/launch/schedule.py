@@ -16,6 +16,11 @@ GPU = "nvidia.com/gpu"
 UNITS = {f"{letter}i": 2.0 ** (10 * n) for n, letter in enumerate("KMGTPE", 1)}
 UNITS |= {letter: 1000.0**n for n, letter in enumerate("kMGTPE", 1)}
 UNITS |= {"n": 1e-9, "u": 1e-6, "m": 1e-3}
+NOT_FOR_PODS = (
+    "node.kubernetes.io/", "node-role.kubernetes.io/", "node.cloudprovider.kubernetes.io/",
+    "karpenter.sh/", "ToBeDeletedByClusterAutoscaler", "DeletionCandidateOfClusterAutoscaler",
+)  # fmt: skip
+"""Taints of nodes that are ill, leaving, or the control plane's."""
 DAEMONS = {"DaemonSet", "Node"}
 """Who owns pods that stay on their node: the second are the kubelet's own."""
 
@@ -92,13 +97,16 @@ class Shortage:
     """For the cluster file, from what nodes lack most."""
 
 
-def shortage(values: TaskValues, nodes: Sequence[Node]) -> Shortage | None:
-    """What no number of idle nodes of these would make up for; None where they take the stage."""
+def shortage(values: TaskValues, nodes: Sequence[Node], section: str) -> Shortage | None:
+    """What no number of idle nodes of these would make up for; None where they take the stage.
+
+    `section` of the cluster file says where it goes.
+    """
     wanted, gpus = values.topology.nodes, values.resources.gpus
     reasons: Counter[tuple[str, str]] = Counter()
     room = 0
     for node in nodes:
-        unfit = _unfit(values, node)
+        unfit = _unfit(values, node, section)
         if unfit:
             reasons[unfit] += 1
         else:
@@ -112,23 +120,23 @@ def shortage(values: TaskValues, nodes: Sequence[Node]) -> Shortage | None:
     return Shortage(fault, tuple(dict.fromkeys(remedy for (_, remedy), _ in most if remedy)))
 
 
-def _unfit(values: TaskValues, node: Node) -> tuple[str, str] | None:
+def _unfit(values: TaskValues, node: Node, section: str) -> tuple[str, str] | None:
     """Reason and remedy; the latter may be empty."""
     resources, placement = values.resources, values.placement
-    kind = "gpu_nodes" if resources.gpus else "cpu_nodes"
     for key, value in placement.node_selector.items():
         if node.labels.get(key) == value:
             continue
         if key != PRODUCT:
-            return f"not {key}={value}", f"mend the node_selector of {kind} in the cluster file"
+            return f"not {key}={value}", f"mend the node_selector of {section} in the cluster file"
         if node.gpus and PRODUCT not in node.labels:
             return node.product, "name such nodes by a label of theirs in hardware_nodes"
         return node.product, ""
     for taint in node.taints:
         if taint["effect"] != "PreferNoSchedule" and not _tolerated(values, taint):
-            tolerate = f"tolerate {taint['key']} in {kind} of the cluster file"
-            return f"tainted {taint['key']}", tolerate
-    larger = f"add a larger node for {kind}"
+            tolerate = f"tolerate {taint['key']} in {section} of the cluster file"
+            for_others = taint["key"].startswith(NOT_FOR_PODS)
+            return f"tainted {taint['key']}", "" if for_others else tolerate
+    larger = "add a larger node"
     if values.stage == "prep":
         larger += ", or lower prep in the cluster file"
     if node.gpus < resources.gpus:

@@ -5,7 +5,7 @@ The same recipe, catalog entries, file and code give the same run, which resumes
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import thinktune
@@ -102,6 +102,15 @@ def make_run(
     run = name or run_id(recipe, catalog, own.sha256 if own else None)
     tasks = _tasks(recipe, catalog, plan, run=run, store=store, own=own)
     return Run(run, recipe.hardware, catalog.hardware[recipe.hardware], plan, tasks, own)
+
+
+def on_hardware(run: Run, recipe: Recipe, catalog: Catalog, hardware: str) -> Run:
+    """The run planned for other hardware, its tasks as they are: to ask whether it would be taken.
+
+    Raises SpecInvalid where it does not fit.
+    """
+    plan = _fitting(recipe.model_copy(update={"hardware": hardware}), catalog)
+    return replace(run, hardware=hardware, node=catalog.hardware[hardware], plan=plan)
 
 
 def stage_values(run: Run, stage: Stage, cluster: Cluster, *, wait: bool = False) -> TaskValues:

@@ -156,13 +156,19 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) ->
 def _stage_placement(
     stage: Stage, gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
 ) -> PlacementValues:
-    own = None if stage == "prep" else cluster.hardware_nodes.get(name)
-    nodes = own or (cluster.gpu_nodes if gpus else cluster.cpu_nodes)
-    by_label = gpus and not (own and own.node_selector)
+    section, nodes = nodes_for(stage, gpus, name, cluster)
+    by_label = gpus and not (section.startswith("hardware_nodes") and nodes.node_selector)
     product = {PRODUCT: hardware.product} if by_label and hardware.product else {}
     if gpus and TAINT not in nodes.tolerations:
         nodes = nodes.model_copy(update={"tolerations": (*nodes.tolerations, TAINT)})
     return _placement(nodes, product, cluster, queue=cluster.queue)
+
+
+def nodes_for(stage: Stage, gpus: int, hardware: str, cluster: Cluster) -> tuple[str, Nodes]:
+    """Which section of the cluster file says where a stage goes, by name, and what it says."""
+    if stage != "prep" and hardware in cluster.hardware_nodes:
+        return f"hardware_nodes.{hardware}", cluster.hardware_nodes[hardware]
+    return ("gpu_nodes", cluster.gpu_nodes) if gpus else ("cpu_nodes", cluster.cpu_nodes)
 
 
 def _placement(

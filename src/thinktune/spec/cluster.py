@@ -13,7 +13,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from thinktune.spec.catalog import Count, Name
 from thinktune.spec.closed import Closed
 from thinktune.spec.kube_names import (
+    LabelKey,
     Labels,
+    LabelValue,
     Namespace,
     ObjectName,
     OtherLabels,
@@ -33,10 +35,9 @@ CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 def _network(text: str) -> str:
     try:
-        ipaddress.ip_network(text)
+        return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise ValueError(f"{error}; write addresses as in 10.0.0.0/8") from None
-    return text
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
@@ -62,10 +63,10 @@ class Images(Closed):
 class Toleration(Closed):
     """As Kubernetes has it."""
 
-    key: str | None = None
+    key: LabelKey | None = None
     """Null, with `Exists`: of every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
-    value: str | None = None
+    value: LabelValue | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Null: of every effect."""
 
@@ -92,7 +93,7 @@ class Identity(Closed):
     service_accounts: dict[Part, ObjectName] = {}
     """Accounts that are there, by stage or `conductor`, for identities bound to an account's name
     (EKS Pod Identity, GKE). The others get one of their own per run."""
-    annotations: dict[str, str] = {}
+    annotations: dict[LabelKey, str] = {}
     """Of the accounts that are made: `eks.amazonaws.com/role-arn` and the like."""
     pod_labels: OtherLabels = {}
     """Of all pods: `azure.workload.identity/use` and the like."""
@@ -214,7 +215,11 @@ class Cluster(Closed):
     @field_validator("store")
     @classmethod
     def _is_a_bucket(cls, store: str) -> str:
-        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#\\]*)?", store):
+        bucket, _, prefix = store.removeprefix("s3://").partition("/")
+        parts = prefix.removesuffix("/").split("/") if prefix else []
+        odd = {"", ".", ".."} & set(parts) or re.search(r"[\s\\?#\x00-\x1f\x7f]", prefix)
+        named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}", bucket)
+        if not store.startswith("s3://") or not named or odd:
             raise ValueError(f"'{store}' is no bucket; write s3://bucket or s3://bucket/prefix")
         return store
 

@@ -63,7 +63,10 @@ Registry = Annotated[
     ),
 ]
 Tag = Annotated[
-    str, AfterValidator(_matches(r"\w[\w.-]{0,127}", "a tag: letters, digits, '_', '.', '-'", 128))
+    str,
+    AfterValidator(
+        _matches(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", "a tag: letters, digits, '_', '.', '-'", 128)
+    ),
 ]
 
 

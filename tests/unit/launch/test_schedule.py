@@ -49,7 +49,7 @@ def values(*changes: str, cluster: Cluster = CLUSTER) -> TaskValues:
 
 
 def fault_of(values: TaskValues, nodes: list[Node]) -> str:
-    short = shortage(values, nodes)
+    short = shortage(values, nodes, "gpu_nodes")
     assert short is not None
     return short.fault
 
@@ -83,7 +83,7 @@ def test_what_daemons_ask_for_is_not_there_for_us() -> None:
 
 
 def test_a_node_that_fits_is_enough_though_it_is_busy() -> None:
-    assert shortage(values(), nodes_of([node("a", 8)], [pod("a", 8)])) is None
+    assert shortage(values(), nodes_of([node("a", 8)], [pod("a", 8)]), "gpu_nodes") is None
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_what_can_never_be_scheduled_is_refused(nodes: list[dict[str, Any]], wor
 
 
 def test_two_pods_may_share_a_node_that_has_room_for_both() -> None:
-    assert shortage(values("nodes=2"), nodes_of([node("a", 8)], [])) is None
+    assert shortage(values("nodes=2"), nodes_of([node("a", 8)], []), "gpu_nodes") is None
     assert "2 × 4" in fault_of(values("nodes=2"), nodes_of([node("a", 4)], []))
 
 
 def test_a_taint_that_nothing_tolerates() -> None:
     taint = {"key": "maintenance", "effect": "NoSchedule"}
     other = Node("a", {"nvidia.com/gpu.product": H100}, (taint,), 8, 8, 208000, 2**41, 2**43)
-    short = shortage(values(), [other])
+    short = shortage(values(), [other], "gpu_nodes")
     assert short is not None
     assert "tainted maintenance" in short.fault
     assert short.remedies == ("tolerate maintenance in gpu_nodes of the cluster file",)
@@ -136,4 +136,6 @@ def test_tolerations_as_kubernetes_has_them(
     )
     tainted = node("a", 8)
     tainted["spec"]["taints"].append(taint | {"effect": "NoSchedule"})
-    assert (shortage(values(cluster=cluster), nodes_of([tainted], [])) is None) == taken
+    assert (
+        shortage(values(cluster=cluster), nodes_of([tainted], []), "gpu_nodes") is None
+    ) == taken

@@ -25,6 +25,7 @@ def parse(**settings: Any) -> Cluster:
         {"gpu_nodes": {"tolerations": [{"operator": "Exists"}]}},
         {"identity": {"pod_labels": {"azure.workload.identity/use": "true"}}},
         {"store": "s3://bucket"},
+        {"store": "s3://Old_Bucket/team/"},
         {"env": {"TOKENIZERS_PARALLELISM": "false", "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/token"}},
     ],
 )
@@ -38,12 +39,16 @@ def test_what_kubernetes_takes(settings: dict[str, Any]) -> None:
         ({"store": "file:///data"}, "s3://bucket"),
         ({"store": "s3://"}, "s3://bucket"),
         ({"store": "gs://bucket"}, "s3://bucket"),
+        ({"store": "s3://bucket/../x"}, "s3://bucket"),
+        ({"store": "s3://bucket//x"}, "s3://bucket"),
         ({"namespace": "a.b"}, "'-', at most 63"),
         ({"namespace": 64 * "n"}, "at most 63"),
         ({"identity": {"secret": "Keys"}}, "lower-case"),
         ({"images": {"registry": "https://registry.example"}}, "no scheme"),
         ({"images": {"registry": "registry.example/"}}, "no scheme"),
         ({"images": {"tag": "bad tag"}}, "a tag"),
+        ({"images": {"tag": "ünïcode"}}, "a tag"),
+        ({"identity": {"annotations": {"a b": "x"}}}, "label's key"),
         ({"priority_class": "High Prio"}, "lower-case"),
         ({"queue": "My Queue"}, "LocalQueue"),
         ({"gpu_nodes": {"node_selector": {"a b": "c"}}}, "label's key"),
@@ -53,6 +58,8 @@ def test_what_kubernetes_takes(settings: dict[str, Any]) -> None:
             "Equal",
         ),
         ({"gpu_nodes": {"tolerations": [{"effect": "NoSchedule"}]}}, "name the taint's key"),
+        ({"gpu_nodes": {"tolerations": [{"key": "", "value": "x"}]}}, "label's key"),
+        ({"gpu_nodes": {"tolerations": [{"key": "a", "value": "b c"}]}}, "letters, digits"),
         ({"identity": {"pod_labels": {"app.kubernetes.io/instance": "x"}}}, "leave it out"),
         ({"monitoring": {"labels": {"thinktune.dev/run": "x"}}}, "leave it out"),
         ({"deadline_hours": 10**11}, "87600"),
@@ -72,3 +79,7 @@ def test_what_it_would_refuse(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecInvalid) as refused:
         parse(**settings)
     assert words in str(refused.value)
+
+
+def test_a_single_address_is_written_as_a_network() -> None:
+    assert parse(network={"store_cidrs": ["10.9.0.5"]}).network.store_cidrs == ("10.9.0.5/32",)
