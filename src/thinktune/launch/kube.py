@@ -58,8 +58,11 @@ class Kube(Api):
         )
 
     def events(self, about: Object) -> list[Object]:
-        """Events about this very object, the newest last."""
-        fields = f"involvedObject.uid={about['metadata']['uid']}"
+        """Events about this very object, or one of that kind and name; the newest last."""
+        metadata = about["metadata"]
+        fields = f"involvedObject.kind={about.get('kind')},involvedObject.name={metadata['name']}"
+        if "uid" in metadata:
+            fields = f"involvedObject.uid={metadata['uid']}"
         path = f"/api/v1/namespaces/{self.namespace}/events"
         found = self._list(path, fields=fields)
         return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))

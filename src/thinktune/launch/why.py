@@ -24,6 +24,8 @@ from thinktune.spec.task import STAGES
 
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
+WORKLOAD = re.compile(r"Created Workload: [^/]+/(\S+)")
+"""What Kueue says of a Job that it has taken into its queue."""
 REFUSED_TIMES = 3
 """Pods that the API server refused, one after the other, until we take it to mean it."""
 
@@ -96,12 +98,7 @@ def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
     annotations = each.job["metadata"].get("annotations") or {}
     queue = (each.job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
     if queue:
-        said = [e.get("message", "") for e in events(each.job)][-1:]
-        return Explanation(
-            f"{each.stage} waits in Kueue's queue {queue}",
-            tuple(s for s in said if s),
-            f"`kubectl describe localqueue {queue}` shows what is before it.",
-        )
+        return _queued(each, queue, events)
     if WAITS in annotations:
         before = STAGES[STAGES.index(each.stage) - 1]
         return Explanation(
@@ -116,6 +113,24 @@ def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Explan
         f'kubectl patch job {each.release} --type=merge -p \'{{"spec":{{"suspend":false}}}}\'',
         ExitCode.STORE_UNAVAILABLE,
     )
+
+
+def _queued(each: Observed, queue: str, events: Callable[[Object], list[Object]]) -> Explanation:
+    """By what Kueue says of the Workload that it made of the Job, or of the Job it stopped."""
+    assert each.job is not None
+    about_job = events(each.job)
+    made = [found[1] for e in about_job if (found := WORKLOAD.search(e.get("message", "")))]
+    about = [e for e in about_job if e.get("reason") == "Stopped"]
+    about += events({"kind": "Workload", "metadata": {"name": made[-1]}}) if made else []
+    about.sort(key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+    said = tuple(message for e in about[-1:] if (message := e.get("message")))
+    remedy = f"`kubectl describe localqueue {queue}` shows what is before it."
+    if said and "unavailable in ClusterQueue" in said[0]:
+        remedy = (
+            "Its ClusterQueue must cover that resource (coveredResources), or Kueue's configuration"
+            " leave it out (resources.excludeResourcePrefixes)."
+        )
+    return Explanation(f"{each.stage} waits in Kueue's queue {queue}", said, remedy)
 
 
 def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Explanation:

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from thinktune.launch.api import Object
 from thinktune.launch.chain import abandoned, broken_chain
+from thinktune.launch.kube import QUEUE_LABEL
 from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import Explanation
 from thinktune.launch.why import explain
@@ -57,6 +59,36 @@ def test_out_of_host_memory(stage: Stage, remedy: str) -> None:
     assert "OOMKilled" in found.cause
     assert remedy in found.remedy
     assert found.code == 70
+
+
+@pytest.mark.parametrize(
+    ("said_of_it", "remedy"),
+    [
+        (
+            "couldn't assign flavors: resource ephemeral-storage unavailable in ClusterQueue",
+            "cover",
+        ),
+        (
+            "couldn't assign flavors: insufficient unused quota for nvidia.com/gpu",
+            "describe localq",
+        ),
+    ],
+)
+def test_a_queue_says_what_it_waits_for(said_of_it: str, remedy: str) -> None:
+    """Kueue 0.15 says it of its Workload, and of the Job only that there is one."""
+    waiting = job()
+    waiting["spec"]["suspend"] = True
+    waiting["metadata"]["labels"][QUEUE_LABEL] = "gpus"
+
+    def events(about: Object) -> list[Object]:
+        if about.get("kind") == "Workload":
+            assert about["metadata"]["name"] == "job-r-train-1b5a2"
+            return [{"reason": "Pending", "message": said_of_it, "lastTimestamp": NOW}]
+        return [{"reason": "CreatedWorkload", "message": "Created Workload: ns/job-r-train-1b5a2"}]
+
+    found = explain(Observed("r", "train", waiting), events)
+    assert found.evidence == (said_of_it,)
+    assert remedy in found.remedy
 
 
 def test_an_error_of_ours_is_taken_apart() -> None:
@@ -164,15 +196,6 @@ def test_a_secret_that_is_gone() -> None:
     found = said(Observed("r", "train", job(active=1), [pod(containerStatuses=[status])]))
     assert "kubectl create secret generic keys" in found.remedy
     assert found.code == 66
-
-
-def test_a_queue() -> None:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = "gpus"
-    found = said(Observed("r", "train", held), "couldn't assign flavors: insufficient quota")
-    assert "Kueue's queue gpus" in found.cause
-    assert "insufficient quota" in found.evidence[0]
 
 
 def test_silence() -> None:
