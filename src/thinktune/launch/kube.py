@@ -5,7 +5,7 @@ talks to a cluster.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +36,11 @@ OWNED = {
 """What our charts make beside a Job."""
 
 
+def newest_last(events: Iterable[Object]) -> list[Object]:
+    """By when they were last seen, or seen once."""
+    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+
+
 class Kube(Api):
     """One namespace of one cluster. All methods raise StoreUnavailable where the API does not
     answer, and Forbidden where it refuses."""
@@ -64,8 +69,7 @@ class Kube(Api):
         if "uid" in metadata:
             fields = f"involvedObject.uid={metadata['uid']}"
         path = f"/api/v1/namespaces/{self.namespace}/events"
-        found = self._list(path, fields=fields)
-        return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+        return newest_last(self._list(path, fields=fields))
 
     def nodes(self) -> list[Object]:
         """Nodes of the cluster."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from thinktune.launch.api import Object
-from thinktune.launch.kube import QUEUE_LABEL, WAITS, Kube
+from thinktune.launch.kube import QUEUE_LABEL, WAITS, Kube, newest_last
 from thinktune.launch.observed import Observed
 from thinktune.launch.pod_signs import (
     Explanation,
@@ -122,8 +122,7 @@ def _queued(each: Observed, queue: str, events: Callable[[Object], list[Object]]
     made = [found[1] for e in about_job if (found := WORKLOAD.search(e.get("message", "")))]
     about = [e for e in about_job if e.get("reason") == "Stopped"]
     about += events({"kind": "Workload", "metadata": {"name": made[-1]}}) if made else []
-    about.sort(key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
-    said = tuple(message for e in about[-1:] if (message := e.get("message")))
+    said = tuple(words for e in newest_last(about)[-1:] if (words := e.get("message")))
     remedy = f"`kubectl describe localqueue {queue}` shows what is before it."
     if said and "unavailable in ClusterQueue" in said[0]:
         remedy = (

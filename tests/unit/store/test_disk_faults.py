@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from one_artifact import commit_it
 from small_disk import mounted
 
 from thinktune.spec.errors import DeviceUnusable, SpecInvalid
-from thinktune.store import Store, commit, new_attempt, open_store
+from thinktune.store import Store, open_store
 
 MEGABYTE = 1 << 20
 
@@ -24,17 +25,7 @@ def left(folder: Path) -> list[Path]:
 def commit_large(store: Store, folder: Path) -> None:
     folder.mkdir()
     (folder / "model").write_bytes(bytes(4 * MEGABYTE))
-    commit(
-        store,
-        "runs/r1/train",
-        folder,
-        kind="train",
-        run="r1",
-        attempt=new_attempt(),
-        inputs={},
-        task_sha256=None,
-        created="2026-01-01T00:00:00Z",
-    )
+    commit_it(store, folder)
 
 
 def test_a_full_disk_leaves_no_artifact(tmp_path: Path) -> None:
