@@ -22,16 +22,16 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 
 from thinktune.launch.local import run_local
-from thinktune.launch.tasks import make_run
-from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.task import TrainTask
+from thinktune.launch.runs import make_run
+from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.task import TrainTask
 from thinktune.store import fetch, open_store, read_manifest
 from thinktune.tasks.base_model import load_base
-from thinktune.tasks.cache import fetch_model
-from thinktune.tasks.entry import Context
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.cache import fetch_model
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 from thinktune.tasks.train.adapter import add_adapter
 from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity

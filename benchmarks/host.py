@@ -24,11 +24,11 @@ import torch
 from safetensors.torch import save_file
 from shapes import RandomWeights, configuration, documents
 
-from thinktune.spec.catalog import GIB, ModelEntry
-from thinktune.spec.compose import load_catalog
-from thinktune.spec.keys import cache_prefix, checkpoint_prefix, stage_prefix
-from thinktune.spec.recipe import TrainSpec
-from thinktune.spec.task import Execution, TrainTask
+from thinktune.recipes.compose import load_catalog
+from thinktune.schema.catalog import GIB, ModelEntry
+from thinktune.schema.keys import cache_prefix, checkpoint_prefix, stage_prefix
+from thinktune.schema.recipe import TrainSpec
+from thinktune.schema.task import Execution, TrainTask
 from thinktune.store import commit, fetch, new_attempt, open_store, read_manifest
 from thinktune.tasks.prep.shards import write_shards
 from thinktune.tasks.prep.tokens import Encoded

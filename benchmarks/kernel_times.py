@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from shapes import documents, quantised
+from shapes import documents, quantized
 from torch.nn.functional import cross_entropy, dropout, linear, rms_norm, silu
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.fused.attention import attend, attend_back
-from thinktune.tasks.train.fused.fp8 import LARGEST, SMALLEST, Fp8Group, quantise
+from thinktune.tasks.train.fused.fp8 import LARGEST, SMALLEST, Fp8Group, quantize
 from thinktune.tasks.train.fused.head import HeadLoss
 from thinktune.tasks.train.fused.kernels import (
     Heads,
@@ -27,7 +27,7 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantise, dequantise_fp8
+from thinktune.tasks.train.fused.nf4 import dequantize, dequantize_fp8
 from thinktune.tasks.train.fused.weights import Group, Mask
 
 TOKENS, WIDTH, INNER = 16384, 4096, 14336
@@ -88,7 +88,7 @@ def up_projection() -> Linear4bit:
     """A 4-bit layer of the 8B shape."""
     with torch.device("meta"):
         shape = torch.nn.Linear(WIDTH, INNER, bias=False)
-    return quantised(shape, torch.device("cuda"))
+    return quantized(shape, torch.device("cuda"))
 
 
 def unpacking() -> Iterator[tuple[str, Work, Work]]:
@@ -99,7 +99,7 @@ def unpacking() -> Iterator[tuple[str, Work, Work]]:
     def theirs() -> torch.Tensor:
         return dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
 
-    yield "NF4 to bf16", lambda: dequantise(layer, out), theirs
+    yield "NF4 to bf16", lambda: dequantize(layer, out), theirs
     for turned, name in ((False, "NF4 to FP8"), (True, "NF4 to FP8, transposed")):
         divisors = (theirs().abs().amax(0 if turned else 1).float() / LARGEST).clamp_min(SMALLEST)
         shape = (WIDTH, INNER) if turned else (INNER, WIDTH)
@@ -108,7 +108,7 @@ def unpacking() -> Iterator[tuple[str, Work, Work]]:
         def ours(
             divisors: torch.Tensor = divisors, small: torch.Tensor = small, turned: bool = turned
         ) -> None:
-            dequantise_fp8(layer, divisors, small, turned=turned)
+            dequantize_fp8(layer, divisors, small, turned=turned)
 
         def two(divisors: torch.Tensor = divisors, turned: bool = turned) -> torch.Tensor:
             scaled = theirs() / (divisors if turned else divisors[:, None])
@@ -291,7 +291,7 @@ def products() -> Iterator[tuple[str, Work, Work]]:
 
         yield name, ours, theirs
         yield f"{name}, backward", ours_back, theirs_back
-    yield "activations to FP8", lambda: quantise(x), lambda: _row_scaled(x)
+    yield "activations to FP8", lambda: quantize(x), lambda: _row_scaled(x)
 
 
 def _row_scaled(x: torch.Tensor) -> torch.Tensor:

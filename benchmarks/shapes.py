@@ -1,6 +1,6 @@
 """Models of the catalog's shapes with random weights, and documents of random tokens.
 
-Speed and memory depend on shapes and lengths alone. Weights are made and quantised on the GPU, one
+Speed and memory depend on shapes and lengths alone. Weights are made and quantized on the GPU, one
 layer at a time, so that the 16-bit model never stands whole.
 """
 
@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Config
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from thinktune.spec.catalog import ModelEntry
+from thinktune.schema.catalog import ModelEntry
 from thinktune.tasks.train.examples import TrainExample
 
 MEAN_TOKENS, MAX_TOKENS, SIGMA = 1000, 4096, 0.8
@@ -60,7 +60,7 @@ def random_base(entry: ModelEntry, attention: str) -> PreTrainedModel:
         for name, linear in list(layer.named_modules()):
             if isinstance(linear, torch.nn.Linear):
                 parent, _, child = name.rpartition(".")
-                setattr(layer.get_submodule(parent), child, quantised(linear, device))
+                setattr(layer.get_submodule(parent), child, quantized(linear, device))
     for name, parameter in list(model.named_parameters()):
         if parameter.device.type == "meta":
             values = torch.randn(parameter.shape, dtype=torch.bfloat16, device=device) * 0.02
@@ -93,7 +93,7 @@ class RandomWeights:
         return torch.randn(shape, dtype=torch.bfloat16, device=device) * 0.02
 
 
-def quantised(linear: torch.nn.Linear, device: torch.device) -> Linear4bit:
+def quantized(linear: torch.nn.Linear, device: torch.device) -> Linear4bit:
     """A 4-bit layer of the same shape with random weights."""
     bias = linear.bias is not None
     with torch.device("meta"):

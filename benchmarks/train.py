@@ -28,14 +28,14 @@ from accelerate import Accelerator
 from peft import PeftModel
 from shapes import RandomWeights, configuration, documents, linears, random_base
 
-from thinktune.spec.compose import load_catalog
-from thinktune.spec.recipe import TrainSpec
-from thinktune.spec.task import Execution, TrainTask
+from thinktune.recipes.compose import load_catalog
+from thinktune.schema.recipe import TrainSpec
+from thinktune.schema.task import Execution, TrainTask
 from thinktune.store import open_store
 from thinktune.tasks.base_model import local_device
-from thinktune.tasks.entry import Context
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 from thinktune.tasks.train import fused
 from thinktune.tasks.train.adapter import add_adapter
 from thinktune.tasks.train.attention import choose_attention

@@ -11,14 +11,14 @@ import click
 import yaml
 
 from thinktune.cli.main import cli
-from thinktune.launch.charts import values_text
-from thinktune.launch.tasks import conduct_of, conductor_of, make_run, stage_values
-from thinktune.spec.closed import Closed
-from thinktune.spec.cluster import Cluster, Identity
-from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.recipe import Recipe
-from thinktune.spec.task import STAGES
-from thinktune.spec.values import ConductorValues, TaskValues, Values
+from thinktune.launch.cluster.charts import values_text
+from thinktune.launch.runs import conductor_of, make_run, pipeline_of, stage_values
+from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.schema.closed import Closed
+from thinktune.schema.cluster import Cluster, Identity
+from thinktune.schema.recipe import Recipe
+from thinktune.schema.task import STAGES
+from thinktune.schema.values import ConductorValues, TaskValues, Values
 
 ROOT = Path(__file__).parents[1]
 CHARTS: dict[str, type[Closed]] = {"task": TaskValues, "conductor": ConductorValues}
@@ -138,7 +138,7 @@ def example(name: str) -> str:
         run.tasks[stage] = task.model_copy(update={"code": None})
     values: Values = stage_values(run, "prep", EXAMPLE)
     if name == "conductor":
-        values = conductor_of(conduct_of(run, STAGES, EXAMPLE), EXAMPLE)
+        values = conductor_of(pipeline_of(run, STAGES, EXAMPLE), EXAMPLE)
     return f"# Written by `make reference`.\n{values_text(values)}"
 
 

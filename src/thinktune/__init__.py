@@ -1,4 +1,4 @@
-"""thinktune: containerised batch jobs that fine-tune models that think.
+"""thinktune: containerized batch jobs that fine-tune models that think.
 
 Layers, outermost first, held by import-linter: cli → (launch | tasks) → (plan | store) → spec.
 """

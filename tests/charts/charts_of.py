@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
-from thinktune.launch.charts import manifests, release_name, values_text
-from thinktune.launch.tasks import Run, make_run, stage_values
-from thinktune.spec.cluster import Cluster, Identity, Images, Network
-from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.task import Stage
+from thinktune.launch.cluster.charts import manifests, release_name, values_text
+from thinktune.launch.runs import Run, make_run, stage_values
+from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.schema.cluster import Cluster, Identity, Images, Network
+from thinktune.schema.task import Stage
 
 CATALOG = load_catalog()
 CLUSTER = Cluster(

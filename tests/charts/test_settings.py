@@ -7,14 +7,14 @@ import pytest
 import yaml
 from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
 
-from thinktune.launch.charts import manifests, values_text
-from thinktune.launch.checks import check_names
-from thinktune.launch.kube import OWNED
-from thinktune.launch.tasks import conduct_of, conductor_of
-from thinktune.spec.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
-from thinktune.spec.compose import recipe_names
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.charts import manifests, values_text
+from thinktune.launch.cluster.kube import OWNED
+from thinktune.launch.preflight import check_names
+from thinktune.launch.runs import conductor_of, pipeline_of
+from thinktune.recipes.compose import recipe_names
+from thinktune.schema.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.task import STAGES, Stage
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -127,7 +127,7 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     tolerations = (Toleration(key="pool", operator="Equal", value="small", effect="NoSchedule"),)
     nodes = Nodes(node_selector={"pool": "small"}, tolerations=tolerations)
     cluster = CLUSTER.model_copy(update={"cpu_nodes": nodes, "deadline_hours": 1000})
-    conduct = conduct_of(a_run("demo", own_file), STAGES, cluster)
+    conduct = pipeline_of(a_run("demo", own_file), STAGES, cluster)
     text = values_text(conductor_of(conduct, cluster))
     found = list(yaml.safe_load_all(manifests("demo-conductor", "jobs", text, chart="conductor")))
     check_every_object(found)
@@ -239,7 +239,7 @@ def test_all_that_a_release_makes_can_be_cleared_away(own_file: Path) -> None:
     cluster = CLUSTER.model_copy(update=WAYS["monitoring"])
     run = a_run("qwen-32b", own_file, "nodes=2")
     found = [each["kind"] for stage in STAGES for each in rendered(run, stage, cluster)]
-    text = values_text(conductor_of(conduct_of(run, STAGES, cluster), cluster))
+    text = values_text(conductor_of(pipeline_of(run, STAGES, cluster), cluster))
     whole = yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor"))
     found += [each["kind"] for each in whole]
     plurals = {f"{kind.lower()}s".replace("ys", "ies") for kind in found} - {"jobs"}

@@ -10,16 +10,16 @@ import pytest
 import yaml
 from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
 
-from thinktune.launch import charts
-from thinktune.launch.charts import chart_folder, manifests, release_name, values_text
-from thinktune.launch.tasks import conduct_of, conductor_of, stage_values
-from thinktune.spec.cluster import Egress, Monitoring, Network
-from thinktune.spec.compose import load_recipe, recipe_names
-from thinktune.spec.errors import InputMissing, SpecInvalid
-from thinktune.spec.exit_codes import MEANING
-from thinktune.spec.task import STAGES, Stage
-from thinktune.spec.values import NAME_LENGTH
-from thinktune.tasks import exporter
+from thinktune.launch.cluster import charts
+from thinktune.launch.cluster.charts import chart_folder, manifests, release_name, values_text
+from thinktune.launch.runs import conductor_of, pipeline_of, stage_values
+from thinktune.recipes.compose import load_recipe, recipe_names
+from thinktune.schema.cluster import Egress, Monitoring, Network
+from thinktune.schema.errors import InputMissing, SpecInvalid
+from thinktune.schema.exit_codes import EXIT_CODES
+from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.values import NAME_LENGTH
+from thinktune.tasks.runtime import exporter
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -68,7 +68,7 @@ def test_failures_follow_the_table_of_exit_codes(own_file: Path) -> None:
     for rule, action in ((ignored, "Ignore"), (failed, "FailJob")):
         assert rule["action"] == action
         does = {"Ignore": "ignore", "FailJob": "fail"}[action]
-        codes = [code for code, (_, each) in MEANING.items() if each == does]
+        codes = [code for code, (_, each) in EXIT_CODES.items() if each == does]
         assert rule["onExitCodes"]["values"] == sorted(codes)
 
 
@@ -191,7 +191,7 @@ def test_a_model_cache_is_mounted(own_file: Path) -> None:
 
 def test_the_conductor_may_do_little(own_file: Path) -> None:
     run = a_run("demo", own_file)
-    conduct = conduct_of(run, STAGES, CLUSTER)
+    conduct = pipeline_of(run, STAGES, CLUSTER)
     text = values_text(conductor_of(conduct, CLUSTER))
     found = list(yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor")))
     rules = of_kind(found, "Role")["rules"]
@@ -200,7 +200,7 @@ def test_the_conductor_may_do_little(own_file: Path) -> None:
     pod = of_kind(found, "Job")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert "nvidia.com/gpu" not in json.dumps(pod)
-    told = json.loads(of_kind(found, "ConfigMap")["data"]["conduct.json"])
+    told = json.loads(of_kind(found, "ConfigMap")["data"]["pipeline.json"])
     assert [each["release"] for each in told["stages"]] == [f"{run.id}-{s}" for s in STAGES]
 
 
@@ -225,7 +225,7 @@ def test_helm_lint_finds_nothing(chart: str, own_file: Path, tmp_path: Path) -> 
     run = a_run("demo", own_file)
     watched = CLUSTER.model_copy(update={"monitoring": Monitoring(enabled=True)})
     stage = stage_values(run, "train", watched)
-    conductor = conductor_of(conduct_of(run, STAGES, CLUSTER), CLUSTER)
+    conductor = conductor_of(pipeline_of(run, STAGES, CLUSTER), CLUSTER)
     path = tmp_path / "values.yaml"
     path.write_text(values_text({"task": stage, "conductor": conductor}[chart]))
     chart = str(chart_folder(chart))

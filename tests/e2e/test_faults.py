@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import STORE, Place, kubectl, wait_for
 
-from thinktune.spec.keys import checkpoint_prefix, stage_prefix
+from thinktune.schema.keys import checkpoint_prefix, stage_prefix
 from thinktune.store import fetch, read_manifest
 from thinktune.store.s3 import READ_TIMEOUT_S
 
@@ -257,7 +257,7 @@ def test_a_conductor_keeps_the_stages_that_it_was_given(place: Place) -> None:
     start(place, "kept", "--stage", "all")
     start(place, "kept")  # prep and train
     data = json.loads(place.kubectl("get", "configmap", "kept-conductor", "-o", "json"))["data"]
-    stages = [each["stage"] for each in json.loads(data["conduct.json"])["stages"]]
+    stages = [each["stage"] for each in json.loads(data["pipeline.json"])["stages"]]
     assert stages == ["prep", "train", "evaluate"]
     assert "is suspended" not in place.thinktune("why", "kept").out
     place.thinktune("cancel", "kept")
@@ -289,8 +289,8 @@ def test_cancel_leaves_nothing_running_and_all_committed(place: Place, tmp_path:
     assert "halted" not in place.kubectl("get", "all,configmaps,serviceaccounts", "-o", "name")
     reader.join(timeout=30)
     assert following.wait(timeout=30) == 0
-    endings = [i.key for i in place.store().list("runs/halted/train/logs") if "json" in i.key]
-    (ending,) = [json.loads(place.store().get(key)) for key in endings]
+    terminations = [i.key for i in place.store().list("runs/halted/train/logs") if "json" in i.key]
+    (ending,) = [json.loads(place.store().get(key)) for key in terminations]
     assert ending["code"] == 143
     why = place.thinktune("why", "halted")
     assert why.code == 143

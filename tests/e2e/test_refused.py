@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conftest import NAMESPACE, STORE, Place, kubectl, wait_for
 
-from thinktune.launch.charts import chart_folder
+from thinktune.launch.cluster.charts import chart_folder
 
 PREP = ("submit", "tiny", "--stage", "prep")
 EVERYTHING = "jobs,pods,configmaps,serviceaccounts,networkpolicies,services"
@@ -122,7 +122,7 @@ def test_no_helm(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_too_long(place: Place) -> None:
-    """Too long with the longest of its releases' endings, before the first is made."""
+    """Too long with the longest of its releases' terminations, before the first is made."""
     ended = place.thinktune("submit", "tiny", "--run", "r" * 44)
     assert ended.code == 64
     assert "has 54 letters, and Helm takes 53" in ended.err
@@ -140,9 +140,9 @@ def test_an_image_that_is_not_there_is_noticed_in_seconds(place: Place, tmp_path
     why = place.thinktune("why", "unbuilt")
     assert why.code == 66
     assert "images.registry" in why.out
-    mended = place.thinktune(*PREP, "--run", "unbuilt")
-    assert mended.code == 0, mended.out + mended.err
-    assert "with other image, and not started: made anew" in mended.out
+    fixed = place.thinktune(*PREP, "--run", "unbuilt")
+    assert fixed.code == 0, fixed.out + fixed.err
+    assert "with other image, and not started: made anew" in fixed.out
     place.thinktune("cancel", "unbuilt")
 
 
@@ -151,9 +151,9 @@ def test_a_conductor_of_a_wrong_image_is_made_anew(place: Place, tmp_path: Path)
     other = place.changed("lame", tmp_path, images={"registry": "localhost", "tag": "9.9.9"})
     options = (*PREP, "--run", "lame", "--detach")
     assert place.thinktune(*options, "--cluster", str(other)).code == 0
-    mended = place.thinktune(*options)
-    assert mended.code == 0, mended.err
-    assert "conductor: starts the stages in turn" in mended.out
+    fixed = place.thinktune(*options)
+    assert fixed.code == 0, fixed.err
+    assert "conductor: starts the stages in turn" in fixed.out
     assert place.ended("lame-conductor")["type"] == "Complete"
     assert "conductor" not in place.thinktune(*options).out  # all is done
     place.thinktune("cancel", "lame")
@@ -249,9 +249,9 @@ def test_the_context_that_is_named_is_the_one_that_is_used(place: Place, tmp_pat
     kubectl(*own, "use-context", "nowhere")
     with place.as_(config):
         ended = place.thinktune(*PREP, "--run", "named", "--context", right)
-        cancelled = place.thinktune("cancel", "named", "--context", right)
+        canceled = place.thinktune("cancel", "named", "--context", right)
     assert ended.code == 0, ended.out + ended.err
-    assert cancelled.code == 0, cancelled.err
+    assert canceled.code == 0, canceled.err
 
 
 def test_a_bare_helm_install_is_seen_by_the_launcher(place: Place, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import pytest
 from command import Ended, thinktune
 from conftest import Place, kubectl, wait_for
 
-from thinktune.launch.charts import release_name
-from thinktune.launch.install import install, uninstall
-from thinktune.launch.kube import Kube
-from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.charts import release_name
+from thinktune.launch.cluster.install import install, uninstall
+from thinktune.launch.cluster.kube import Kube
+from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
+from thinktune.schema.task import STAGES, Stage
 
 CATALOG = load_catalog()
 NODES = {
@@ -66,7 +66,7 @@ def node(name: str, product: str | None, gpus: int, sizes: dict[str, str]) -> No
     kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
-def beat(name: str) -> None:
+def heartbeat(name: str) -> None:
     """What its kubelet would say."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     ready = {"type": "Ready", "status": "True", "reason": "InName", "message": ""}
@@ -86,7 +86,7 @@ def nodes() -> Iterator[None]:
     def keep_ready() -> None:
         while True:
             for name in NODES:
-                beat(f"named-{name}")
+                heartbeat(f"named-{name}")
             if over.wait(BEAT_S):
                 return
 

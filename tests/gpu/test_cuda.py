@@ -4,7 +4,7 @@ import pytest
 import torch
 from trainer import Make, some_examples
 
-from thinktune.spec.errors import OutOfGpuMemory
+from thinktune.schema.errors import OutOfGpuMemory
 from thinktune.tasks.train import attention
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import pack

@@ -5,7 +5,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from thinktune.tasks.train.fused.fp8 import quantise
+from thinktune.tasks.train.fused.fp8 import quantize
 from thinktune.tasks.train.fused.head import HeadLoss
 from thinktune.tasks.train.fused.kernels import (
     Heads,
@@ -16,7 +16,7 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantise, dequantise_fp8
+from thinktune.tasks.train.fused.nf4 import dequantize, dequantize_fp8
 
 CUDA = torch.device("cuda", 0)
 MARGIN = 16
@@ -44,7 +44,7 @@ def test_nf4_is_what_bitsandbytes_gives(
     layer = Linear4bit(ins, outs, bias=False, compute_dtype=dtype, **kind)
     layer.weight = Params4bit(random(*shape, dtype=dtype) * 0.02, False, **kind).to(CUDA)
     out = torch.zeros(outs, ins + MARGIN, dtype=dtype, device=CUDA)
-    dequantise(layer, out[:, :ins])
+    dequantize(layer, out[:, :ins])
     wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     # The scale of a block may be rounded once instead of twice.
     assert float((out[:, :ins] != wanted).float().mean()) < 1e-3
@@ -61,12 +61,12 @@ def test_nf4_to_fp8(shape: tuple[int, int]) -> None:
     wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
     rows, columns = wanted.abs().amax(1) / 448, wanted.abs().amax(0) / 448
     out = torch.zeros(outs, ins, dtype=torch.float8_e4m3fn, device=CUDA)
-    dequantise_fp8(layer, rows, out, turned=False)
+    dequantize_fp8(layer, rows, out, turned=False)
     # e4m3 has 3 bits of fraction: half a step is 1/16.
     assert relative(out.float() * rows[:, None], wanted) < 0.04
     assert torch.allclose(out.float() * rows[:, None], wanted, rtol=0.07, atol=1e-4)
     turned = torch.zeros(ins, outs + 16, dtype=torch.float8_e4m3fn, device=CUDA)
-    dequantise_fp8(layer, columns, turned[:, :outs], turned=True)
+    dequantize_fp8(layer, columns, turned[:, :outs], turned=True)
     assert torch.allclose(turned[:, :outs].float().T * columns, wanted, rtol=0.07, atol=1e-4)
     assert not turned[:, outs:].float().any()
 
@@ -75,7 +75,7 @@ def test_nf4_to_fp8(shape: tuple[int, int]) -> None:
 def test_fp8_rows(width: int) -> None:
     x = random(37, width + MARGIN)[:, :width] * 3
     x[5] = 0
-    small, scales = quantise(x)
+    small, scales = quantize(x)
     again = small.float() * scales
     assert torch.allclose(again, x.float(), rtol=0.07, atol=float(x.abs().max()) / 448)
     assert float((small.float().abs().amax(1)[x.abs().amax(1) > 0]).min()) >= 440

@@ -36,7 +36,7 @@ def test_two_gpus_train_like_one(more: dict[str, Any], tmp_path: Path) -> None:
     settings = {**SETTINGS, **more}
     alone = train(1, model, tmp_path / "alone", [{}], **settings)[0]
     several = train(2, model, tmp_path / "two", EXECUTIONS, **settings)
-    # Half precision: other rows in other company round differently.
+    # Half precision: other rows in other peers round differently.
     for outcome in several:
         assert outcome.losses == pytest.approx(alone.losses, rel=5e-3)
     whole, divided = several[1], several[3]

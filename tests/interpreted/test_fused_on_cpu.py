@@ -16,8 +16,8 @@ from tiny import VOCABULARY, tiny_entry
 from torch.nn.functional import scaled_dot_product_attention
 from trainer import CPU, Make, losses_that_moved, maker
 
-from thinktune.spec.recipe import TrainSpec
-from thinktune.spec.task import Execution
+from thinktune.schema.recipe import TrainSpec
+from thinktune.schema.task import Execution
 from thinktune.tasks.base_model import Base
 from thinktune.tasks.train.adapter import add_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention

@@ -18,7 +18,7 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantise
+from thinktune.tasks.train.fused.nf4 import dequantize
 
 TOKENS, MARGIN = 7, 16
 
@@ -40,7 +40,7 @@ def test_nf4_is_what_bitsandbytes_gives(shape: tuple[int, int], nested: bool) ->
     layer = Linear4bit(ins, outs, bias=False, compute_dtype=torch.float16, **kind)
     layer.weight = Params4bit(random(*shape) * 0.02, False, **kind).to("cpu")
     out = torch.zeros(outs, ins + MARGIN, dtype=torch.float16)
-    dequantise(layer, out[:, :ins])
+    dequantize(layer, out[:, :ins])
     assert torch.equal(out[:, :ins], dequantize_4bit(layer.weight.data, layer.weight.quant_state))
     assert not out[:, ins:].any()
 

@@ -3,7 +3,7 @@
 import pytest
 from workshop import LONG, Workshop, manifest, workshop
 
-from thinktune.spec.manifest import Manifest
+from thinktune.schema.manifest import Manifest
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from workshop import LONG, Workshop, artifact, children, losses, manifest, start
 
-from thinktune.spec.manifest import Manifest
+from thinktune.schema.manifest import Manifest
 from thinktune.store import manifest_digest, open_store, read_manifest
 
 

@@ -24,7 +24,7 @@ from workshop import (
     write_task,
 )
 
-from thinktune.spec.manifest import Manifest
+from thinktune.schema.manifest import Manifest
 from thinktune.store import open_store
 
 

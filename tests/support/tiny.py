@@ -11,11 +11,11 @@ import yaml
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from thinktune.spec.catalog import ModelEntry
-from thinktune.spec.compose import jobs_folder
-from thinktune.spec.keys import cache_prefix
+from thinktune.recipes.compose import jobs_folder
+from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.keys import cache_prefix
 from thinktune.store import commit, new_attempt, open_store
-from thinktune.tasks.prep.stock_sums import stock_sums
+from thinktune.tasks.prep.inventory_sums import inventory_sums
 
 REPO = "tests/tiny"
 REVISION = "0" * 40
@@ -29,7 +29,7 @@ def tiny_entry() -> ModelEntry:
     return ModelEntry(
         repo=REPO,
         revision=REVISION,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         architecture="llama",
         parameters=80_000,
         layers=LAYERS,
@@ -68,7 +68,7 @@ def write_tokenizer(folder: Path) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [f"{row['question']}\n{row['reasoning']}" for row in stock_sums(rows=100)]
+    texts = [f"{row['question']}\n{row['reasoning']}" for row in inventory_sums(rows=100)]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(

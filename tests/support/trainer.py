@@ -12,13 +12,13 @@ from peft import PeftModel
 from tiny import VOCABULARY, tiny_entry
 from transformers import AutoConfig
 
-from thinktune.spec.recipe import TrainSpec
-from thinktune.spec.task import Execution, TrainTask
+from thinktune.schema.recipe import TrainSpec
+from thinktune.schema.task import Execution, TrainTask
 from thinktune.store import open_store
 from thinktune.tasks.base_model import compute_dtype
-from thinktune.tasks.entry import Context
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 from thinktune.tasks.train.adapter import add_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.base import load_model

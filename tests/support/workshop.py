@@ -11,9 +11,9 @@ from pathlib import Path
 from command import COMMAND, Ended, environment, thinktune
 from tiny import seed_store, write_jobs, write_model
 
-from thinktune.launch.tasks import make_run
-from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.manifest import Manifest
+from thinktune.launch.runs import make_run
+from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.schema.manifest import Manifest
 from thinktune.store import Store, fetch, open_store, read_manifest
 
 LONG = (

@@ -12,8 +12,8 @@ from thinktune.cli.options import (
     store_of,
 )
 from thinktune.launch import cancel as launch
-from thinktune.launch.kube import Kube
-from thinktune.spec.exit_codes import ExitCode
+from thinktune.launch.cluster.kube import Kube
+from thinktune.schema.exit_codes import ExitCode
 
 
 @click.command()

@@ -15,12 +15,12 @@ from thinktune.cli.options import (
     read_cluster,
     set_option,
 )
-from thinktune.launch.checks import Request
+from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.doctor import examine
-from thinktune.launch.kube import Kube
-from thinktune.launch.tasks import make_run
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import STAGES
+from thinktune.launch.preflight import Request
+from thinktune.launch.runs import make_run
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.task import STAGES
 
 SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
@@ -50,11 +50,11 @@ def doctor(
     for check in examine(place, lambda: Kube(place.namespace, context), request):
         found.append(check)
         if output == "text":
-            sign, colour = SIGNS[check.ok]
-            click.echo(f"{click.style(sign, fg=colour)} {check.name}: {check.said}")
+            sign, color = SIGNS[check.ok]
+            click.echo(f"{click.style(sign, fg=color)} {check.name}: {check.said}")
             if check.remedy and not check.ok:
                 click.echo(f"    {check.remedy}")
     if output == "json":
         click.echo(json.dumps([asdict(check) for check in found], indent=1))
     wrong = any(check.ok is False for check in found)
-    return int(ExitCode.STORE_UNAVAILABLE if wrong else ExitCode.DONE)
+    return int(ExitCode.SERVICE_UNAVAILABLE if wrong else ExitCode.DONE)

@@ -17,10 +17,10 @@ from thinktune.cli.options import (
     store_option,
     store_url,
 )
-from thinktune.spec.errors import InputMissing
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.task import STAGES, Stage
+from thinktune.schema.errors import InputMissing
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.task import STAGES, Stage
 from thinktune.store import Store, open_store, read_manifest
 from thinktune.store import fetch as fetch_artifact
 
@@ -55,10 +55,10 @@ def fetch(
     manifest = read_manifest(opened, prefix)
     if manifest is None:
         fault = f"{stage} of {run} has committed nothing"
-        raise InputMissing(opened.place(prefix), fault, f"`thinktune why {run}` says more")
+        raise InputMissing(opened.location(prefix), fault, f"`thinktune why {run}` says more")
     target = folder or Path(run) / stage
     size = f"{len(manifest.files)} files, {sum(e.size for e in manifest.files) / 1e6:,.1f} MB"
-    click.echo(f"{size} from {opened.place(prefix)}", err=True)
+    click.echo(f"{size} from {opened.location(prefix)}", err=True)
     quiet = output == "json"
     fetch_artifact(
         opened, prefix, manifest, target,

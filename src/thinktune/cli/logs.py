@@ -14,16 +14,16 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
-from thinktune.launch.chain import first_that_matters
-from thinktune.launch.kube import Kube
-from thinktune.launch.observed import SUBMITTED, Observed, observe_all
-from thinktune.launch.stored_logs import stored_lines
-from thinktune.launch.tail import Tail
-from thinktune.launch.watch import LOOK_S, Say, Watch
-from thinktune.launch.why import look
-from thinktune.spec.errors import InputMissing
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.status.chain import first_that_matters
+from thinktune.launch.status.observed import SUBMITTED, Observed, observe_all
+from thinktune.launch.status.stored_logs import stored_lines
+from thinktune.launch.status.tail import Tail
+from thinktune.launch.status.watch import POLL_S, Say, Watch
+from thinktune.launch.status.why import look
+from thinktune.schema.errors import InputMissing
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.task import STAGES, Stage
 
 
 @click.command()
@@ -88,7 +88,7 @@ def _follow(watch: Watch, say: Say) -> None:
                     break
                 if seen.state != "running":
                     watch.remark(look(seen, watch.kube).paragraph())
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         tail.drain()
         watch.remark(look(seen, watch.kube).paragraph())
     finally:

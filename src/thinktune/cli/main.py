@@ -9,8 +9,8 @@ from typing import NoReturn
 import click
 
 import thinktune
-from thinktune.spec.errors import StageFailed, ThinktuneError, near_misses
-from thinktune.spec.exit_codes import ExitCode
+from thinktune.schema.errors import StageFailed, ThinktuneError, near_misses
+from thinktune.schema.exit_codes import ExitCode
 
 COMMANDS = {
     "recipes": ("recipes", "List the recipes that ship, with model and hardware."),
@@ -88,7 +88,7 @@ def main() -> NoReturn:
     except ThinktuneError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except Exception:  # noqa: BLE001 - the last line of defence
+    except Exception:  # noqa: BLE001 - the last line of defense
         traceback.print_exc()
         click.echo("error: that is a fault of thinktune's own; please report it", err=True)
         sys.exit(ExitCode.INTERNAL)

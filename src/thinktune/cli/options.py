@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from thinktune.spec.catalog import NAME_RULE, is_name
-from thinktune.spec.closed import parse_yaml
-from thinktune.spec.cluster import Cluster
-from thinktune.spec.compose import Catalog, load_catalog, load_recipe, recipe_names
-from thinktune.spec.errors import SpecInvalid, ThinktuneError
-from thinktune.spec.recipe import Recipe
-from thinktune.spec.task import STAGES
+from thinktune.recipes.compose import Catalog, load_catalog, load_recipe, recipe_names
+from thinktune.schema.catalog import NAME_RULE, is_name
+from thinktune.schema.closed import parse_yaml
+from thinktune.schema.cluster import Cluster
+from thinktune.schema.errors import SpecInvalid, ThinktuneError
+from thinktune.schema.recipe import Recipe
+from thinktune.schema.task import STAGES
 from thinktune.store import Store, open_store
 
 STORE_VARIABLE = "THINKTUNE_STORE"
@@ -38,8 +38,8 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
     def ask() -> None:
         with contextlib.suppress(ThinktuneError):
             place = read_cluster(ctx.params.get("cluster"))
-            from thinktune.launch.kube import Kube
-            from thinktune.launch.observed import known_runs
+            from thinktune.launch.cluster.kube import Kube
+            from thinktune.launch.status.observed import known_runs
 
             found.extend(
                 known_runs(Kube(place.namespace, ctx.params.get("context")), store_of(place))

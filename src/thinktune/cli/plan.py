@@ -16,12 +16,12 @@ from thinktune.cli.options import (
     store_url,
 )
 from thinktune.cli.plan_tables import hours, show_actual, show_hardware
-from thinktune.launch.tasks import plan_recipe
-from thinktune.plan.plan import Plan
-from thinktune.spec.catalog import GIB
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.recipe import Recipe
+from thinktune.launch.runs import plan_recipe
+from thinktune.plan.training.plan import Plan
+from thinktune.schema.catalog import GIB
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.recipe import Recipe
 
 BAR_CELLS = 40
 

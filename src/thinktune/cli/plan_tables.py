@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from thinktune.cli.options import own_jobs, read
-from thinktune.launch.tasks import compare_hardware
-from thinktune.plan.comparison import Held, OnHardware, held_against
-from thinktune.spec.catalog import GIB
-from thinktune.spec.compose import recipe_names
-from thinktune.spec.errors import InputMissing
-from thinktune.spec.keys import stage_prefix
+from thinktune.launch.runs import compare_hardware
+from thinktune.plan.training.comparison import OnHardware, PlanVsActual, plan_vs_actual
+from thinktune.recipes.compose import recipe_names
+from thinktune.schema.catalog import GIB
+from thinktune.schema.errors import InputMissing
+from thinktune.schema.keys import stage_prefix
 from thinktune.store import open_store, read_manifest
 
 SCALED = "~: scaled by published peaks from runs on other GPUs, or on fewer, not measured."
@@ -62,8 +62,8 @@ def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> Non
     manifest = read_manifest(opened, prefix)
     if manifest is None:
         remedy = "its training must be finished; look at the name, or say --store"
-        raise InputMissing(opened.place(prefix), "no manifest of a training", remedy)
-    pairs = held_against(manifest.metrics)
+        raise InputMissing(opened.location(prefix), "no manifest of a training", remedy)
+    pairs = plan_vs_actual(manifest.metrics)
     if as_json:
         found = [pair.model_dump() | {"apart": pair.apart} for pair in pairs]
         click.echo(json.dumps(found, indent=1))
@@ -81,7 +81,7 @@ def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> Non
     console.print(Text(device, style="dim"), soft_wrap=True)
 
 
-def _value(pair: Held, value: float | None) -> str:
+def _value(pair: PlanVsActual, value: float | None) -> str:
     if value is None:
         return "?"
     return f"{value / GIB:.2f} GiB" if pair.what.endswith("bytes") else f"{value:,.0f}"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinktune.cli.options import output_option, own_jobs
-from thinktune.spec.compose import load_catalog, load_recipe, recipe_names
+from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
 
 
 @click.command()

@@ -13,12 +13,12 @@ from thinktune.cli.options import (
     run_name,
     set_option,
 )
-from thinktune.launch.charts import manifests, release_name, values_text
-from thinktune.launch.checks import check_deadline, check_names
-from thinktune.launch.tasks import Run, make_run, stage_values
-from thinktune.spec.cluster import Cluster
-from thinktune.spec.errors import DataInvalid, SpecInvalid
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.charts import manifests, release_name, values_text
+from thinktune.launch.preflight import check_deadline, check_names
+from thinktune.launch.runs import Run, make_run, stage_values
+from thinktune.schema.cluster import Cluster
+from thinktune.schema.errors import DataInvalid, SpecInvalid
+from thinktune.schema.task import STAGES, Stage
 
 
 @click.command()
@@ -84,7 +84,7 @@ def _run(recipe: str, overrides: tuple[str, ...], place: Cluster, name: str | No
 
 
 def _rendered(run: Run, stage: Stage, place: Cluster, *, values_only: bool) -> dict[str, str]:
-    """Ending of the file's name → its text."""
+    """PodTermination of the file's name → its text."""
     values = values_text(stage_values(run, stage, place))
     found = {".values.yaml": values}
     if not values_only:

@@ -15,11 +15,11 @@ from thinktune.cli.options import (
     store_url,
 )
 from thinktune.launch.local import run_local
-from thinktune.launch.tasks import make_run
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.keys import cache_prefix, stage_prefix
-from thinktune.spec.manifest import Manifest
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.runs import make_run
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.keys import cache_prefix, stage_prefix
+from thinktune.schema.manifest import Manifest
+from thinktune.schema.task import STAGES, Stage
 from thinktune.store import Store, file_key, open_store, read_manifest
 
 
@@ -98,4 +98,4 @@ def _folder(store: Store, prefix: str, manifest: Manifest) -> str:
     first = manifest.files[0].name
     key = file_key(store, prefix, manifest, first).removesuffix(f"/{first}")
     path = store.local_path(key)
-    return str(path) if path is not None else store.place(key)
+    return str(path) if path is not None else store.location(key)

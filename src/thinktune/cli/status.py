@@ -20,20 +20,20 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
-from thinktune.launch.chain import abandoned, broken_chain, first_that_matters
-from thinktune.launch.charts import release_name
-from thinktune.launch.install import CONDUCTOR
-from thinktune.launch.kube import Kube
-from thinktune.launch.observed import Observed, known_runs, observe, observe_all
-from thinktune.launch.why import look
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.charts import release_name
+from thinktune.launch.cluster.install import CONDUCTOR
+from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
+from thinktune.launch.status.observed import Observed, known_runs, observe, observe_all
+from thinktune.launch.status.why import look
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.task import STAGES, Stage
 from thinktune.store import Store
 
 WIDE = 1000
 AT_ONCE = 16
 """Requests for stages; each takes half a dozen round trips."""
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
+COLORS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
 
 
 @click.command()
@@ -92,13 +92,13 @@ def _table(stages: Sequence[Observed]) -> Table:
         table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
     for each in stages:
         facts = _facts(each)
-        colour = COLOURS.get(each.state, "dim")
+        color = COLORS.get(each.state, "dim")
         running = each.state in ("running", "stopping")
         at = f"{facts['done']}/{facts['of']} {facts['unit']}" if facts["of"] else "-"
         table.add_row(
             each.run,
             each.stage,
-            f"[{colour}]{each.state}[/]",
+            f"[{color}]{each.state}[/]",
             at if each.state != "done" else "-",
             _span(facts["eta_s"]),
             _number(facts["tokens_per_s"], 0),

@@ -16,17 +16,17 @@ from thinktune.cli.options import (
     set_option,
     store_of,
 )
-from thinktune.launch.checks import Request
-from thinktune.launch.conduct import conduct
-from thinktune.launch.kube import Kube
+from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.conductor import conduct
+from thinktune.launch.preflight import Request
+from thinktune.launch.runs import Run, make_run
+from thinktune.launch.status.watch import Say
 from thinktune.launch.submit import detach, left
 from thinktune.launch.submit import submit as submit_run
-from thinktune.launch.tasks import Run, make_run
-from thinktune.launch.watch import Say
-from thinktune.spec.catalog import GIB
-from thinktune.spec.conduct import Conduct
-from thinktune.spec.exit_codes import ExitCode
-from thinktune.spec.task import STAGES, Stage
+from thinktune.schema.catalog import GIB
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.task import STAGES, Stage
 from thinktune.store import Store
 
 WHOLE = "all"
@@ -91,7 +91,7 @@ def submit(
     return int(ExitCode.DONE)
 
 
-def _follow(made: Run, todo: Conduct, kube: Kube, store: Store, say: Say) -> None:
+def _follow(made: Run, todo: Pipeline, kube: Kube, store: Store, say: Say) -> None:
     try:
         conduct(todo, kube, store, say, logs=True)
     except KeyboardInterrupt:

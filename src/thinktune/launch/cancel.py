@@ -3,12 +3,12 @@
 import contextlib
 import time
 
-from thinktune.launch.install import LOOK_S, Foreign, releases, uninstall
-from thinktune.launch.kube import INSTANCE_LABEL, RUN_LABEL, Kube
-from thinktune.launch.observed import observe_all
-from thinktune.launch.watch import Say
-from thinktune.spec.errors import InputMissing, StoreUnavailable
-from thinktune.spec.keys import checkpoints_prefix
+from thinktune.launch.cluster.install import POLL_S, Foreign, releases, uninstall
+from thinktune.launch.cluster.kube import INSTANCE_LABEL, RUN_LABEL, Kube
+from thinktune.launch.status.observed import observe_all
+from thinktune.launch.status.watch import Say
+from thinktune.schema.errors import InputMissing, ServiceUnavailable
+from thinktune.schema.keys import checkpoints_prefix
 from thinktune.store import Store
 
 MARGIN_S = 60.0
@@ -18,7 +18,7 @@ def cancel(run: str, kube: Kube, store: Store, say: Say) -> bool:
     """Ends everything of the run in the cluster and waits for it; False: nothing was there.
 
     Needs no store where there are Jobs. Raises InputMissing where nobody knows the run,
-    StoreUnavailable where pods outlive their grace period.
+    ServiceUnavailable where pods outlive their grace period.
     """
     jobs = kube.jobs(f"{RUN_LABEL}={run}")
     if not jobs:
@@ -28,7 +28,7 @@ def cancel(run: str, kube: Kube, store: Store, say: Say) -> bool:
     _await_pods(run, kube)
     try:
         _say_kept(run, kube, store, say)
-    except (InputMissing, StoreUnavailable) as error:
+    except (InputMissing, ServiceUnavailable) as error:
         say(f"what is kept cannot be told: {error}")
     return found
 
@@ -56,7 +56,7 @@ def delete(run: str, kube: Kube, store: Store, say: Say) -> None:
     size = sum(info.size for info in store.list(prefix))
     store.delete_prefix(prefix)
     store.abort_uploads(prefix, 0)
-    say(f"{store.place(prefix)}: {size / 1e6:,.1f} MB removed")
+    say(f"{store.location(prefix)}: {size / 1e6:,.1f} MB removed")
 
 
 def _wait_is_told(run: str, kube: Kube, say: Say) -> None:
@@ -79,10 +79,10 @@ def _await_pods(run: str, kube: Kube) -> None:
     while alive := _alive(run, kube):
         if time.monotonic() - began > max(alive.values()) + MARGIN_S:
             fault = f"pods outlive their grace period: {', '.join(alive)}"
-            raise StoreUnavailable(
+            raise ServiceUnavailable(
                 f"run {run}", fault, "is their node still there? kubectl get nodes"
             )
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def _say_kept(run: str, kube: Kube, store: Store, say: Say) -> None:

@@ -14,16 +14,22 @@ from dataclasses import dataclass
 
 import yaml
 
-from thinktune.launch.api import Forbidden, Object, Unauthenticated
-from thinktune.launch.charts import LEAST_HELM, helm, manifests, values_text
-from thinktune.launch.checks import Request, check_nodes, check_trackers, secret_remedy, secrets_of
-from thinktune.launch.kube import INSTANCE_LABEL, Kube
-from thinktune.launch.pod_signs import never_starts, unschedulable
-from thinktune.launch.tasks import stage_values
-from thinktune.spec.cluster import Cluster, Identity
-from thinktune.spec.errors import ThinktuneError
-from thinktune.spec.task import STAGES, Stage
-from thinktune.spec.values import TaskValues
+from thinktune.launch.cluster.api import Forbidden, Object, Unauthenticated
+from thinktune.launch.cluster.charts import LEAST_HELM, helm, manifests, values_text
+from thinktune.launch.cluster.kube import INSTANCE_LABEL, Kube
+from thinktune.launch.preflight import (
+    Request,
+    check_nodes,
+    check_trackers,
+    secret_remedy,
+    secrets_of,
+)
+from thinktune.launch.runs import stage_values
+from thinktune.launch.status.pod_status import never_starts, unschedulable
+from thinktune.schema.cluster import Cluster, Identity
+from thinktune.schema.errors import ThinktuneError
+from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.values import TaskValues
 
 POD_S = 90
 POLICY_S = 5.0
@@ -240,7 +246,7 @@ def _like_a_stage(
         spec.pop("serviceAccountName")  # a release would make it
     like["volumeMounts"] = [each for each in like["volumeMounts"] if each["name"] == "scratch"]
     like["resources"] = {"requests": SMALL, "limits": SMALL}
-    probe = ["python3", "-m", "thinktune.tasks.probe", _store(prep), str(POLICY_S)]
+    probe = ["python3", "-m", "thinktune.tasks.runtime.probe", _store(prep), str(POLICY_S)]
     containers = [
         like
         | {"name": _container(stage), "image": each.image.reference}

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from thinktune.launch.finished import finished
-from thinktune.launch.tasks import Run
-from thinktune.spec.catalog import HardwareEntry
-from thinktune.spec.errors import SpecInvalid, StageFailed
-from thinktune.spec.exit_codes import MEANING, ExitCode
-from thinktune.spec.manifest import Manifest
-from thinktune.spec.task import STAGES, Stage, StageTask
+from thinktune.launch.find_finished import finished
+from thinktune.launch.runs import Run
+from thinktune.schema.catalog import HardwareEntry
+from thinktune.schema.errors import SpecInvalid, StageFailed
+from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
+from thinktune.schema.manifest import Manifest
+from thinktune.schema.task import STAGES, Stage, StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
@@ -93,7 +93,7 @@ def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
         hint = " (SIGKILL is often the kernel's answer to too little memory)" if code == -9 else ""
         message = f"{stage} was killed by {name}{hint}; the same command resumes it"
         raise StageFailed(message, 128 - code)
-    meaning = MEANING[ExitCode(code)][0] if code in set(ExitCode) else "not in our table"
+    meaning = EXIT_CODES[ExitCode(code)][0] if code in set(ExitCode) else "not in our table"
     raise StageFailed(f"{stage} failed with exit code {code}: {meaning}", code)
 
 

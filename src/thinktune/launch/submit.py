@@ -6,11 +6,9 @@ The same run again adopts what is there, replaces what failed, and says what is 
 import json
 from typing import Any
 
-from thinktune.launch.api import Object
-from thinktune.launch.charts import release_name, values_text
-from thinktune.launch.checks import Request, check_deadline, check_names, check_nodes, check_place
-from thinktune.launch.finished import finished
-from thinktune.launch.install import (
+from thinktune.launch.cluster.api import Object
+from thinktune.launch.cluster.charts import release_name, values_text
+from thinktune.launch.cluster.install import (
     CONDUCTOR,
     await_gone,
     check_ours,
@@ -22,16 +20,24 @@ from thinktune.launch.install import (
     is_there,
     wait_until,
 )
-from thinktune.launch.kube import REPLACED, Kube
-from thinktune.launch.observed import SUBMITTED, Observed, observe
-from thinktune.launch.tasks import conduct_of, conductor_of, stage_values
-from thinktune.launch.watch import Say
-from thinktune.spec.cluster import Cluster
-from thinktune.spec.conduct import Conduct
-from thinktune.spec.errors import InputMissing, SpecInvalid, StoreUnavailable
-from thinktune.spec.manifest import Manifest
-from thinktune.spec.task import STAGES, TASKS, Stage
-from thinktune.spec.values import TaskValues, Values
+from thinktune.launch.cluster.kube import REPLACED, Kube
+from thinktune.launch.find_finished import finished
+from thinktune.launch.preflight import (
+    Request,
+    check_deadline,
+    check_names,
+    check_nodes,
+    check_place,
+)
+from thinktune.launch.runs import conductor_of, pipeline_of, stage_values
+from thinktune.launch.status.observed import SUBMITTED, Observed, observe
+from thinktune.launch.status.watch import Say
+from thinktune.schema.cluster import Cluster
+from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
+from thinktune.schema.manifest import Manifest
+from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.task import STAGES, TASKS, Stage
+from thinktune.schema.values import TaskValues, Values
 from thinktune.store import Store
 
 TRIES = 5
@@ -39,7 +45,7 @@ ABANDONED_S = 60.0
 """After so long, whoever said that they would make a Job anew is taken to have died."""
 
 
-def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
+def submit(request: Request, kube: Kube, store: Store, say: Say) -> Pipeline:
     """Installs what is not there; gives what is to be started in which order.
 
     Raises SpecInvalid where it cannot be scheduled, InputMissing where a secret or an earlier stage
@@ -56,11 +62,11 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Conduct:
     if "prep" in wanted:
         _bring_source(request, store, say)
     for number, stage in enumerate(wanted):
-        _bring_stage(request, stage, kube, store, say, wait=number > 0)
-    return conduct_of(request.run, request.stages, request.cluster)
+        _ensure_stage(request, stage, kube, store, say, wait=number > 0)
+    return pipeline_of(request.run, request.stages, request.cluster)
 
 
-def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
+def detach(conduct: Pipeline, cluster: Cluster, kube: Kube, say: Say) -> None:
     """Leaves the rest to a conductor in the cluster; one that is at work keeps its stages."""
     release, words = release_name(conduct.run, CONDUCTOR), ""
     for _ in range(TRIES):
@@ -81,20 +87,20 @@ def detach(conduct: Conduct, cluster: Cluster, kube: Kube, say: Say) -> None:
             say("conductor: starts the stages in turn")
             return
         clear_leftovers(release, conduct.run, kube, words)
-    raise StoreUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
+    raise ServiceUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
 
 
-def _conduct_of(release: str, kube: Kube) -> Conduct | None:
+def _conduct_of(release: str, kube: Kube) -> Pipeline | None:
     """What a conductor was told."""
-    text = (kube.config_map(release) or {}).get("conduct.json")
-    return Conduct.parse(json.loads(text), f"ConfigMap {release}") if text else None
+    text = (kube.config_map(release) or {}).get("pipeline.json")
+    return Pipeline.parse(json.loads(text), f"ConfigMap {release}") if text else None
 
 
 def _is_at_work(job: Object) -> bool:
     return not (job["metadata"].get("deletionTimestamp") or job["status"].get("conditions"))
 
 
-def left(conduct: Conduct, kube: Kube, store: Store) -> bool:
+def left(conduct: Pipeline, kube: Kube, store: Store) -> bool:
     """Whether a stage of it is not done."""
     seen = [observe(conduct.run, each.stage, kube, store) for each in conduct.stages]
     return any(each.state != "done" for each in seen)
@@ -126,7 +132,7 @@ def _bring_source(request: Request, store: Store, say: Say) -> None:
         store.upload(own.key, own.path, own.sha256)
 
 
-def _bring_stage(
+def _ensure_stage(
     request: Request, stage: Stage, kube: Kube, store: Store, say: Say, *, wait: bool
 ) -> None:
     """Installs first and looks afterwards: of two submits at one moment Helm lets one do it."""
@@ -153,7 +159,7 @@ def _bring_stage(
                 say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
                 return
             clear_leftovers(release, run.id, kube, words)
-    raise StoreUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
+    raise ServiceUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
 
 
 def _remove(job: Object, run: str, kube: Kube) -> None:

@@ -7,8 +7,8 @@ Names of linears are those of the released checkpoints, by their last part.
 from dataclasses import dataclass
 from functools import lru_cache
 
-from thinktune.spec.catalog import LatentAttention, Mixture, ModelEntry
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.catalog import LatentAttention, Mixture, ModelEntry
+from thinktune.schema.recipe import TrainSpec
 
 ATTENTION = frozenset(
     {
@@ -88,7 +88,7 @@ def dense_layers(model: ModelEntry) -> int:
 
 @lru_cache(maxsize=256)
 def linears(model: ModelEntry) -> tuple[Linear, ...]:
-    """All linear layers of the model but the output head: what 4-bit quantisation packs."""
+    """All linear layers of the model but the output head: what 4-bit quantization packs."""
     found = _attention(model, model.layers)
     dense = dense_layers(model)
     if dense:
@@ -142,7 +142,7 @@ def _router_parameters(model: ModelEntry, moe: Mixture) -> int:
 
 
 def total_parameters(model: ModelEntry) -> int:
-    """All weights; within 0.5 % of the catalog's `parameters`."""
+    """All weights; within 0.5% of the catalog's `parameters`."""
     return linear_parameters(model) + embedding_parameters(model) + other_parameters(model)
 
 
@@ -152,7 +152,7 @@ def active_parameters(model: ModelEntry) -> int:
 
 
 def largest_linear(model: ModelEntry) -> int:
-    """Weights of the largest single matrix that is dequantised at once."""
+    """Weights of the largest single matrix that is dequantized at once."""
     return max(linear.inputs * linear.outputs for linear in linears(model))
 
 
@@ -184,7 +184,7 @@ def saved_elements(model: ModelEntry) -> int:
 
     Counts what a fused LoRA linear and FlashAttention-like kernels need: the inputs of both norms
     and of each projection group, q, k, v and the attention's output, gate and up and their
-    product. The low-rank products (rank per target) are below 1 % and left out.
+    product. The low-rank products (rank per target) are below 1% and left out.
     """
     hidden, heads = model.hidden, model.heads
     if model.mla is not None:

@@ -6,7 +6,7 @@ Tasks, launch and the command line open a store here and never look below.
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from thinktune.spec.errors import SpecInvalid
+from thinktune.schema.errors import SpecInvalid
 from thinktune.store.artifact import fetch, file_key, manifest_digest, read_manifest, verify
 from thinktune.store.base import ChecksumMismatch, ObjectInfo, ObjectMissing, Store, key_fault
 from thinktune.store.commit import commit, hash_folder, new_attempt

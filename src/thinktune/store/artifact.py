@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from thinktune.spec.errors import InputMissing, SpecInvalid, near_misses
-from thinktune.spec.manifest import FileEntry, Manifest
+from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
+from thinktune.schema.manifest import FileEntry, Manifest
 from thinktune.store.base import UNFINISHED, ObjectMissing, Store, check_bytes, key_fault
 from thinktune.store.disk import disk_faults, file_sha256
 
@@ -35,7 +35,7 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
         data = store.get(key)
     except ObjectMissing:
         return None
-    place = store.place(key)
+    place = store.location(key)
     try:
         plain = json.loads(data)
     except ValueError:
@@ -60,7 +60,7 @@ def manifest_digest(manifest: Manifest) -> str:
 
 def file_key(store: Store, prefix: str, manifest: Manifest, name: str) -> str:
     """Where a file of an artifact is. Raises InputMissing for a name that leaves the artifact."""
-    place = store.place(f"{prefix}/{MANIFEST}")
+    place = store.location(f"{prefix}/{MANIFEST}")
     check_name(place, name)
     if "/" in manifest.attempt:
         raise InputMissing(place, f"attempt {manifest.attempt!r} is not one folder", REMAKE)
@@ -77,10 +77,10 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, checksums: bool) ->
         info = store.head(key)
         if info is None:
             raise _missing(store, key)
-        check_bytes(store.place(key), entry, info.size)
+        check_bytes(store.location(key), entry, info.size)
         if checksums:
             try:
-                check_bytes(store.place(key), entry, info.size, store.sha256(key))
+                check_bytes(store.location(key), entry, info.size, store.sha256(key))
             except ObjectMissing:
                 raise _missing(store, key) from None
 
@@ -117,7 +117,7 @@ def fetch(
                 return entry
         try:
             source = store.local_path(key)
-            if source is None or not _linked(store.place(key), source, path, entry):
+            if source is None or not _linked(store.location(key), source, path, entry):
                 store.download(key, path, entry)
         except (ObjectMissing, FileNotFoundError):
             raise _missing(store, key) from None
@@ -155,7 +155,7 @@ def _chosen(
         return list(by_name.values())
     for name in names:
         if name not in by_name:
-            place = store.place(f"{prefix}/{MANIFEST}")
+            place = store.location(f"{prefix}/{MANIFEST}")
             raise InputMissing(place, f"it has no file {name!r}", near_misses(name, by_name))
     return [by_name[name] for name in dict.fromkeys(names)]
 
@@ -167,7 +167,7 @@ def _is_right(path: Path, entry: FileEntry) -> bool:
 
 
 def _missing(store: Store, key: str) -> InputMissing:
-    return InputMissing(store.place(key), "its manifest names it, but it is not there", REMAKE)
+    return InputMissing(store.location(key), "its manifest names it, but it is not there", REMAKE)
 
 
 def _linked(place: str, source: Path, path: Path, entry: FileEntry) -> bool:

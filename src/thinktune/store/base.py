@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinktune.spec.errors import InputMissing, SpecInvalid
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import InputMissing, SpecInvalid
+from thinktune.schema.manifest import FileEntry
 
 UNFINISHED = ".unfinished"
-"""Ending of a file that is being written; never a key, never listed."""
+"""PodTermination of a file that is being written; never a key, never listed."""
 
 KEY_BYTES = 900
 """S3 allows 1024, of which the store's own prefix takes some."""
@@ -46,7 +46,7 @@ class Store(ABC):
     """Objects under keys. Every method is safe to call from several threads.
 
     A prefix means a folder: `runs/a` covers `runs/a/x` and not `runs/ab`; `""` covers everything.
-    All methods raise SpecInvalid for a key that `check_key` refuses, StoreUnavailable when the
+    All methods raise SpecInvalid for a key that `check_key` refuses, ServiceUnavailable when the
     service refuses or does not answer, DeviceUnusable when a local disk fails.
     """
 
@@ -105,7 +105,7 @@ class Store(ABC):
         """Where the object lies on this machine, if it does, so that nobody copies it. Not to be
         written to. Does not say that it exists."""
 
-    def place(self, key: str) -> str:
+    def location(self, key: str) -> str:
         """The key's address, for messages."""
         return f"{self.url}/{key}" if key else self.url
 

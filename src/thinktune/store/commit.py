@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from thinktune.spec.errors import InputMissing, StoreUnavailable
-from thinktune.spec.manifest import FileEntry, Manifest, Metric
+from thinktune.schema.errors import InputMissing, ServiceUnavailable
+from thinktune.schema.manifest import FileEntry, Manifest, Metric
 from thinktune.store.artifact import (
     MANIFEST,
     PARALLEL_FILES,
@@ -104,7 +104,7 @@ def _upload(store: Store, prefix: str, manifest: Manifest, folder: Path) -> None
         if info is None or info.size != entry.size:
             stored = f"{info.size} of {entry.size} bytes" if info else "nothing"
             fault = f"it reported a finished upload, but holds {stored}"
-            raise StoreUnavailable(store.place(key), fault, "run it again")
+            raise ServiceUnavailable(store.location(key), fault, "run it again")
 
     with ThreadPoolExecutor(PARALLEL_FILES) as pool:
         for _ in pool.map(one, manifest.files):
@@ -112,10 +112,10 @@ def _upload(store: Store, prefix: str, manifest: Manifest, folder: Path) -> None
 
 
 def _adopt(store: Store, prefix: str, ours: Manifest, theirs: Manifest | None) -> Manifest:
-    place = store.place(f"{prefix}/{MANIFEST}")
+    place = store.location(f"{prefix}/{MANIFEST}")
     if theirs is None:
         fault = "another writer's manifest was there and is gone"
-        raise StoreUnavailable(place, fault, "run it again, while nobody deletes there")
+        raise ServiceUnavailable(place, fault, "run it again, while nobody deletes there")
     if theirs == ours:
         return theirs
     if theirs.attempt != ours.attempt:

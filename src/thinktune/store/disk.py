@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from thinktune.spec.errors import DeviceUnusable, StoreUnavailable
+from thinktune.schema.errors import DeviceUnusable, ServiceUnavailable
 from thinktune.store.base import UNFINISHED
 
-KEPT = (KeyboardInterrupt, SystemExit, StoreUnavailable)
+KEPT = (KeyboardInterrupt, SystemExit, ServiceUnavailable)
 """What stops a download that may go on later."""
 
 CHUNK_BYTES = 4 << 20

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from thinktune.spec.errors import DeviceUnusable, SpecInvalid
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import DeviceUnusable, SpecInvalid
+from thinktune.schema.manifest import FileEntry
 from thinktune.store.base import (
     UNFINISHED,
     ChecksumMismatch,
@@ -83,7 +83,7 @@ class FileStore(Store):
                 size += len(piece)
                 write_all(file, piece)
             if entry:
-                check_bytes(self.place(key), entry, size, digest.hexdigest())
+                check_bytes(self.location(key), entry, size, digest.hexdigest())
             rename(file, beside, path)
 
     def sha256(self, key: str) -> str:
@@ -153,10 +153,10 @@ class FileStore(Store):
         try:
             with disk_faults(path):
                 if not path.is_file():  # nor is a folder an object
-                    raise ObjectMissing(self.place(key))
+                    raise ObjectMissing(self.location(key))
                 yield path
         except FileNotFoundError:
-            raise ObjectMissing(self.place(key)) from None
+            raise ObjectMissing(self.location(key)) from None
 
     @contextmanager
     def _writing(self, key: str) -> Iterator[Path]:
@@ -168,5 +168,5 @@ class FileStore(Store):
             clash = FileExistsError | IsADirectoryError | NotADirectoryError
             if isinstance(error.__cause__, clash):
                 fault = "a file and a folder would have the same name"
-                raise SpecInvalid(self.place(key), fault, "choose another key") from None
+                raise SpecInvalid(self.location(key), fault, "choose another key") from None
             raise

@@ -63,7 +63,7 @@ class Refused(Exception):
 class Connection:
     """Endpoint and credentials as boto3 takes them from the environment.
 
-    Raises StoreUnavailable if they make no sense.
+    Raises ServiceUnavailable if they make no sense.
     """
 
     def __init__(self, place: str) -> None:
@@ -76,7 +76,7 @@ class Connection:
     ) -> T:
         """What `request` returns, body read and all, after as many tries as it is worth.
 
-        Raises Refused for an answer with an `expected` status, StoreUnavailable for other faults.
+        Raises Refused for an answer with an `expected` status, ServiceUnavailable for other faults.
         """
         client, renewed, tried = self._client, False, 0
         while True:

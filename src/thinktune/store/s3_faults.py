@@ -5,7 +5,7 @@ Nothing the service wrote is repeated but its error code: messages may quote key
 
 from urllib.parse import urlsplit
 
-from thinktune.spec.errors import StoreUnavailable
+from thinktune.schema.errors import ServiceUnavailable
 
 RETRIED_CODES = frozenset(
     {
@@ -84,22 +84,22 @@ _BROKEN = frozenset(
 )
 
 
-def unavailable(place: str, name: str, status: int | None, endpoint: str) -> StoreUnavailable:
+def unavailable(place: str, name: str, status: int | None, endpoint: str) -> ServiceUnavailable:
     """`name` is the service's error code or the client's exception, `status` that of HTTP."""
     known = _KNOWN.get(name)
     if known:
-        return StoreUnavailable(place, *known)
+        return ServiceUnavailable(place, *known)
     if status in (401, 403):
-        return StoreUnavailable(place, *_DENIED)
+        return ServiceUnavailable(place, *_DENIED)
     if name in _UNREACHED:
-        return StoreUnavailable(place, f"{_host(endpoint)} cannot be reached", _ENDPOINT)
+        return ServiceUnavailable(place, f"{_host(endpoint)} cannot be reached", _ENDPOINT)
     if name in _BROKEN:
         fault = f"{_host(endpoint)} answers, but connections break or stall ({name})"
-        return StoreUnavailable(place, fault, _ENDPOINT)
+        return ServiceUnavailable(place, fault, _ENDPOINT)
     if status is not None:
         fault = f"the service answered {name} (HTTP {status})"
-        return StoreUnavailable(place, fault, "run it again; if it stays, look at its logs")
-    return StoreUnavailable(place, f"the S3 client failed ({name})", "check the AWS_… variables")
+        return ServiceUnavailable(place, fault, "run it again; if it stays, look at its logs")
+    return ServiceUnavailable(place, f"the S3 client failed ({name})", "check the AWS_… variables")
 
 
 def _host(endpoint: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from thinktune.spec.errors import StoreUnavailable
+from thinktune.schema.errors import ServiceUnavailable
 from thinktune.store.base import ChecksumMismatch
 from thinktune.store.disk import disk_faults
 from thinktune.store.s3 import Connection, Refused
@@ -63,7 +63,7 @@ class PartsUpload:
             check_unchanged(path, digest.hexdigest(), sha256)
             self._complete(upload_id, parts, sha256)
         except BaseException:
-            with suppress(StoreUnavailable):  # what is left, abort_uploads clears
+            with suppress(ServiceUnavailable):  # what is left, abort_uploads clears
                 abort(self.connection, self.bucket, self.key, upload_id)
             raise
 

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from thinktune.spec.errors import StoreUnavailable
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import ServiceUnavailable
+from thinktune.schema.manifest import FileEntry
 from thinktune.store.base import (
     ChecksumMismatch,
     ObjectInfo,
@@ -89,7 +89,7 @@ class S3Store(Store):
                 pool=self._pool,
                 bucket=self._bucket,
                 key=self._full(key),
-                place=self.place(key),
+                place=self.location(key),
             )
             upload.send(path, sha256)
             return
@@ -115,7 +115,7 @@ class S3Store(Store):
                     size += len(piece)
                     write_all(file, piece)
                 if entry:
-                    check_bytes(self.place(key), entry, size, digest.hexdigest())
+                    check_bytes(self.location(key), entry, size, digest.hexdigest())
                 rename(file, beside, path)
 
         try:
@@ -162,7 +162,7 @@ class S3Store(Store):
                 lambda client: client.delete_objects(Bucket=self._bucket, Delete=batch),  # noqa: B023
             )
             for error in answer.get("Errors", []):
-                raise unavailable(self.place(prefix), error.get("Code", "unknown"), 200, "")
+                raise unavailable(self.location(prefix), error.get("Code", "unknown"), 200, "")
 
     def abort_uploads(self, prefix: str, older_than_s: float) -> int:
         since = datetime.now(UTC) - timedelta(seconds=older_than_s)
@@ -197,13 +197,13 @@ class S3Store(Store):
     def _ask(
         self, key: str, request: "Callable[[S3Client], T]", expected: Collection[int] = ()
     ) -> T:
-        return self._connection.ask(self.place(key), request, expected)
+        return self._connection.ask(self.location(key), request, expected)
 
     def _ask_for(self, key: str, request: "Callable[[S3Client], T]") -> T:
         try:
             return self._ask(key, request, {404})
         except Refused:
-            raise ObjectMissing(self.place(key)) from None
+            raise ObjectMissing(self.location(key)) from None
 
     def _put(self, key: str, data: bytes, expected: Collection[int] = (), **more: Any) -> None:
         checksum = checksum_of(data)
@@ -239,14 +239,14 @@ class S3Store(Store):
         for _ in range(WHOLE_READS):
             found = self._head(key)
             if found is None:
-                raise ObjectMissing(self.place(key))
+                raise ObjectMissing(self.location(key))
             size = found["ContentLength"]
             if entry:
-                check_bytes(self.place(key), entry, size)
+                check_bytes(self.location(key), entry, size)
             with suppress(_ReplacedError):
                 return consume(partial(self._pieces, key, found["ETag"], size))
         fault = "it was replaced each time while it was read"
-        raise StoreUnavailable(self.place(key), fault, "run it again once nobody writes there")
+        raise ServiceUnavailable(self.location(key), fault, "run it again once nobody writes there")
 
     def _pieces(self, key: str, etag: str, size: int, first: int) -> Iterator[bytes]:
         """The object's bytes in order, a few ranges ahead of the reader."""
@@ -259,7 +259,7 @@ class S3Store(Store):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
-        except StoreUnavailable:
+        except ServiceUnavailable:
             # Or they would go on asking beside whoever tries the same again.
             wait([future for future in ahead if not future.cancel()])
             raise
@@ -281,7 +281,7 @@ class S3Store(Store):
             there, data = self._ask(key, request, {404, 412, 416})
         except Refused as refused:
             if refused.status == 404:
-                raise ObjectMissing(self.place(key)) from None
+                raise ObjectMissing(self.location(key)) from None
             raise _ReplacedError from None
         if there != etag or len(data) != end - start:  # a server that ignores If-Match
             raise _ReplacedError

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from thinktune.spec.errors import DeviceUnusable
+from thinktune.schema.errors import DeviceUnusable
 
 Base = Literal["nf4", "16bit"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -52,14 +52,14 @@ def compute_dtype(wanted: Dtype, device: torch.device) -> torch.dtype:
 def load_base(
     folder: Path, base: Base, dtype: torch.dtype, device: torch.device, *, attention: str
 ) -> PreTrainedModel:
-    """Loads the model frozen onto `device`: NF4 with double quantisation, or 16 (32) bits.
+    """Loads the model frozen onto `device`: NF4 with double quantization, or 16 (32) bits.
 
     `attention` names an implementation that transformers knows or that was registered with it.
     """
     transformers_logging.disable_progress_bar()  # ours is the one progress that people see
-    quantisation = None
+    quantization = None
     if base == "nf4":
-        quantisation = BitsAndBytesConfig(
+        quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -69,7 +69,7 @@ def load_base(
         folder,
         dtype=dtype,
         device_map={"": device},
-        quantization_config=quantisation,
+        quantization_config=quantization,
         attn_implementation=attention,
         use_safetensors=True,
         trust_remote_code=False,
@@ -95,10 +95,10 @@ def keep_weights_packed(model: torch.nn.Module) -> None:
 
 
 def unpack_on_cpu(model: torch.nn.Module) -> None:
-    """On a CPU, puts each 4-bit layer's dequantised weight in its place, for inference.
+    """On a CPU, puts each 4-bit layer's dequantized weight in its place, for inference.
 
-    bitsandbytes dequantises there on every call and multiplies by the result, so this gives the
-    same numbers and saves the repetition: one dequantisation instead of one per token.
+    bitsandbytes dequantizes there on every call and multiplies by the result, so this gives the
+    same numbers and saves the repetition: one dequantization instead of one per token.
     """
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, Linear4bit) or layer.weight.device.type != "cpu":

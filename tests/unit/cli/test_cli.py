@@ -9,8 +9,8 @@ import pytest
 from command import thinktune
 
 from thinktune.cli.options import store_url
-from thinktune.spec.compose import recipe_names
-from thinktune.spec.keys import stage_prefix
+from thinktune.recipes.compose import recipe_names
+from thinktune.schema.keys import stage_prefix
 from thinktune.store import commit, new_attempt, open_store
 
 

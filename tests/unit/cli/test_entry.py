@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.spec.exit_codes import MEANING, ExitCode
+from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 
 
 def stage(name: str, task: Path) -> subprocess.CompletedProcess[str]:
@@ -32,4 +32,4 @@ def test_a_task_that_is_no_task(name: str, tmp_path: Path) -> None:
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert set(MEANING) == set(ExitCode)
+    assert set(EXIT_CODES) == set(ExitCode)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.launch.tasks import Run, make_run
-from thinktune.spec.compose import load_catalog, load_recipe
-from thinktune.spec.errors import SpecInvalid
+from thinktune.launch.runs import Run, make_run
+from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.schema.errors import SpecInvalid
 
 CATALOG = load_catalog()
 STORE = "file:///nowhere"

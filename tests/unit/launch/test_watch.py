@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.launch import watch as module
-from thinktune.launch.api import Forbidden
-from thinktune.launch.observed import Observed
-from thinktune.launch.watch import Watch
-from thinktune.spec.conduct import Conduct, ConductedStage
-from thinktune.spec.errors import StoreUnavailable
-from thinktune.spec.task import Stage
+from thinktune.launch.cluster.api import Forbidden
+from thinktune.launch.status import watch as module
+from thinktune.launch.status.observed import Observed
+from thinktune.launch.status.watch import Watch
+from thinktune.schema.errors import ServiceUnavailable
+from thinktune.schema.pipeline import Pipeline, PipelineStage
+from thinktune.schema.task import Stage
 from thinktune.store import open_store
 
 SEEN = Observed("r", "train")
@@ -33,7 +33,7 @@ def refused() -> Observed:
 
 
 def away() -> Observed:
-    raise StoreUnavailable("s3://b", "does not answer", "check the network")
+    raise ServiceUnavailable("s3://b", "does not answer", "check the network")
 
 
 def test_who_was_never_let_in_is_told_at_once(watch: Watch) -> None:
@@ -56,7 +56,7 @@ def test_an_outage_ends_the_watch_after_a_while(
 ) -> None:
     assert watch.attempt(away) is None
     monkeypatch.setattr(module, "UNREACHABLE_S", 0.0)
-    with pytest.raises(StoreUnavailable, match="does not answer"):
+    with pytest.raises(ServiceUnavailable, match="does not answer"):
         watch.attempt(away)
 
 
@@ -69,12 +69,12 @@ def test_an_answer_in_between_makes_a_new_outage_of_it(
     assert watch.attempt(away) is None
 
 
-def conduct(digest: str, *stages: Stage) -> Conduct:
+def conduct(digest: str, *stages: Stage) -> Pipeline:
     each = (
-        ConductedStage(stage=stage, release=f"r-{stage}", task_sha256=digest * 64)
+        PipelineStage(stage=stage, release=f"r-{stage}", task_sha256=digest * 64)
         for stage in stages
     )
-    return Conduct(run="r", store="s3://b", namespace="jobs", stages=tuple(each))
+    return Pipeline(run="r", store="s3://b", namespace="jobs", stages=tuple(each))
 
 
 def test_what_a_conductor_was_told_before_is_kept() -> None:

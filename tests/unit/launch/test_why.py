@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from thinktune.launch.api import Object
-from thinktune.launch.chain import abandoned, broken_chain
-from thinktune.launch.kube import QUEUE_LABEL
-from thinktune.launch.observed import Observed
-from thinktune.launch.pod_signs import Explanation
-from thinktune.launch.why import explain
-from thinktune.spec.ending import Ending
-from thinktune.spec.manifest import FileEntry, Manifest, Progress
-from thinktune.spec.task import STAGES, Stage
+from thinktune.launch.cluster.api import Object
+from thinktune.launch.cluster.kube import QUEUE_LABEL
+from thinktune.launch.status.chain import abandoned, broken_chain
+from thinktune.launch.status.observed import Observed
+from thinktune.launch.status.pod_status import Diagnosis
+from thinktune.launch.status.why import explain
+from thinktune.schema.manifest import FileEntry, Manifest, Progress
+from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.termination import PodTermination
 
 NOW = "2026-11-22T10:00:00+00:00"
 
@@ -38,7 +38,7 @@ def ended(**how: Any) -> dict[str, Any]:
     return {"name": "task", "image": "i", "state": {"terminated": how}}
 
 
-def said(seen: Observed, *events: str) -> Explanation:
+def said(seen: Observed, *events: str) -> Diagnosis:
     told = [{"type": "Warning", "reason": "FailedCreate", "message": m} for m in events]
     return explain(seen, lambda _: told)
 
@@ -93,9 +93,9 @@ def test_a_queue_says_what_it_waits_for(said_of_it: str, remedy: str) -> None:
 
 def test_an_error_of_ours_is_taken_apart() -> None:
     words = "error: GPU: out of memory with rows of 8192 tokens; lower data.max_tokens"
-    ending = Ending(pod="p", began=NOW, ended=NOW, code=73, last_words=words)
+    ending = PodTermination(pod="p", began=NOW, ended=NOW, code=73, error_line=words)
     message = "Container task for pod jobs/p failed with exit code 73 matching FailJob rule"
-    seen = Observed("r", "train", failed("PodFailurePolicy", message), endings=[ending])
+    seen = Observed("r", "train", failed("PodFailurePolicy", message), terminations=[ending])
     found = said(seen)
     assert found.code == 73
     assert found.cause == "train failed with exit code 73 (out of GPU memory)"
@@ -104,10 +104,10 @@ def test_an_error_of_ours_is_taken_apart() -> None:
 
 
 def test_the_end_of_an_earlier_job_is_not_this_one_s() -> None:
-    old = Ending(
-        pod="p", began=NOW, ended="2026-11-22T08:00:00+00:00", code=65, last_words="error: a: b; c"
+    old = PodTermination(
+        pod="p", began=NOW, ended="2026-11-22T08:00:00+00:00", code=65, error_line="error: a: b; c"
     )
-    seen = Observed("r", "train", failed("BackoffLimitExceeded", "too often"), endings=[old])
+    seen = Observed("r", "train", failed("BackoffLimitExceeded", "too often"), terminations=[old])
     assert said(seen).code == 70
     assert "b" not in said(seen).evidence
 
@@ -235,6 +235,8 @@ def test_a_stage_made_from_what_is_there_no_more() -> None:
     ("code", "words"), [(0, "Nothing"), (137, "SIGKILL"), (70, "exit code 70 (internal error)")]
 )
 def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: str) -> None:
-    endings = [Ending(pod="p", began=NOW, ended=NOW, code=code, last_words="")] if code else []
-    seen = Observed("r", "train", job(active=1), [pod("Running")], endings=endings)
+    terminations = (
+        [PodTermination(pod="p", began=NOW, ended=NOW, code=code, error_line="")] if code else []
+    )
+    seen = Observed("r", "train", job(active=1), [pod("Running")], terminations=terminations)
     assert words in said(seen).paragraph()

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from thinktune.plan.plan import Plan, make_plan
-from thinktune.spec.compose import load_catalog
-from thinktune.spec.recipe import Recipe
+from thinktune.plan.training.plan import Plan, make_plan
+from thinktune.recipes.compose import load_catalog
+from thinktune.schema.recipe import Recipe
 
 CATALOG = load_catalog()
 
 
 def a_recipe(model: str, hardware: str, **changes: Any) -> Recipe:
     """A recipe of 16 examples a step; keys of `data` and `train` go in as such mappings."""
-    data = {"dataset": "stock-sums", **changes.pop("data", {})}
+    data = {"dataset": "inventory-sums", **changes.pop("data", {})}
     train = {"batch_size": 16, **changes.pop("train", {})}
     written = {"name": "test", "description": "", "model": model, "hardware": hardware}
     return Recipe.parse({**written, "data": data, "train": train, **changes}, "test")

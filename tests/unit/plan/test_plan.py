@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 from planning import CATALOG, a_recipe, plan_of
 
-from thinktune.spec.catalog import GIB
-from thinktune.spec.recipe import Recipe
+from thinktune.schema.catalog import GIB
+from thinktune.schema.recipe import Recipe
 
 
 def changed(recipe: Recipe, change: str) -> Recipe:
@@ -75,7 +75,7 @@ def test_r1_on_one_t4() -> None:
 def test_32b_fits_a_40_gb_a100() -> None:
     plan = plan_of(a_recipe("r1-distill-qwen-32b", "a100-40x1"))
     assert plan.fits
-    weights = ("base_weights", "quantisation_state", "embeddings_head_and_norms")
+    weights = ("base_weights", "quantization_state", "embeddings_head_and_norms")
     assert 18e9 < sum(plan.gpu_memory_bytes[cause] for cause in weights) < 20e9
 
 

@@ -13,10 +13,10 @@ import pytest
 from planning import CATALOG
 
 from thinktune.plan import memory, speed
-from thinktune.plan.memory import Workload
-from thinktune.spec.catalog import GIB, HardwareEntry
-from thinktune.spec.recipe import TrainSpec
-from thinktune.spec.task import Execution
+from thinktune.plan.training.memory import Workload
+from thinktune.schema.catalog import GIB, HardwareEntry
+from thinktune.schema.recipe import TrainSpec
+from thinktune.schema.task import Execution
 
 FILE = Path(__file__).parents[3] / "benchmarks/results/cells.jsonl"
 CELLS: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text().splitlines()]

@@ -3,8 +3,8 @@
 import pytest
 from planning import CATALOG, a_recipe
 
-from thinktune.plan import memory
-from thinktune.spec.task import Execution
+from thinktune.plan.training import memory
+from thinktune.schema.task import Execution
 
 
 def bytes_by_cause(
@@ -41,7 +41,7 @@ def bytes_by_cause(
 )
 def test_base_weights(model: str, packed_gb: float, rest_gb: float) -> None:
     causes = bytes_by_cause(model, 1024, 0)
-    packed = causes["base_weights"] + causes["quantisation_state"]
+    packed = causes["base_weights"] + causes["quantization_state"]
     assert packed / 1e9 == pytest.approx(packed_gb, rel=0.01)
     assert causes["embeddings_head_and_norms"] / 1e9 == pytest.approx(rest_gb, rel=0.01)
 
@@ -54,10 +54,10 @@ def test_small_job_on_a_t4() -> None:
 def test_zero_3_divides_layers_with_their_scales_and_nothing_else() -> None:
     alone = bytes_by_cause("r1-distill-llama-70b", 1024, 80, hardware="h200x8")
     shared = bytes_by_cause("r1-distill-llama-70b", 1024, 80, hardware="h200x8", stage=3)
-    for cause in ("base_weights", "quantisation_state"):
+    for cause in ("base_weights", "quantization_state"):
         assert shared[cause] == pytest.approx(alone[cause] / 8, rel=1e-6)
     assert shared["embeddings_head_and_norms"] == alone["embeddings_head_and_norms"]
-    layer = (alone["base_weights"] + alone["quantisation_state"]) / 80
+    layer = (alone["base_weights"] + alone["quantization_state"]) / 80
     assert shared["communication_buckets"] == pytest.approx(2 * layer, rel=1e-3)
 
 

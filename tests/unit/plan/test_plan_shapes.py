@@ -4,7 +4,7 @@ import pytest
 from planning import CATALOG
 
 from thinktune.plan import shapes
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.recipe import TrainSpec
 
 TRAIN = TrainSpec(batch_size=1, rank=16)
 

@@ -4,7 +4,7 @@ import pytest
 from planning import CATALOG, a_recipe
 
 from thinktune.plan import memory, speed
-from thinktune.spec.task import Execution
+from thinktune.schema.task import Execution
 
 
 def test_a_rank_without_an_example_speeds_nothing_up() -> None:

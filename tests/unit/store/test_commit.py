@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from thinktune.spec.errors import InputMissing, StoreUnavailable
-from thinktune.spec.manifest import Manifest
+from thinktune.schema.errors import InputMissing, ServiceUnavailable
+from thinktune.schema.manifest import Manifest
 from thinktune.store import (
     Store,
     commit,
@@ -177,7 +177,7 @@ def test_harm_is_found(store: Store, tmp_path: Path, size: int, harm: str) -> No
         says = "bytes changed"
     with pytest.raises(InputMissing, match=says) as raised:
         verify(store, PREFIX, manifest, checksums=True)
-    assert raised.value.place == store.place(key)
+    assert raised.value.place == store.location(key)
     with pytest.raises(InputMissing, match=says):
         fetch(store, PREFIX, manifest, tmp_path / "in")
     assert "m/model" not in names(tmp_path / "in")
@@ -253,7 +253,7 @@ def test_an_upload_that_holds_less_is_not_committed(
         folder_store.put(key, b"")
 
     monkeypatch.setattr(folder_store, "upload", short)
-    with pytest.raises(StoreUnavailable, match="holds 0 of 2 bytes"):
+    with pytest.raises(ServiceUnavailable, match="holds 0 of 2 bytes"):
         committed(folder_store, output(tmp_path / "out"))
     assert read_manifest(folder_store, PREFIX) is None
 

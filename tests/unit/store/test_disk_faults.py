@@ -12,7 +12,7 @@ import pytest
 from one_artifact import commit_it
 from small_disk import mounted
 
-from thinktune.spec.errors import DeviceUnusable, SpecInvalid
+from thinktune.schema.errors import DeviceUnusable, SpecInvalid
 from thinktune.store import Store, open_store
 
 MEGABYTE = 1 << 20
@@ -49,7 +49,7 @@ def test_a_full_disk_ends_a_download(store: Store, tmp_path: Path) -> None:
 _LIMITED = f"""
 import resource, sys
 from pathlib import Path
-from thinktune.spec.errors import ThinktuneError
+from thinktune.schema.errors import ThinktuneError
 from thinktune.store import open_store
 resource.setrlimit(resource.RLIMIT_FSIZE, ({MEGABYTE}, {MEGABYTE}))
 try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.spec.errors import SpecInvalid
+from thinktune.schema.errors import SpecInvalid
 from thinktune.store import open_store
 
 

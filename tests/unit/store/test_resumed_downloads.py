@@ -13,8 +13,8 @@ from command import COMMAND, environment, thinktune
 from fault_proxy import Fault, Proxy
 from one_artifact import LARGE, commit_it, sha256
 
-from thinktune.spec.errors import StoreUnavailable
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import ServiceUnavailable
+from thinktune.schema.manifest import FileEntry
 from thinktune.store import Store
 from thinktune.store.s3_parts import PART_BYTES
 
@@ -48,7 +48,7 @@ def test_a_download_goes_on_where_the_one_before_it_was_cut_off(
     s3_store.upload("a/model", tmp_path / "in", entry.sha256)
     out = tmp_path / "deep" / "out"
     ranges(proxy, 4)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(ServiceUnavailable):
         faulty_store.download("a/model", out, entry)
     (begun,) = out.parent.iterdir()
     kept = begun.stat().st_size // PART_BYTES

@@ -15,8 +15,8 @@ from fault_proxy import Fault, Proxy
 from one_artifact import LARGE, PREFIX, commit_it, sha256
 from s3_server import S3Server
 
-from thinktune.spec.errors import StoreUnavailable
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import ServiceUnavailable
+from thinktune.schema.manifest import FileEntry
 from thinktune.store import (
     ChecksumMismatch,
     Store,
@@ -83,7 +83,7 @@ def test_a_flipped_byte_on_the_way_is_found(
     faulty_store.put("k", b"abc")
     entry = FileEntry(name="k", size=3, sha256=hashlib.sha256(b"abc").hexdigest())
     proxy.decide = lambda method, path: "flip a byte" if method == "GET" else None
-    with pytest.raises((ChecksumMismatch, StoreUnavailable)):
+    with pytest.raises((ChecksumMismatch, ServiceUnavailable)):
         faulty_store.download("k", tmp_path / "k", entry)
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +135,7 @@ def test_an_error_inside_a_200_is_a_failure(
     proxy.decide = lambda method, path: (
         "error in 200" if method == "POST" and "uploadId=" in path else None
     )
-    with pytest.raises(StoreUnavailable, match="InternalError"):
+    with pytest.raises(ServiceUnavailable, match="InternalError"):
         faulty_store.upload("never", model, sha256(model))
     assert faulty_store.head("never") is None
     assert faulty_store.abort_uploads("", 0) == 0
@@ -144,7 +144,7 @@ def test_an_error_inside_a_200_is_a_failure(
 def test_retries_end(faulty_store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("thinktune.store.s3.LONGEST_PAUSE_S", 0.01)
     proxy.decide = lambda method, path: "slow down"
-    with pytest.raises(StoreUnavailable, match="slow down") as raised:
+    with pytest.raises(ServiceUnavailable, match="slow down") as raised:
         faulty_store.put("k", b"")
     assert raised.value.exit_code == 69
     assert 2 < len(proxy.injected) < 20
@@ -184,28 +184,28 @@ def test_a_wrong_secret(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-tests")
     store = open_store(s3_url)
     for call in (lambda: store.get("k"), lambda: store.put("k", b""), lambda: store.head("k")):
-        with pytest.raises(StoreUnavailable) as raised:
+        with pytest.raises(ServiceUnavailable) as raised:
             call()
         assert raised.value.place == f"{s3_url}/k"
         assert raised.value.exit_code == 69
         assert "canary" not in str(raised.value)
-    with pytest.raises(StoreUnavailable, match="secret key is wrong; check AWS_ACCESS_KEY_ID"):
+    with pytest.raises(ServiceUnavailable, match="secret key is wrong; check AWS_ACCESS_KEY_ID"):
         store.get("k")
 
 
 def test_an_unknown_access_key(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    with pytest.raises(StoreUnavailable, match="access key is unknown"):
+    with pytest.raises(ServiceUnavailable, match="access key is unknown"):
         open_store(s3_url).get("k")
 
 
 def test_no_credentials(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StoreUnavailable, match="no credentials; set AWS_PROFILE"):
+    with pytest.raises(ServiceUnavailable, match="no credentials; set AWS_PROFILE"):
         open_store(s3_url).get("k")
     monkeypatch.setenv("AWS_PROFILE", "absent")
-    with pytest.raises(StoreUnavailable, match="names no profile"):
+    with pytest.raises(ServiceUnavailable, match="names no profile"):
         open_store(s3_url)
 
 
@@ -236,7 +236,7 @@ def test_no_such_bucket(s3_environment: None) -> None:
         lambda: list(store.list("")),
         lambda: read_manifest(store, PREFIX),
     ):
-        with pytest.raises(StoreUnavailable, match="no such bucket; create it"):
+        with pytest.raises(ServiceUnavailable, match="no such bucket; create it"):
             call()
 
 
@@ -245,7 +245,9 @@ def test_an_endpoint_that_is_not_there(s3_url: str, monkeypatch: pytest.MonkeyPa
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://user:canary@127.0.0.1:{port}")
-        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port} cannot be reached") as raised:
+        with pytest.raises(
+            ServiceUnavailable, match=f"127.0.0.1:{port} cannot be reached"
+        ) as raised:
             open_store(s3_url).get("k")
     assert raised.value.exit_code == 69
     assert "canary" not in str(raised.value)
@@ -253,5 +255,5 @@ def test_an_endpoint_that_is_not_there(s3_url: str, monkeypatch: pytest.MonkeyPa
 
 def test_an_endpoint_that_is_no_address(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "localhost")
-    with pytest.raises(StoreUnavailable, match="AWS_"):
+    with pytest.raises(ServiceUnavailable, match="AWS_"):
         open_store(s3_url)

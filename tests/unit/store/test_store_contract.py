@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.manifest import FileEntry
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.manifest import FileEntry
 from thinktune.store import ChecksumMismatch, ObjectInfo, ObjectMissing, Store
 
 LARGE = 40 << 20

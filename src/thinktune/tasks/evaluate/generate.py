@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from thinktune.spec.recipe import EvaluateSpec
-from thinktune.tasks.entry import Context
+from thinktune.schema.recipe import EvaluateSpec
+from thinktune.tasks.runtime.entry import Context
 
 
 class _Watch(StoppingCriteria):  # type: ignore[misc]

@@ -26,10 +26,10 @@ from thinktune.tasks.evaluate.wording import (
     table,
 )
 
-# Colours stand for the page's CSS variables, so that one drawing serves light and dark.
+# Colors stand for the page's CSS variables, so that one drawing serves light and dark.
 INK, FAINT, RULE, BASE, TUNED = "#010101", "#020202", "#030303", "#040404", "#050505"
 CSS_VARIABLES = {INK: "ink", FAINT: "faint", RULE: "rule", BASE: "base", TUNED: "tuned"}
-COLOURS: dict[Variant, str] = {"base": BASE, "tuned": TUNED}
+COLORS: dict[Variant, str] = {"base": BASE, "tuned": TUNED}
 
 STYLE: Any = {
     "text.parse_math": False,
@@ -124,7 +124,7 @@ def _figures(
 
 
 def _draw(plot: Callable[[Axes], None]) -> str:
-    """Draws into an SVG that stands inside an HTML page and takes its fonts and colours."""
+    """Draws into an SVG that stands inside an HTML page and takes its fonts and colors."""
     with rc_context(STYLE):
         figure = Figure(figsize=(5.0, 2.7), layout="constrained")
         FigureCanvasSVG(figure)
@@ -137,8 +137,8 @@ def _draw(plot: Callable[[Axes], None]) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg).replace("xlink:href", "href")
-    for colour, name in CSS_VARIABLES.items():
-        svg = svg.replace(colour, f"var(--{name})")
+    for color, name in CSS_VARIABLES.items():
+        svg = svg.replace(color, f"var(--{name})")
     return svg.replace("<svg", '<svg aria-hidden="true"', 1)
 
 
@@ -147,7 +147,7 @@ def _compare(axes: Axes, report: Report) -> None:
     for offset, variant in zip((-0.19, 0.19), VARIANTS, strict=True):
         values = [100 * report["variants"][variant][n] for n in names]
         places = [i + offset for i in range(len(names))]
-        bars = axes.bar(places, values, width=0.34, color=COLOURS[variant])
+        bars = axes.bar(places, values, width=0.34, color=COLORS[variant])
         axes.bar_label(bars, [f"{v:.1f} %" for v in values], padding=3, color=INK, fontsize=8.5)
     labels = {"presence": f"{report['marker']} present", "accuracy": "accuracy"}
     axes.set_xticks(range(len(names)), [labels[n] for n in names])
@@ -159,8 +159,8 @@ def _compare(axes: Axes, report: Report) -> None:
 def _thinking(axes: Axes, histogram: Mapping[str, Sequence[float]]) -> None:
     for variant in VARIANTS:
         counts, edges = histogram[variant], histogram["edges"]
-        axes.stairs(counts, edges, color=COLOURS[variant], fill=True, alpha=0.22)
-        axes.stairs(counts, edges, color=COLOURS[variant], linewidth=1.5)
+        axes.stairs(counts, edges, color=COLORS[variant], fill=True, alpha=0.22)
+        axes.stairs(counts, edges, color=COLORS[variant], linewidth=1.5)
     axes.set_xlim(0, histogram["edges"][-1])
     _thousands(axes, "thinking tokens", "answers")
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from thinktune.spec.keys import parts_prefix
+from thinktune.schema.keys import parts_prefix
 from thinktune.store import ObjectMissing, Store
 from thinktune.tasks.evaluate.samples import Sample
 

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from thinktune.spec.recipe import EvaluateSpec
+from thinktune.schema.recipe import EvaluateSpec
 from thinktune.tasks.evaluate import statistics, thinking, verify
 from thinktune.tasks.evaluate.samples import VARIANTS, Judged, Question, Sample, Variant
 from thinktune.tasks.evaluate.wording import Report, headline

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from peft import PeftModel
 from tokenizers import Tokenizer
 
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.manifest import Manifest, Metric
-from thinktune.spec.task import EvaluateTask
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.manifest import Manifest, Metric
+from thinktune.schema.task import EvaluateTask
 from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.base_model import (
     compute_dtype,
@@ -29,16 +29,16 @@ from thinktune.tasks.base_model import (
     unpack_on_cpu,
     versions,
 )
-from thinktune.tasks.cache import fetch_model
-from thinktune.tasks.entry import Context
 from thinktune.tasks.evaluate.generate import generate
 from thinktune.tasks.evaluate.page import write_html
 from thinktune.tasks.evaluate.parts import Parts
 from thinktune.tasks.evaluate.report import build_report
 from thinktune.tasks.evaluate.samples import VARIANTS, Question, Sample, Variant
 from thinktune.tasks.evaluate.wording import terminal_summary
-from thinktune.tasks.inputs import stage_manifest
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.cache import fetch_model
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.inputs import stage_manifest
+from thinktune.tasks.runtime.progress import utc_now
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Asking:
         self._task, self._context, self._inputs = task, context, inputs
         self._weights, self._tokenizer, self._parts = weights, tokenizer, parts
         self._model: PeftModel | None = None
-        # Neighbours in length share a batch, so that little is padding.
+        # Neighbors in length share a batch, so that little is padding.
         self._questions = sorted(inputs.questions, key=lambda q: (len(q["prompt_ids"]), q["id"]))
 
     def samples(self) -> list[Sample]:

@@ -1,1 +1,1 @@
-"""Stage prep: dataset and model in, tokenised shards and a data card out. Needs no torch."""
+"""Stage prep: dataset and model in, tokenized shards and a data card out. Needs no torch."""

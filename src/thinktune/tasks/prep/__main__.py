@@ -1,7 +1,7 @@
 """Entry point of the container: `python -m thinktune.tasks.prep --task task.json`."""
 
-from thinktune.spec.task import PrepTask
-from thinktune.tasks.entry import main
+from thinktune.schema.task import PrepTask
+from thinktune.tasks.runtime.entry import main
 
 if __name__ == "__main__":
     main(PrepTask)

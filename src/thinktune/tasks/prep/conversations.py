@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinktune.spec.catalog import Format
+from thinktune.schema.catalog import Format
 from thinktune.tasks.prep.readers import SURROGATE
 
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from thinktune.spec.catalog import ModelEntry, PackagedWeights
-from thinktune.spec.errors import DataInvalid, InputMissing
+from thinktune.schema.catalog import ModelEntry, PackagedWeights
+from thinktune.schema.errors import DataInvalid, InputMissing
 
 CONTROL_TOKEN = 3
 """`tokenizer.ggml.token_type` of a special token."""

@@ -19,13 +19,13 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RevisionNotFoundError,
 )
 
-from thinktune.spec.errors import DataInvalid, InputMissing, StoreUnavailable
+from thinktune.schema.errors import DataInvalid, InputMissing, ServiceUnavailable
 
 Kind = Literal["model", "dataset"]
 
 
 def resolve_revision(repo: str, kind: Kind) -> str:
-    """The commit that the default branch stands at now. Raises StoreUnavailable or InputMissing."""
+    """The commit that the default branch stands at now. Raises ServiceUnavailable or InputMissing."""
     info = _asked(repo, lambda: HfApi().repo_info(repo, repo_type=kind))
     return str(info.sha)  # type: ignore[attr-defined]
 
@@ -60,4 +60,4 @@ def _asked(repo: str, ask: Callable[[], object]) -> object:
     except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         remedy = "check the network and HF_ENDPOINT, or put it into the store's cache beforehand"
-        raise StoreUnavailable(repo, f"the hub did not answer ({reason})", remedy) from error
+        raise ServiceUnavailable(repo, f"the hub did not answer ({reason})", remedy) from error

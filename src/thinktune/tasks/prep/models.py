@@ -8,15 +8,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from thinktune.spec.catalog import ModelEntry
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import cache_prefix
-from thinktune.spec.manifest import Manifest
-from thinktune.spec.task import PrepTask
+from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.keys import cache_prefix
+from thinktune.schema.manifest import Manifest
+from thinktune.schema.task import PrepTask
 from thinktune.store import commit, read_manifest
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import hub
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import utc_now
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
 """Safetensors only: no pickle comes in, and no code of the repository's own."""

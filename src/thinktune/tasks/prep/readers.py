@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thinktune.spec.errors import DataInvalid
+from thinktune.schema.errors import DataInvalid
 
 Row = dict[str, Any]
 

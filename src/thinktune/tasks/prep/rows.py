@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from thinktune.spec.catalog import ColumnMap, Format
-from thinktune.spec.errors import DataInvalid, near_misses
+from thinktune.schema.catalog import ColumnMap, Format
+from thinktune.schema.errors import DataInvalid, near_misses
 from thinktune.tasks.prep.conversations import (
     CONVERSATIONAL,
     Turn,
@@ -130,7 +130,7 @@ def to_example(row: Row, layout: Format, columns: ColumnMap) -> Example:
     )
 
 
-def normalised(question: str) -> str:
+def normalized(question: str) -> str:
     """What makes two questions the same: case, spacing, spellings of one character and the mark at
     the end aside. Other marks stay: `3 + 4` is not `3 - 4`, `5!` not `5`, `x²` not `x2`."""
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", question).casefold())
@@ -163,7 +163,7 @@ def with_distinct_ids(examples: Sequence[Example]) -> list[Example]:
 
 def _key(before: Sequence[Turn], question: str, options: str | None) -> str:
     asked = [turn.text for turn in before] + [question, options or ""]
-    return hashlib.sha256("\x1f".join(normalised(text) for text in asked).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join(normalized(text) for text in asked).encode()).hexdigest()
 
 
 def _asked_and_answered(layout: Format, columns: ColumnMap) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from thinktune.spec.errors import DataInvalid, near_misses
-from thinktune.spec.recipe import Balance, Filter, Split
+from thinktune.schema.errors import DataInvalid, near_misses
+from thinktune.schema.recipe import Balance, Filter, Split
 from thinktune.tasks.prep.readers import Row
 
 

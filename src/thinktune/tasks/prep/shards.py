@@ -1,4 +1,4 @@
-"""Prep's Parquet files: tokenised examples for training, rendered questions for evaluation.
+"""Prep's Parquet files: tokenized examples for training, rendered questions for evaluation.
 
 Written by `stage`; read by `thinktune.tasks.train.examples` and `thinktune.tasks.evaluate.stage`.
 """

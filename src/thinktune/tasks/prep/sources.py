@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import cache_prefix, source_key
-from thinktune.spec.task import PrepTask
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.keys import cache_prefix, source_key
+from thinktune.schema.task import PrepTask
 from thinktune.store import commit, fetch, file_sha256, read_manifest
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import hub
+from thinktune.tasks.prep.inventory_sums import inventory_sums
 from thinktune.tasks.prep.readers import Row, read_rows
-from thinktune.tasks.prep.stock_sums import stock_sums
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import utc_now
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def open_source(task: PrepTask, context: Context) -> Iterator[Source]:
                 )
             yield Source(task.data.path, f"sha256:{digest}", read_rows(path))
     elif entry.generator is not None:
-        rows: Iterator[Row] = (dict(row) for row in stock_sums())
+        rows: Iterator[Row] = (dict(row) for row in inventory_sums())
         yield Source(f"generator {entry.generator}", entry.generator, rows)
     else:
         with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:

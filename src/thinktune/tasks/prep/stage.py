@@ -1,6 +1,6 @@
 """The prep stage: dataset → examples → text → tokens → shards, with every dropped row counted.
 
-Order: filter, map, require a think part, remove duplicates, render and tokenise, balance, hold
+Order: filter, map, require a think part, remove duplicates, render and tokenize, balance, hold
 out, sample. Files of the artifact: `train-00000.parquet` …, `validation.parquet`, `test.parquet`,
 `card.json`, `card.md`.
 """
@@ -13,15 +13,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 import thinktune
-from thinktune.spec.catalog import ColumnMap, Format
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.manifest import Manifest
-from thinktune.spec.recipe import DataSpec
-from thinktune.spec.task import PrepTask
+from thinktune.schema.catalog import ColumnMap, Format
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.manifest import Manifest
+from thinktune.schema.recipe import DataSpec
+from thinktune.schema.task import PrepTask
 from thinktune.store import commit
-from thinktune.tasks.cache import fetch_model
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.card import Card, write_card
 from thinktune.tasks.prep.conversations import CONVERSATIONAL, Unusable
@@ -41,7 +39,9 @@ from thinktune.tasks.prep.shards import write_questions, write_shards
 from thinktune.tasks.prep.sources import Source, open_source
 from thinktune.tasks.prep.template import Rendered, Renderer
 from thinktune.tasks.prep.tokens import Encoded, Encoder, fitted
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.cache import fetch_model
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import utc_now
 
 REASONING_DROPPED = "no complete think part"
 ONE_THINK_PART = "each answer needs one <think>…</think>, closed, with nothing before it"
@@ -98,7 +98,7 @@ def run(task: PrepTask, context: Context) -> Manifest:
             card = Card(source=source.revision, model=task.model_name)
             examples, layout = _examples(task, source, card, context)
             renderer = Renderer(task.model, task.data, conversations=layout in CONVERSATIONAL)
-            prepared = _tokenised(task, examples, renderer, encoder, card, source, context)
+            prepared = _tokenized(task, examples, renderer, encoder, card, source, context)
             prepared = _balanced(task, prepared, card, source)
         parts = _split(task, prepared, card, source.place)
         card.template_sha256 = renderer.digest()
@@ -200,7 +200,7 @@ def _example(row: Row, data: DataSpec, layout: Format, columns: ColumnMap) -> Ex
     return example
 
 
-def _tokenised(
+def _tokenized(
     task: PrepTask,
     examples: list[Example],
     renderer: Renderer,
@@ -210,7 +210,7 @@ def _tokenised(
     context: Context,
 ) -> list[Prepared]:
     prepared = []
-    context.reporter.phase("tokenise", len(examples), "rows")
+    context.reporter.phase("tokenize", len(examples), "rows")
     for example in examples:
         context.stop.check("prep")
         try:

@@ -11,9 +11,9 @@ import json
 import re
 from dataclasses import asdict, dataclass
 
-from thinktune.spec.catalog import ChatTemplate, ModelEntry
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.recipe import DataSpec
+from thinktune.schema.catalog import ChatTemplate, ModelEntry
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.recipe import DataSpec
 from thinktune.tasks.prep.rows import Example, Unusable
 
 THINK_OPEN = "<think>\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from thinktune.spec.errors import DataInvalid
+from thinktune.schema.errors import DataInvalid
 from thinktune.tasks.prep.conversations import Unusable
 from thinktune.tasks.prep.template import AFTER_REASONING, THINK_CLOSE, Piece, Rendered
 
@@ -27,7 +27,7 @@ class Encoded:
 
 
 class Encoder:
-    """Tokenises rendered examples of one model."""
+    """Tokenizes rendered examples of one model."""
 
     def __init__(self, tokenizer_file: Path) -> None:
         self._control = Tokenizer.from_file(str(tokenizer_file))

@@ -3,9 +3,9 @@
 import os
 import sys
 
-from thinktune.spec.task import TrainTask
-from thinktune.tasks import ranks
-from thinktune.tasks.entry import main
+from thinktune.schema.task import TrainTask
+from thinktune.tasks.runtime import ranks
+from thinktune.tasks.runtime.entry import main
 
 if __name__ == "__main__":
     group = ranks.Group.of(os.environ)

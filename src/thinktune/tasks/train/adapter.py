@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from thinktune.spec.catalog import ModelEntry
-from thinktune.spec.errors import SpecInvalid, near_misses
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.errors import SpecInvalid, near_misses
+from thinktune.schema.recipe import TrainSpec
 
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
 

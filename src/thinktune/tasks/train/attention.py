@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from thinktune.spec.fused import head_fits
+from thinktune.schema.fused import head_fits
 
 VARLEN = "thinktune_varlen"
 PER_DOCUMENT = "thinktune_per_document"

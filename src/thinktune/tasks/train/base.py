@@ -17,17 +17,17 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from transformers import PreTrainedModel
 
-from thinktune.spec.errors import SpecInvalid
-from thinktune.spec.fused import FUSED_KINDS
-from thinktune.spec.task import TrainTask
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.fused import FUSED_KINDS
+from thinktune.schema.task import TrainTask
 from thinktune.tasks.base_model import load_base
-from thinktune.tasks.cache import fetch_model
-from thinktune.tasks.entry import Context
-from thinktune.tasks.progress import Reporter
+from thinktune.tasks.runtime.cache import fetch_model
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.train.sharded import ShardedBase
 from thinktune.tasks.train.together import load_together
 
-LOOK_S = 1.0
+POLL_S = 1.0
 
 
 @contextmanager
@@ -44,8 +44,8 @@ def weights_of(
     done = folder / "done"
     if not accelerator.is_local_main_process:
         while not done.exists():  # a rank that fails to fetch ends them all
-            time.sleep(LOOK_S)
-            context.reporter.beat()
+            time.sleep(POLL_S)
+            context.reporter.heartbeat()
         yield Path(done.read_text(encoding="utf-8"))
         return
     folder.mkdir()
@@ -66,11 +66,11 @@ def _watched(folder: Path, reporter: Reporter) -> Iterator[None]:
 
     def look() -> None:
         before = 0
-        while not over.wait(LOOK_S):
+        while not over.wait(POLL_S):
             with contextlib.suppress(FileNotFoundError):  # renamed while we look
                 now = sum(path.stat().st_size for path in folder.rglob("*"))
                 if now != before:
-                    reporter.beat()
+                    reporter.heartbeat()
                 before = now
 
     thread = threading.Thread(target=look, daemon=True)

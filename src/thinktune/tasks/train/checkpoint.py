@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from thinktune.spec.errors import InputMissing
-from thinktune.spec.keys import checkpoint_prefix, checkpoints_prefix
-from thinktune.spec.manifest import Manifest
+from thinktune.schema.errors import InputMissing
+from thinktune.schema.keys import checkpoint_prefix, checkpoints_prefix
+from thinktune.schema.manifest import Manifest
 from thinktune.store import commit, fetch, read_manifest
-from thinktune.tasks.entry import Context
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import utc_now
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import Moments
 from thinktune.tasks.train.update import Update
@@ -122,7 +122,7 @@ class Checkpoints:
         if (manifest.inputs, manifest.task_sha256) != ours:
             fault = "the checkpoint was made by another recipe or from other data"
             remedy = "use another --run name, or remove it"
-            raise Foreign(self._context.store.place(prefix), fault, remedy)
+            raise Foreign(self._context.store.location(prefix), fault, remedy)
 
 
 def _write(folder: Path, state: State, moments: Moments) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from thinktune.spec.errors import InputMissing
+from thinktune.schema.errors import InputMissing
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from thinktune.spec.errors import LossNotFinite
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.task import TrainTask
-from thinktune.tasks.entry import Context
+from thinktune.schema.errors import LossNotFinite
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.task import TrainTask
+from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.metrics import Metrics
@@ -141,7 +141,7 @@ class Ledger:
         self._context.store.put(key, json.dumps(document).encode())
         names = ", ".join(ids[:SHOWN_IDS])
         more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-        place = self._context.store.place(key)
+        place = self._context.store.location(key)
         fault = f"the {what} is {value} with the examples {names}{more} (all in {place})"
         remedy = "look at those examples, lower train.lr, or raise train.warmup"
         return LossNotFinite(f"train step {step + 1}", fault, remedy)

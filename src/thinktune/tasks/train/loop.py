@@ -14,9 +14,9 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 
-from thinktune.spec.errors import DataInvalid, OutOfGpuMemory, Preempted, SpecInvalid
-from thinktune.spec.task import TrainTask
-from thinktune.tasks.entry import Context
+from thinktune.schema.errors import DataInvalid, OutOfGpuMemory, Preempted, SpecInvalid
+from thinktune.schema.task import TrainTask
+from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import Order, PackedRow, pack, spread
 from thinktune.tasks.train.checkpoint import Checkpoints, State, restore
@@ -174,7 +174,7 @@ class Loop:
             torch.manual_seed(self._seed(step))
             total = torch.zeros((), device=self._device)
             for row in rows:
-                self._context.reporter.beat()
+                self._context.reporter.heartbeat()
                 loss = self._loss(row) / targets
                 self._update.backward(loss * self._scale)
                 total += loss.detach()
@@ -227,7 +227,7 @@ class Loop:
         with torch.no_grad():
             for row in self._rows(self._data.validation):
                 total += self._loss(row)
-                self._context.reporter.beat()
+                self._context.reporter.heartbeat()
         targets = sum(example.targets for example in self._data.validation)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
         if not math.isfinite(loss):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from thinktune.spec.manifest import Metric
+from thinktune.schema.manifest import Metric
 
 
 class Metrics:

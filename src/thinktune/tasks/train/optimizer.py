@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_blockwise
 
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.recipe import TrainSpec
 
 EIGHT_BIT_BLOCK = 256
 """Values that share a scale in bitsandbytes' 8-bit states (arXiv:2110.02861)."""

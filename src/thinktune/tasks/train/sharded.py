@@ -1,7 +1,7 @@
 """The frozen base divided among ranks, gathered a layer at a time: ZeRO-3 of what never changes.
 
 Made by `together`, called around each layer. DeepSpeed's own stage 3 gathers module by module,
-in 16 bits or with the quantisation state left whole on every rank, and halves the speed at 8B.
+in 16 bits or with the quantization state left whole on every rank, and halves the speed at 8B.
 Here a layer's packed weights and scales are one run of bytes: each rank keeps an equal part of it,
 and one all-gather fills one of two slots while the layer before is at work in the other. Weights
 are views into the slots, fixed for good, so nothing downstream knows. Embeddings, norms and head

@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from peft import PeftModel
 
-from thinktune.spec.errors import InputMissing
-from thinktune.spec.keys import stage_prefix
-from thinktune.spec.manifest import Manifest, Metric
-from thinktune.spec.task import TrainTask
+from thinktune.schema.errors import InputMissing
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.manifest import Manifest, Metric
+from thinktune.schema.task import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.base_model import (
     compute_dtype,
@@ -28,9 +28,10 @@ from thinktune.tasks.base_model import (
     local_device,
     versions,
 )
-from thinktune.tasks.entry import Context
-from thinktune.tasks.inputs import stage_manifest
-from thinktune.tasks.progress import utc_now
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.inputs import stage_manifest
+from thinktune.tasks.runtime.progress import utc_now
+from thinktune.tasks.runtime.watchdog import Watchdog
 from thinktune.tasks.train import fused
 from thinktune.tasks.train.adapter import add_adapter, save_adapter, trainable
 from thinktune.tasks.train.attention import choose_attention
@@ -41,7 +42,6 @@ from thinktune.tasks.train.loop import Data, Loop
 from thinktune.tasks.train.loss import PlainLoss, RowLoss
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.sharded import ShardedBase
-from thinktune.tasks.watchdog import Watchdog
 
 TRACKING = "tracking"
 

@@ -1,10 +1,10 @@
-"""Loads a model on several ranks together, quantised on the way, one layer at a time.
+"""Loads a model on several ranks together, quantized on the way, one layer at a time.
 
 Called by `base`. Each rank reads a layer of its own from its memory-mapped safetensors and
-quantises it on its device; then the packed bytes are handed round, whole or to each its part of
+quantizes it on its device; then the packed bytes are handed round, whole or to each its part of
 them (`sharded`, ZeRO-3). Nowhere is more than one matrix in 16 bits, the node's page cache holds
 the files once, and N ranks take a share of 1/N of the work each. The bytes are those of
-transformers' own quantised loading (tests/unit/tasks/train/test_together.py).
+transformers' own quantized loading (tests/unit/tasks/train/test_together.py).
 """
 
 import json
@@ -20,7 +20,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from thinktune.spec.errors import InputMissing
+from thinktune.schema.errors import InputMissing
 from thinktune.tasks.base_model import Base, keep_weights_packed
 from thinktune.tasks.train.sharded import Place, ShardedBase, lay_out
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.recipe import TrainSpec
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import (
     Moments,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.recipe import TrainSpec
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import Moments, make_optimizer, read_moments, write_moments
 from thinktune.tasks.train.update import clip, total_norm

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from thinktune.spec.recipe import EvaluateSpec
+from thinktune.schema.recipe import EvaluateSpec
 from thinktune.tasks.evaluate.page import write_html
 from thinktune.tasks.evaluate.report import build_report
 from thinktune.tasks.evaluate.samples import VARIANTS, Question, Sample, Variant

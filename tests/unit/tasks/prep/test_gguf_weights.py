@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from thinktune.spec.catalog import PackagedWeights
-from thinktune.spec.compose import load_catalog
-from thinktune.spec.errors import InputMissing
+from thinktune.recipes.compose import load_catalog
+from thinktune.schema.catalog import PackagedWeights
+from thinktune.schema.errors import InputMissing
 from thinktune.tasks.prep.gguf_weights import packaged_file, unpack
 
 ENTRY = load_catalog().models["smollm2-135m"]

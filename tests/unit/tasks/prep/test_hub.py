@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from tiny import tiny_entry
 
-from thinktune.spec.catalog import DatasetEntry
-from thinktune.spec.errors import DataInvalid, InputMissing, StoreUnavailable
-from thinktune.spec.recipe import DataSpec
-from thinktune.spec.task import PrepTask
+from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.errors import DataInvalid, InputMissing, ServiceUnavailable
+from thinktune.schema.recipe import DataSpec
+from thinktune.schema.task import PrepTask
 from thinktune.store import open_store
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import hub
 from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 
 COMMIT = "c0ffee" + "0" * 34
 ROWS = [{"question": f"q{n}", "answer": f"<think>r</think>a{n}"} for n in range(3)]
@@ -93,7 +93,7 @@ def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def task(store: str) -> PrepTask:
     dataset = DatasetEntry(
-        repo="owner/set", files=("data/*.jsonl",), licence="x", format="columns", description="x"
+        repo="owner/set", files=("data/*.jsonl",), license="x", format="columns", description="x"
     )
     data = DataSpec(dataset="some")
     model = tiny_entry()
@@ -135,5 +135,5 @@ def test_patterns_that_match_nothing(hub_url: str, tmp_path: Path) -> None:
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     point_at("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(StoreUnavailable, match="the hub did not answer"):
+    with pytest.raises(ServiceUnavailable, match="the hub did not answer"):
         hub.resolve_revision("owner/set", "dataset")

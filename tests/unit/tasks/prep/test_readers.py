@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from thinktune.spec.errors import DataInvalid
+from thinktune.schema.errors import DataInvalid
 from thinktune.tasks.prep.readers import read_rows
 
 ROWS = [

@@ -2,15 +2,15 @@
 
 import pytest
 
-from thinktune.spec.catalog import ColumnMap, Format
-from thinktune.spec.errors import DataInvalid
+from thinktune.schema.catalog import ColumnMap, Format
+from thinktune.schema.errors import DataInvalid
 from thinktune.tasks.prep.conversations import Unusable, split_think
 from thinktune.tasks.prep.rows import (
     Example,
     check_columns,
     completed,
     detect_format,
-    normalised,
+    normalized,
     question_key,
     to_example,
     with_distinct_ids,
@@ -210,8 +210,8 @@ def test_a_value_nested_too_deeply() -> None:
 
 
 def test_what_makes_questions_the_same() -> None:
-    assert normalised(" What  is\n2+2 ?") == normalised("what is 2+2") == "what is 2+2"
-    assert normalised("Straße.") == normalised("strasse")
+    assert normalized(" What  is\n2+2 ?") == normalized("what is 2+2") == "what is 2+2"
+    assert normalized("Straße.") == normalized("strasse")
     different = [
         "3 + 4",
         "3 - 4",
@@ -225,7 +225,7 @@ def test_what_makes_questions_the_same() -> None:
         "x²",
         "x2",
     ]
-    assert len({normalised(text) for text in different}) == len(different)
+    assert len({normalized(text) for text in different}) == len(different)
 
 
 def test_an_id_is_of_all_that_is_asked() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.recipe import Balance, Filter, Split
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.recipe import Balance, Filter, Split
 from thinktune.tasks.prep.selection import (
     balanced,
     check_columns,

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 from tiny import tiny_entry
 
-from thinktune.spec.catalog import DatasetEntry
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.keys import source_key
-from thinktune.spec.recipe import DataSpec
-from thinktune.spec.task import PrepTask
+from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.keys import source_key
+from thinktune.schema.recipe import DataSpec
+from thinktune.schema.task import PrepTask
 from thinktune.store import file_sha256, open_store
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 
 
 def rows(folder: Path, path: Path, sha256: str) -> list[object]:
@@ -24,7 +24,7 @@ def rows(folder: Path, path: Path, sha256: str) -> list[object]:
         store=url,
         model_name="tiny",
         model=tiny_entry(),
-        dataset=DatasetEntry(licence="x", format="columns", description="x"),
+        dataset=DatasetEntry(license="x", format="columns", description="x"),
         data=DataSpec(dataset="file", path=str(path)),
         source_sha256=sha256,
     )

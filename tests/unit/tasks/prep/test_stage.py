@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from tiny import tiny_entry
 
-from thinktune.spec.catalog import DatasetEntry
-from thinktune.spec.errors import DataInvalid
-from thinktune.spec.recipe import DataSpec
-from thinktune.spec.task import PrepTask
+from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.errors import DataInvalid
+from thinktune.schema.recipe import DataSpec
+from thinktune.schema.task import PrepTask
 from thinktune.store import open_store
-from thinktune.tasks.entry import Context
 from thinktune.tasks.prep import stage
 from thinktune.tasks.prep.card import Card
 from thinktune.tasks.prep.rows import Example
 from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.progress import Reporter
-from thinktune.tasks.stopping import Stop
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 
 Row = dict[str, object]
 
@@ -33,7 +33,7 @@ def examples(folder: Path, rows: list[Row], **data: object) -> tuple[list[Exampl
         store=url,
         model_name="tiny",
         model=tiny_entry(),
-        dataset=DatasetEntry(licence="x", format="columns", description="x"),
+        dataset=DatasetEntry(license="x", format="columns", description="x"),
         data=DataSpec.model_validate(spec),
     )
     store = open_store(url)

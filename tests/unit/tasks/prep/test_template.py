@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from tiny import tiny_entry
 
-from thinktune.spec.catalog import ColumnMap, ModelEntry
-from thinktune.spec.compose import load_catalog
-from thinktune.spec.errors import DataInvalid, SpecInvalid
-from thinktune.spec.recipe import DataSpec
+from thinktune.recipes.compose import load_catalog
+from thinktune.schema.catalog import ColumnMap, ModelEntry
+from thinktune.schema.errors import DataInvalid, SpecInvalid
+from thinktune.schema.recipe import DataSpec
 from thinktune.tasks.prep.rows import Example, Unusable, to_example
 from thinktune.tasks.prep.template import Rendered, Renderer
 from thinktune.tasks.prep.tokens import Encoder, fitted
 
 MODELS = load_catalog().models
 DATA = DataSpec(
-    dataset="stock-sums",
+    dataset="inventory-sums",
     prompt="Task: reason.\n\n{question}",
     answer="{answer}\n\nFinal Answer: {summary}",
     final_answer="Final Answer:",
@@ -23,7 +23,7 @@ DATA = DataSpec(
 
 
 def row(reasoning: str | None = "2 + 2 = 4", question: str = "2 + 2?") -> Example:
-    columns = load_catalog().datasets["stock-sums"].columns
+    columns = load_catalog().datasets["inventory-sums"].columns
     raw = {"question": question, "reasoning": reasoning, "answer": "It is 4.", "summary": "4"}
     return to_example(raw, "columns", columns)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trainer import Make
 
-from thinktune.spec.errors import DataInvalid, LossNotFinite, OutOfGpuMemory, Preempted
+from thinktune.schema.errors import DataInvalid, LossNotFinite, OutOfGpuMemory, Preempted
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.checkpoint import Checkpoints, Foreign, Identity
 

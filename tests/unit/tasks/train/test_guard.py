@@ -7,7 +7,7 @@ import pytest
 import torch
 from trainer import Make, Trainer
 
-from thinktune.spec.errors import LossNotFinite
+from thinktune.schema.errors import LossNotFinite
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.guard import WARMUP_STEPS, SpikeGuard
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from bitsandbytes.optim import AdamW8bit
 
-from thinktune.spec.recipe import TrainSpec
+from thinktune.schema.recipe import TrainSpec
 from thinktune.tasks.train.optimizer import learning_rate, read_moments, write_moments
 
 

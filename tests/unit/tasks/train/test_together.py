@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit
 from dense import write_shape
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from thinktune.spec.errors import InputMissing
+from thinktune.schema.errors import InputMissing
 from thinktune.tasks.base_model import Base, load_base
 from thinktune.tasks.train.sharded import SLOTS, ShardedBase, lay_out
 from thinktune.tasks.train.together import load_together

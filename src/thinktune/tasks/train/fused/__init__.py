@@ -4,7 +4,7 @@ What is replaced, by what, why it is equal, and the test in tests/gpu that says 
 
 - a LoRA linear each for q, k, v (gate, up) → one product with the adapters in the margin of its
   operands (`weights`): the same sums. test_fused.py
-- dequantisation in three kernels → in one (`nf4`): the same table and scales. test_kernels.py
+- dequantization in three kernels → in one (`nf4`): the same table and scales. test_kernels.py
 - RMSNorm, rotary, SwiGLU of several kernels → one each (`kernels`): fp32 inside. test_kernels.py
 - attention with a mask → the flash kernel by document (`layer`): causal in each. test_fused.py
 - autograd keeping what each operation read → what a layer keeps, written out (`layer`): the same
@@ -24,8 +24,8 @@ import importlib.util
 import torch
 from peft import PeftModel
 
-from thinktune.spec.fused import FUSED_KINDS, LARGEST_HEAD, head_fits
-from thinktune.spec.task import Execution
+from thinktune.schema.fused import FUSED_KINDS, LARGEST_HEAD, head_fits
+from thinktune.schema.task import Execution
 from thinktune.tasks.train.loss import RowLoss
 from thinktune.tasks.train.sharded import ShardedBase
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from thinktune.spec.fused import GROUPS
-from thinktune.spec.task import Execution
+from thinktune.schema.fused import GROUPS
+from thinktune.schema.task import Execution
 from thinktune.tasks.train.batches import PackedRow
 from thinktune.tasks.train.fused.head import HeadLoss
 from thinktune.tasks.train.fused.kept import Pass, Recompute

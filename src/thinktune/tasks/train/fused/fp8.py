@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from bitsandbytes.nn import Linear4bit
 
-from thinktune.tasks.train.fused.nf4 import dequantise_fp8, readable
+from thinktune.tasks.train.fused.nf4 import dequantize_fp8, readable
 from thinktune.tasks.train.fused.weights import Group, Mask
 
 LARGEST = 448.0
@@ -22,7 +22,7 @@ WIDEST = 8192
 
 
 @triton.jit
-def _quantise(x, y, scales, width, stride, largest, smallest, block: tl.constexpr):
+def _quantize(x, y, scales, width, stride, largest, smallest, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, block)
     base = x + row * stride
@@ -39,14 +39,14 @@ def _quantise(x, y, scales, width, stride, largest, smallest, block: tl.constexp
         tl.store(y + row * width + start + at, value.to(y.dtype.element_ty), mask=inside)
 
 
-def quantise(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def quantize(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """x (T, width) of any row stride → e4m3 (T, width) and its scales (T, 1), fp32."""
     rows, width = x.shape
     y = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
     block = min(WIDEST, triton.next_power_of_2(width))
     warps = max(1, min(16, block // 512))
-    _quantise[(rows,)](x, y, scales, width, x.stride(0), LARGEST, SMALLEST, block, num_warps=warps)
+    _quantize[(rows,)](x, y, scales, width, x.stride(0), LARGEST, SMALLEST, block, num_warps=warps)
     return y, scales
 
 
@@ -93,7 +93,7 @@ class Fp8Group(Group):
         """As `Group.product`; there is no room."""
         del roomy
         weight = self._unpack(turned=False) if self._pair is None else self._pair[0]
-        small, scales = quantise(x)
+        small, scales = quantize(x)
         y = torch._scaled_mm(
             small, weight.T, scales, self._row_scales[None], bias=self.bias,
             out_dtype=self._dtype, use_fast_accum=True,
@@ -105,7 +105,7 @@ class Fp8Group(Group):
     def product_back(self, dy: torch.Tensor, low_back: torch.Tensor, mask: Mask) -> torch.Tensor:
         """As `Group.product_back`."""
         weight = self._unpack(turned=True) if self._pair is None else self._pair[1]
-        small, scales = quantise(dy)
+        small, scales = quantize(dy)
         dx = torch._scaled_mm(
             small, weight.T, scales, self._column_scales[None], out_dtype=self._dtype,
             use_fast_accum=True,
@@ -124,7 +124,7 @@ class Fp8Group(Group):
         for part, rows in self._rows():
             assert isinstance(part.frozen, Linear4bit)
             if turned:
-                dequantise_fp8(part.frozen, self._column_scales, whole[:, rows], turned=True)
+                dequantize_fp8(part.frozen, self._column_scales, whole[:, rows], turned=True)
             else:
-                dequantise_fp8(part.frozen, self._row_scales[rows], whole[rows], turned=False)
+                dequantize_fp8(part.frozen, self._row_scales[rows], whole[rows], turned=False)
         return whole

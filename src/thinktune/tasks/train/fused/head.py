@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from thinktune.spec.fused import LOGITS_BYTES
+from thinktune.schema.fused import LOGITS_BYTES
 
 BLOCK = 8192
 

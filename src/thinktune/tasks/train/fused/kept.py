@@ -18,7 +18,7 @@ class Recompute(IntEnum):
     ELEMENTWISE = 0
     """Norms and SwiGLU only: no product runs twice."""
     MLP = 1
-    """Gate and up too: they are 58 % of a layer's products and 60 % of what it keeps."""
+    """Gate and up too: they are 58% of a layer's products and 60% of what it keeps."""
     LAYER = 2
     """All but the last product: only the layer's input is kept."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from thinktune.spec.fused import GROUPS
+from thinktune.schema.fused import GROUPS
 from thinktune.tasks.train.fused.attention import attend, attend_back
 from thinktune.tasks.train.fused.fp8 import Fp8Group
 from thinktune.tasks.train.fused.kept import Kept, Masks, Pass, Recompute

@@ -1,6 +1,6 @@
 """NF4 weights to half precision or FP8 in one pass, written where the matrix product reads them.
 
-Called by `weights` and `fp8`. bitsandbytes unpacks the scales of double quantisation with two
+Called by `weights` and `fp8`. bitsandbytes unpacks the scales of double quantization with two
 kernels, then the weights with a third, into a contiguous matrix. Here one kernel does all three and
 writes rows of any stride. The values are the same (tests/gpu/test_kernels.py).
 """
@@ -12,7 +12,7 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 
 SCALES_PER_BLOCK = 256
-"""Scales that share a second scale, in double quantisation (arXiv:2305.14314, section 3)."""
+"""Scales that share a second scale, in double quantization (arXiv:2305.14314, section 3)."""
 BLOCKS = 32
 """Blocks of weights per program."""
 TILE, ACROSS = 64, 4
@@ -84,7 +84,7 @@ def _unpack_fp8(
                 tl.store(out + place, value.to(out.dtype.element_ty), mask=inside[:, None])
 
 
-def dequantise(linear: Linear4bit, out: torch.Tensor) -> None:
+def dequantize(linear: Linear4bit, out: torch.Tensor) -> None:
     """Writes the layer's weights to `out`: (out features, in features), any row stride."""
     if not readable(linear):
         out.copy_(dequantize_4bit(linear.weight.data, linear.weight.quant_state))
@@ -97,7 +97,7 @@ def dequantise(linear: Linear4bit, out: torch.Tensor) -> None:
     )  # fmt: skip
 
 
-def dequantise_fp8(
+def dequantize_fp8(
     linear: Linear4bit, divisors: torch.Tensor, out: torch.Tensor, *, turned: bool
 ) -> None:
     """Writes the weights divided by their row's divisor to `out` (out features, in features), or

@@ -1,6 +1,6 @@
 """Several LoRA projections of one input as one matrix (qkv; gate and up; o; down).
 
-Called by `layer`. Plain PEFT runs, per layer and projection, a dequantisation, a matrix product,
+Called by `layer`. Plain PEFT runs, per layer and projection, a dequantization, a matrix product,
 two small products, casts and an add over the whole output. Here a group's frozen weights W stand
 in one matrix with a margin that holds the adapters' A and B (block diagonal over the group):
 
@@ -18,9 +18,9 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft.tuners.lora import LoraLayer
 
-from thinktune.spec.fused import ALIGNMENT
+from thinktune.schema.fused import ALIGNMENT
 from thinktune.tasks.train.fused.kernels import add_dropped, dropped
-from thinktune.tasks.train.fused.nf4 import dequantise
+from thinktune.tasks.train.fused.nf4 import dequantize
 
 ADAPTER = "default"
 
@@ -106,9 +106,9 @@ class Group:
         self.up = torch.zeros(self.outs, self.margin, dtype=dtype, device=self._device)
         self._held: torch.Tensor | None = None
         self._holding = False
-        quantised = any(isinstance(part.frozen, Linear4bit) for part in self.parts)
-        stays = keep or not (quantised or divided)
-        self._kept = self._keep(replace=not quantised) if stays else None
+        quantized = any(isinstance(part.frozen, Linear4bit) for part in self.parts)
+        stays = keep or not (quantized or divided)
+        self._kept = self._keep(replace=not quantized) if stays else None
 
     def room(self, like: torch.Tensor, width: int) -> torch.Tensor:
         """An empty (T, width) with room."""
@@ -240,7 +240,7 @@ class Group:
     def _fill(self, whole: torch.Tensor) -> None:
         for part, rows in self._rows():
             if isinstance(part.frozen, Linear4bit):
-                dequantise(part.frozen, whole[rows, : self.ins])
+                dequantize(part.frozen, whole[rows, : self.ins])
             else:
                 whole[rows, : self.ins].copy_(part.frozen.weight)
 

@@ -1,0 +1,1 @@
+"""One Kubernetes cluster: its API, its capacity, the charts and their releases."""

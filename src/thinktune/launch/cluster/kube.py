@@ -1,0 +1,200 @@
+"""The Kubernetes API in our words: which objects we read, make and remove.
+
+Objects come and go as plain JSON, as `kubectl -o json` shows them. Called by all of `launch` that
+talks to a cluster.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from thinktune.launch.cluster.api import CONNECT_S, PATIENCE, Api, Forbidden, Missing, Object
+from thinktune.schema.errors import SpecInvalid
+
+RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
+"""Has the Helm release."""
+WAITS, QUEUE = "thinktune.dev/waits", "thinktune.dev/queue"
+"""Annotations of a Job that nobody has started yet, and of the queue that it then goes to."""
+REPLACED = "thinktune.dev/replaced"
+"""Annotation of a Job that a submit is about to remove, to make it anew."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
+SILENCE_S = 300
+"""How long a log that is followed may be silent before it is asked for again."""
+OWNED = {
+    "serviceaccounts": "/api/v1",
+    "configmaps": "/api/v1",
+    "services": "/api/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "rolebindings": "/apis/rbac.authorization.k8s.io/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
+    "podmonitors": "/apis/monitoring.coreos.com/v1",
+    "prometheusrules": "/apis/monitoring.coreos.com/v1",
+}
+"""What our charts make beside a Job."""
+
+
+def newest_last(events: Iterable[Object]) -> list[Object]:
+    """By when they were last seen, or seen once."""
+    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+
+
+class Kube(Api):
+    """One namespace of one cluster. All methods raise ServiceUnavailable where the API does not
+    answer, and Forbidden where it refuses."""
+
+    # -- what is there
+
+    def jobs(self, labels: str = OURS) -> list[Object]:
+        """Jobs of the namespace by label selector."""
+        return self._list(f"/apis/batch/v1/namespaces/{self.namespace}/jobs", labels)
+
+    def job(self, name: str) -> Object | None:
+        """One Job, if it is there."""
+        return self._get(f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}")
+
+    def pods(self, labels: str) -> list[Object]:
+        """Pods by label selector, the newest first."""
+        found = self._list(f"/api/v1/namespaces/{self.namespace}/pods", labels)
+        return sorted(
+            found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True
+        )
+
+    def events(self, about: Object) -> list[Object]:
+        """Events about this very object, or one of that kind and name; the newest last."""
+        metadata = about["metadata"]
+        fields = f"involvedObject.kind={about.get('kind')},involvedObject.name={metadata['name']}"
+        if "uid" in metadata:
+            fields = f"involvedObject.uid={metadata['uid']}"
+        path = f"/api/v1/namespaces/{self.namespace}/events"
+        return newest_last(self._list(path, fields=fields))
+
+    def nodes(self) -> list[Object]:
+        """Nodes of the cluster."""
+        return self._list("/api/v1/nodes")
+
+    def all_pods(self) -> list[Object]:
+        """Pods of all namespaces that have not ended."""
+        fields = "status.phase!=Succeeded,status.phase!=Failed"
+        return self._list("/api/v1/pods", fields=fields)
+
+    def namespace_object(self) -> Object | None:
+        """The namespace itself."""
+        return self._get(f"/api/v1/namespaces/{self.namespace}")
+
+    def secret_keys(self, name: str) -> list[str] | None:
+        """Names of a secret's keys, never its values; None where it is not there."""
+        found = self._get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
+        return None if found is None else sorted(found.get("data") or {})
+
+    def config_map(self, name: str) -> dict[str, str] | None:
+        """Data of a ConfigMap."""
+        found = self._get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
+        return None if found is None else dict(found.get("data") or {})
+
+    def may(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
+        """Whether we have that right in the namespace."""
+        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource}
+        if subresource:
+            asked["subresource"] = subresource
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        return bool(self._call("POST", path, body=body)["status"]["allowed"])
+
+    # -- what is said
+
+    def log_from(self, pod: str, since: str | None) -> Iterator[tuple[str, str]]:
+        """Follows a pod's log: time and text of each line later than `since`, until the pod ends,
+        the connection does, or nothing is said for some minutes."""
+        options: dict[str, Any] = {"follow": "true", "timestamps": "true"}
+        if since is not None:
+            # Whole seconds: the rest is left out here. A node's clock may be of any zone.
+            moment = datetime.fromisoformat(since[:19] + (since[-6:] if since[-1] != "Z" else "Z"))
+            options["sinceTime"] = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for line in self._log(pod, options, timeout=(CONNECT_S, SILENCE_S)):
+            at, _, text = line.partition(" ")
+            if since is None or at > since:
+                yield at, text
+
+    def log(self, pod: str, *, tail: int | None = None) -> Iterator[str]:
+        """Lines of a pod's log so far."""
+        options = {} if tail is None else {"tailLines": tail}
+        yield from self._log(pod, options, timeout=PATIENCE)
+
+    def _log(self, pod: str, options: dict[str, Any], *, timeout: Any) -> Iterator[str]:
+        query = {"container": "task", **options}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
+        answer = self._request("GET", path, query=query, timeout=timeout)
+        with self._faults():
+            rest = b""
+            for piece in answer.response.stream(1 << 14, decode_content=False):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+            if rest:
+                yield rest.decode(errors="replace")
+
+    # -- what is done
+
+    def create_pod(self, body: Object) -> None:
+        """A pod."""
+        self._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=body)
+
+    def create_network_policy(self, body: Object) -> None:
+        """A NetworkPolicy."""
+        self._call("POST", self._place("networkpolicies"), body=body)
+
+    def delete_owned(self, labels: str) -> list[str]:
+        """All that our charts make beside a Job, by label selector; what it was."""
+        removed = []
+        for kind in OWNED:
+            found: list[Object] = []
+            with contextlib.suppress(Missing, Forbidden):  # no operator there, or none for us
+                found = self._list(self._place(kind), labels)
+            for each in found:
+                name = each["metadata"]["name"]
+                if self._delete(f"{self._place(kind)}/{name}", "Background"):
+                    removed.append(f"{kind}/{name}")
+        return removed
+
+    def _place(self, kind: str) -> str:
+        return f"{OWNED[kind]}/namespaces/{self.namespace}/{kind}"
+
+    def pod(self, name: str) -> Object | None:
+        """One pod, if it is there."""
+        return self._get(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+
+    def delete_pod(self, name: str) -> None:
+        """A pod, if it is there."""
+        self._delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", "Background")
+
+    def delete_job(self, name: str, uid: str | None = None) -> bool:
+        """A Job, and with it its pods, which get their grace period. False: it was not there.
+
+        Raises SpecInvalid where it has another uid.
+        """
+        path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
+        return self._delete(path, "Foreground", uid)
+
+    def mark_job(self, job: Object, annotation: str) -> bool:
+        """Puts an annotation on a Job; False where it is no longer as it was given here. Of several
+        who try at once, one succeeds."""
+        metadata = {key: job["metadata"][key] for key in ("uid", "resourceVersion")}
+        try:
+            patch = {"metadata": metadata | {"annotations": {annotation: "true"}}}
+            self.patch_job(job["metadata"]["name"], patch)
+        except (SpecInvalid, Missing):
+            return False
+        return True
+
+    def patch_job(self, name: str, patch: Object) -> None:
+        """Changes a Job by a merge patch."""
+        path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        self._call("PATCH", path, body=patch, headers=headers)

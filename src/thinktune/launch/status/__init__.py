@@ -1,0 +1,1 @@
+"""What is known of a run: stages in the cluster and in the store, logs, and diagnoses."""

@@ -1,0 +1,73 @@
+"""One stage looked at again and again, through an API or a store that is away for a while.
+
+Used by whoever follows: `conduct` and `logs -f`.
+"""
+
+import time
+from collections.abc import Callable
+
+from thinktune.launch.cluster.api import Forbidden
+from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.status.observed import Observed, observe
+from thinktune.schema.errors import ServiceUnavailable
+from thinktune.schema.task import Stage
+from thinktune.store import Store
+
+POLL_S = 1.0
+REPEAT_S = 60.0
+UNREACHABLE_S = 600.0
+"""How long API or store may be down before we give up."""
+
+Say = Callable[[str], None]
+
+
+class Watch:
+    """Observes one stage, and says what is in the way, once."""
+
+    def __init__(self, run: str, stage: Stage, kube: Kube, store: Store, say: Say) -> None:
+        self.run, self.stage = run, stage
+        self.kube, self.store, self.say = kube, store, say
+        self._before: Observed | None = None
+        self._answered = False
+        self._said: tuple[str, float] = ("", 0.0)
+        self._since: dict[str, float] = {}
+
+    def observe(self) -> Observed:
+        """The stage as it is now. Raises what API and store raise."""
+        self._before = observe(self.run, self.stage, self.kube, self.store, self._before)
+        return self._before
+
+    def attempt(self, look: Callable[[], Observed]) -> Observed | None:
+        """What `look` gives; None while API or store do not answer it.
+
+        Raises what they raise where they never answered, or not for ten minutes.
+        """
+        try:
+            seen = look()
+        except ServiceUnavailable as error:
+            # A token that is being renewed is refused for a moment; one that never worked is not.
+            if isinstance(error, Forbidden) and not self._answered:
+                raise
+            if self.for_longer_than("unreachable", UNREACHABLE_S):
+                raise
+            self.remark(f"{error}; tries again")
+            return None
+        self.no_longer("unreachable")
+        self._answered = True
+        return seen
+
+    def for_longer_than(self, what: str, seconds: float) -> bool:
+        """Whether something has been so for that long; it counts from the first time asked."""
+        began = self._since.setdefault(what, time.monotonic())
+        return time.monotonic() - began >= seconds
+
+    def no_longer(self, what: str) -> None:
+        """It is not so any more."""
+        self._since.pop(what, None)
+
+    def remark(self, text: str) -> None:
+        """Once, and again after a minute."""
+        now = time.monotonic()
+        if text != self._said[0] or now - self._said[1] > REPEAT_S:
+            self._said = (text, now)
+            self.say(text)

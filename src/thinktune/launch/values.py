@@ -1,0 +1,211 @@
+"""Chart values of a stage, from its task, the plan and the cluster: the same in, the same out.
+
+Called by the launcher's `render` and `submit`.
+"""
+
+import math
+
+from thinktune.plan.training.plan import Plan
+from thinktune.schema.catalog import GIB, HardwareEntry
+from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
+from thinktune.schema.exit_codes import EXIT_CODES, Action
+from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.task import STAGES, Stage, StageTask
+from thinktune.schema.values import (
+    AccessValues,
+    ConductorValues,
+    FailureValues,
+    ImageValues,
+    MonitoringValues,
+    PlacementValues,
+    ResourceValues,
+    StorageValues,
+    TaskValues,
+    TimeValues,
+    TopologyValues,
+)
+
+MIB = 1024**2
+PRODUCT = "nvidia.com/gpu.product"
+"""Node label of GPU feature discovery."""
+TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+"""As GPU nodes have it nearly everywhere."""
+BACKOFF_LIMIT = 3
+LEAST_GRACE_S = 300
+PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
+"""What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
+NODE_SHARE = 0.9
+"""Of a node's CPUs and memory: the rest is the kubelet's and the daemons'."""
+
+
+def task_values(
+    task: StageTask,
+    stage: Stage,
+    plan: Plan,
+    hardware_name: str,
+    hardware: HardwareEntry,
+    cluster: Cluster,
+    version: str,
+    *,
+    wait: bool = False,
+) -> TaskValues:
+    """Values of `charts/task` for one stage; `version` is the images' where the cluster names no
+    other. With `wait`, the Job starts when it is told to."""
+    gpus = _gpus(stage, hardware)
+    nodes = plan.topology.nodes if stage == "train" else 1
+    return TaskValues(
+        run=task.run,
+        stage=stage,
+        task=task.canonical(),
+        wait=wait,
+        image=_image(stage, cluster, version),
+        topology=TopologyValues(
+            nodes=nodes,
+            processes_per_node=max(1, gpus) if stage == "train" else 1,
+        ),
+        resources=_resources(stage, plan, hardware, cluster.prep),
+        failure=FailureValues(
+            fail_codes=_codes("fail"),
+            ignore_codes=_codes("ignore"),
+            # When a pod fails, those of the other nodes end with it, and each counts.
+            backoff_limit=BACKOFF_LIMIT * nodes,
+        ),
+        seconds=TimeValues(
+            grace=max(LEAST_GRACE_S, plan.grace_s if stage == "train" else 0),
+            deadline=3600 * cluster.deadline_hours,
+            keep_finished=3600 * cluster.keep_finished_hours,
+        ),
+        placement=_stage_placement(stage, gpus, hardware_name, hardware, cluster),
+        storage=StorageValues(
+            scratch_storage_class=cluster.scratch_storage_class,
+            cache_claim=cluster.model_cache_claim,
+        ),
+        access=_access(stage, cluster),
+        monitoring=MonitoringValues(
+            enabled=cluster.monitoring.enabled and stage == "train",
+            labels=cluster.monitoring.labels,
+            namespace=cluster.monitoring.namespace,
+            port=cluster.monitoring.port,
+            stalled_after_seconds=cluster.monitoring.stalled_after_seconds,
+        ),
+        env=_env(stage, cluster),
+    )
+
+
+def conductor_values(conduct: Pipeline, cluster: Cluster, version: str) -> ConductorValues:
+    """Values of `charts/conductor`, which runs in the image of prep and needs no GPU."""
+    return ConductorValues(
+        run=conduct.run,
+        conduct=conduct.canonical(),
+        jobs=tuple(each.release for each in conduct.stages),
+        image=_image("prep", cluster, version),
+        placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
+        # Each stage has its own deadline, and may wait for a node besides.
+        deadline_seconds=3600 * cluster.deadline_hours * (len(STAGES) + 1),
+        keep_finished_seconds=3600 * cluster.keep_finished_hours,
+        access=_access("conductor", cluster),
+        api_cidrs=cluster.network.api_cidrs,
+        api_ports=cluster.network.api_ports,
+        env=_endpoint(cluster) | cluster.env,
+    )
+
+
+def _gpus(stage: Stage, hardware: HardwareEntry) -> int:
+    """Of one pod. Evaluation is one process on one device."""
+    most = {"prep": 0, "train": hardware.num_gpus, "evaluate": 1}
+    return min(most[stage], hardware.num_gpus)
+
+
+def _codes(action: Action) -> tuple[int, ...]:
+    return tuple(sorted(code.value for code, (_, does) in EXIT_CODES.items() if does == action))
+
+
+def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
+    images = cluster.images
+    name = f"{images.registry}/{stage}"
+    digest = images.digests.get(stage)
+    return ImageValues(
+        reference=f"{name}@{digest}" if digest else f"{name}:{images.tag or version}",
+        pull_policy=images.pull_policy,
+        pull_secrets=images.pull_secrets,
+    )
+
+
+def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) -> ResourceValues:
+    disk = math.ceil(plan.disk_bytes / GIB)
+    shm = math.ceil(plan.shm_bytes / MIB)
+    cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
+    if stage == "prep":
+        memory = math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE)
+        cpus = 1000 * prep.cpus if prep.cpus else min(PREP_CPU_MILLIS, cpus)
+        memory = 1024 * prep.memory_gib if prep.memory_gib else min(PREP_MEMORY_MIB, memory)
+        return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
+    # Memory-backed files count towards the pod's memory.
+    memory = math.ceil(plan.host_memory_bytes / MIB) + shm
+    gpus = _gpus(stage, hardware)
+    return ResourceValues(
+        gpus=gpus,
+        # Its share of the node's.
+        cpu_millis=cpus * gpus // hardware.num_gpus if gpus else cpus,
+        memory_mib=memory,
+        disk_gib=disk,
+        shm_mib=shm,
+    )
+
+
+def _stage_placement(
+    stage: Stage, gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
+) -> PlacementValues:
+    section, nodes = nodes_for(stage, gpus, name, cluster)
+    by_label = gpus and not (section.startswith("hardware_nodes") and nodes.node_selector)
+    product = {PRODUCT: hardware.product} if by_label and hardware.product else {}
+    if gpus and TAINT not in nodes.tolerations:
+        nodes = nodes.model_copy(update={"tolerations": (*nodes.tolerations, TAINT)})
+    return _placement(nodes, product, cluster, queue=cluster.queue)
+
+
+def nodes_for(stage: Stage, gpus: int, hardware: str, cluster: Cluster) -> tuple[str, Nodes]:
+    """Which section of the cluster file says where a stage goes, by name, and what it says."""
+    if stage != "prep" and hardware in cluster.hardware_nodes:
+        return f"hardware_nodes.{hardware}", cluster.hardware_nodes[hardware]
+    return ("gpu_nodes", cluster.gpu_nodes) if gpus else ("cpu_nodes", cluster.cpu_nodes)
+
+
+def _placement(
+    nodes: Nodes, besides: dict[str, str], cluster: Cluster, *, queue: str | None
+) -> PlacementValues:
+    return PlacementValues(
+        node_selector=nodes.node_selector | besides,
+        tolerations=nodes.tolerations,
+        priority_class=cluster.priority_class,
+        queue=queue,
+    )
+
+
+def _access(part: Part, cluster: Cluster) -> AccessValues:
+    identity, network = cluster.identity, cluster.network
+    namespace, ports = cluster.store_location
+    own = [identity.secret, identity.model_hub_secret if part == "prep" else None]
+    return AccessValues(
+        service_account=identity.service_accounts.get(part),
+        service_account_annotations=identity.annotations,
+        pod_labels=identity.pod_labels,
+        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
+        network_policy=network.policy,
+        store_cidrs=network.store_cidrs,
+        store_ports=ports,
+        store_namespace=namespace,
+        hub=network.hub and part == "prep",
+        dns=network.dns,
+        extra=network.extra,
+    )
+
+
+def _env(stage: Stage, cluster: Cluster) -> dict[str, str]:
+    # Everything was fetched by prep; a library that asks the hub after it would be a leak.
+    offline = {} if stage == "prep" else {"HF_HUB_OFFLINE": "1"}
+    return dict(sorted((_endpoint(cluster) | offline | cluster.env).items()))
+
+
+def _endpoint(cluster: Cluster) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL_S3": cluster.store_endpoint} if cluster.store_endpoint else {}

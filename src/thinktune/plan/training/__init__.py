@@ -1,0 +1,1 @@
+"""What a training takes: memory by cause, topology, time, and what would fit instead."""

@@ -1,0 +1,30 @@
+"""How a pod's work ended, kept in the store beside its log: the pod itself is soon gone."""
+
+import re
+
+from thinktune.schema.closed import Closed
+
+LONGEST = 2000
+"""Of a last line, in characters."""
+_ERROR_LINE = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
+
+
+def error_line(log: str) -> str:
+    """The last `error: …` line of a log, whichever rank said it; where there is none, its last
+    line: that of a traceback says most."""
+    found: list[str] = _ERROR_LINE.findall(log)
+    lines = [line.strip() for line in log[-LONGEST:].splitlines() if line.strip()]
+    return found[-1] if found else (lines or [""])[-1]
+
+
+class PodTermination(Closed):
+    """One pod of a stage, at `<stage>/logs/<pod>.json`."""
+
+    pod: str
+    began: str
+    """UTC time in ISO 8601."""
+    ended: str
+    code: int
+    """Exit code; 128 + signal for a killed process."""
+    error_line: str
+    """The last `error: …` line, else the last line; empty where there is none."""

@@ -1,0 +1,1 @@
+"""What surrounds a stage in its container: entry point, progress, signals, ranks, nodes."""

@@ -1,0 +1,160 @@
+"""What every stage's `__main__` calls: the task file in, an exit code out.
+
+Errors that people can cause end as one paragraph on stderr; anything else is ours and keeps its
+traceback. The exit code is the table's in `thinktune.schema.exit_codes`.
+"""
+
+import argparse
+import contextlib
+import errno
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from thinktune.recipes.code_version import code_version
+from thinktune.schema.errors import (
+    DeviceUnusable,
+    OutOfGpuMemory,
+    ServiceUnavailable,
+    SpecInvalid,
+    ThinktuneError,
+)
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.task import Stage, StageTask
+from thinktune.store import Store, new_attempt, open_store
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
+
+DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+ORPHAN_S = 24 * 3600
+"""Age at which an unfinished upload is taken for one whose writer was killed."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a stage while it runs."""
+
+    store: Store
+    attempt: str
+    reporter: Reporter
+    stop: Stop
+
+
+def main(kind: type[StageTask]) -> NoReturn:
+    """Parses `--task FILE`, runs the stage of that kind of task, exits with the table's code."""
+    stage: Stage = kind.model_fields["stage"].default
+    parser = argparse.ArgumentParser(prog=f"python -m thinktune.tasks.{stage}")
+    parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
+    path: Path = parser.parse_args().task
+    sys.exit(_guarded(lambda: _run(kind, stage, path)))
+
+
+def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
+    task = kind.parse(_read_json(path), str(path))
+    _check_code(task, path)
+    _quiet_libraries()
+    # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
+    # tensors do. Read when torch starts, so set before it.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    # Heard from here on: as a container's first process we get no signal that nobody listens for.
+    with Stop.on_signals() as stop:
+        _run_stage(task, stage, stop)
+
+
+def _check_code(task: StageTask, path: Path) -> None:
+    if task.code not in (None, code_version()):
+        fault = f"it is of code {task.code}, and this image holds {code_version()}"
+        remedy = (
+            "build and push the images of the launcher's code (make images TAG=…), and name them in"
+            " the cluster file (images.tag, or images.digests)"
+        )
+        raise SpecInvalid(str(path), fault, remedy)
+
+
+def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
+    # Imported once the task is known to be valid: torch takes seconds to load.
+    run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
+    stop.check(stage)
+    store = open_store(task.store)
+    with contextlib.suppress(
+        ServiceUnavailable
+    ):  # housekeeping; a store that is down says so later
+        store.abort_uploads(f"runs/{task.run}/{stage}", ORPHAN_S)
+    attempt = new_attempt()
+    with Reporter(store, task.run, stage, attempt, quiet=_rank() != 0) as reporter:
+        run(task, Context(store, attempt, reporter, stop))
+
+
+def _quiet_libraries() -> None:
+    """Keeps hints meant for programmers out of a job's log; errors stay."""
+    for library in ("bitsandbytes", "transformers", "accelerate", "peft", "torchao"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecInvalid(str(path), f"no task file ({error.strerror})", "give --task") from None
+    except ValueError as error:
+        raise SpecInvalid(str(path), f"not JSON ({error})", "render the task again") from None
+
+
+def _guarded(work: Callable[[], None]) -> ExitCode:
+    try:
+        work()
+    except ThinktuneError as error:
+        return _report(error)
+    except OSError as error:
+        if error.errno in DISK_ERRNOS:
+            return _report(disk_fault(error))
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    except Exception as error:  # noqa: BLE001 - the last line of defense
+        known = _of_a_library(error)
+        if known is not None:
+            return _report(known)
+        traceback.print_exc()
+        return ExitCode.INTERNAL
+    return ExitCode.DONE
+
+
+def _of_a_library(error: Exception) -> ThinktuneError | None:
+    """Errors of libraries that are not imported here, known by what they say."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
+        first = str(error).splitlines()[0]
+        remedy = "lower evaluate.batch_size, data.max_tokens or train.rank, or use a larger GPU"
+        return OutOfGpuMemory("GPU", f"out of memory ({first})", remedy)
+    code = re.search(r"\(os error (\d+)\)", str(error))  # a Rust library's: safetensors
+    if code and int(code[1]) in DISK_ERRNOS:
+        return disk_fault(OSError(int(code[1]), os.strerror(int(code[1])), tempfile.gettempdir()))
+    return None
+
+
+def disk_fault(error: OSError) -> DeviceUnusable:
+    """An OSError of the disk, in our words."""
+    place = str(error.filename or "disk")
+    remedy = "free space there, or point TMPDIR or the store at a larger disk"
+    return DeviceUnusable(place, f"{error.strerror or error}", remedy)
+
+
+def _report(error: ThinktuneError) -> ExitCode:
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the task's one relay
+    return error.exit_code
