@@ -127,8 +127,8 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     tolerations = (Toleration(key="pool", operator="Equal", value="small", effect="NoSchedule"),)
     nodes = Nodes(node_selector={"pool": "small"}, tolerations=tolerations)
     cluster = CLUSTER.model_copy(update={"cpu_nodes": nodes, "deadline_hours": 1000})
-    conduct = pipeline_of(a_run("demo", own_file), STAGES, cluster)
-    text = values_text(conductor_of(conduct, cluster))
+    pipeline = pipeline_of(a_run("demo", own_file), STAGES, cluster)
+    text = values_text(conductor_of(pipeline, cluster))
     found = list(yaml.safe_load_all(manifests("demo-conductor", "jobs", text, chart="conductor")))
     check_every_object(found)
     spec = of_kind(found, "Job")["spec"]
@@ -142,7 +142,7 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     rules = of_kind(found, "Role")["rules"]
     assert {"patch"} == {verb for r in rules if "resourceNames" in r for verb in r["verbs"]}
     (patch,) = [rule for rule in rules if "resourceNames" in rule]
-    assert patch["resourceNames"] == [each.release for each in conduct.stages]
+    assert patch["resourceNames"] == [each.release for each in pipeline.stages]
     assert not {"*", "create", "delete"} & {verb for rule in rules for verb in rule["verbs"]}
 
 

@@ -191,8 +191,8 @@ def test_a_model_cache_is_mounted(own_file: Path) -> None:
 
 def test_the_conductor_may_do_little(own_file: Path) -> None:
     run = a_run("demo", own_file)
-    conduct = pipeline_of(run, STAGES, CLUSTER)
-    text = values_text(conductor_of(conduct, CLUSTER))
+    pipeline = pipeline_of(run, STAGES, CLUSTER)
+    text = values_text(conductor_of(pipeline, CLUSTER))
     found = list(yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor")))
     rules = of_kind(found, "Role")["rules"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "patch"}

@@ -17,7 +17,7 @@ from thinktune.cli.options import (
     store_of,
 )
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.conductor import conduct
+from thinktune.launch.conductor import run_pipeline
 from thinktune.launch.preflight import Request
 from thinktune.launch.runs import Run, make_run
 from thinktune.launch.status.watch import Say
@@ -93,7 +93,7 @@ def submit(
 
 def _follow(made: Run, todo: Pipeline, kube: Kube, store: Store, say: Say) -> None:
     try:
-        conduct(todo, kube, store, say, logs=True)
+        run_pipeline(todo, kube, store, say, logs=True)
     except KeyboardInterrupt:
         rest = " and starts no other stage; --detach would" if len(todo.stages) > 1 else ""
         say(f"\nleft {made.id} alone: the stage at work goes on in the cluster{rest}")

@@ -135,9 +135,9 @@ def pipeline_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Pipeline
     return Pipeline(run=run.id, store=cluster.store, namespace=namespace, stages=tuple(each))
 
 
-def conductor_of(conduct: Pipeline, cluster: Cluster) -> ConductorValues:
+def conductor_of(pipeline: Pipeline, cluster: Cluster) -> ConductorValues:
     """Chart values of the conductor."""
-    return conductor_values(conduct, cluster, thinktune.__version__)
+    return conductor_values(pipeline, cluster, thinktune.__version__)
 
 
 def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:

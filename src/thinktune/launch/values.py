@@ -92,12 +92,12 @@ def task_values(
     )
 
 
-def conductor_values(conduct: Pipeline, cluster: Cluster, version: str) -> ConductorValues:
+def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> ConductorValues:
     """Values of `charts/conductor`, which runs in the image of prep and needs no GPU."""
     return ConductorValues(
-        run=conduct.run,
-        conduct=conduct.canonical(),
-        jobs=tuple(each.release for each in conduct.stages),
+        run=pipeline.run,
+        pipeline=pipeline.canonical(),
+        jobs=tuple(each.release for each in pipeline.stages),
         image=_image("prep", cluster, version),
         placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
         # Each stage has its own deadline, and may wait for a node besides.

@@ -149,7 +149,7 @@ class ConductorValues(Values):
     """All values of the chart `charts/conductor`: what starts the stages of one run in turn."""
 
     run: str
-    conduct: str
+    pipeline: str
     """What it is to do: JSON."""
     jobs: tuple[str, ...]
     """Names of the Jobs that it may start."""

@@ -1,6 +1,6 @@
 """One stage looked at again and again, through an API or a store that is away for a while.
 
-Used by whoever follows: `conduct` and `logs -f`.
+Used by whoever follows: `conductor` and `logs -f`.
 """
 
 import time
