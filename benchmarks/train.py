@@ -30,7 +30,8 @@ from shapes import RandomWeights, configuration, documents, linears, random_base
 
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.recipe import TrainSpec
-from thinktune.schema.task import Execution, TrainTask
+from thinktune.schema.stages import TrainTask
+from thinktune.schema.task import Execution
 from thinktune.store import open_store
 from thinktune.tasks.base_model import local_device
 from thinktune.tasks.runtime.entry import Context

@@ -17,7 +17,7 @@ from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.closed import Closed
 from thinktune.schema.cluster import Cluster, Identity
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import STAGES
+from thinktune.schema.stages import STAGES
 from thinktune.schema.values import ConductorValues, TaskValues, Values
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from thinktune.launch.cluster.charts import manifests, release_name, values_text
 from thinktune.launch.runs import Run, make_run, stage_values
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster, Identity, Images, Network
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 CATALOG = load_catalog()
 CLUSTER = Cluster(

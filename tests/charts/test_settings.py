@@ -14,7 +14,7 @@ from thinktune.launch.runs import conductor_of, pipeline_of
 from thinktune.recipes.compose import recipe_names
 from thinktune.schema.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -17,7 +17,7 @@ from thinktune.recipes.compose import load_recipe, recipe_names
 from thinktune.schema.cluster import Egress, Monitoring, Network
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.exit_codes import EXIT_CODES
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.values import NAME_LENGTH
 from thinktune.tasks.runtime import exporter
 

@@ -26,7 +26,7 @@ from thinktune.launch.submit import submit as submit_run
 from thinktune.schema.catalog import GIB
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.store import Store
 
 WHOLE = "all"

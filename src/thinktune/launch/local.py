@@ -21,7 +21,8 @@ from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.errors import SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import STAGES, Stage, StageTask
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
@@ -72,7 +73,7 @@ def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="thinktune-task-") as folder:
         path = Path(folder) / "task.json"
         path.write_text(task.model_dump_json(indent=1), encoding="utf-8")
-        command = [sys.executable, "-m", f"thinktune.tasks.{stage}", "--task", str(path)]
+        command = [sys.executable, "-m", STAGE_INFO[stage].module, "--task", str(path)]
         process = subprocess.Popen(
             command,
             env=_environment(stage, folder),
@@ -101,8 +102,8 @@ def _environment(stage: Stage, folder: str) -> dict[str, str]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     # What a killed stage leaves behind goes with our folder.
     environment["TMPDIR"] = folder
-    if stage != "prep":
-        # Everything was fetched by prep; a library that asks the hub now would be a leak.
+    if STAGE_INFO[stage].network != "hub":
+        # Everything has been fetched; a library that asks the hub now would be a leak.
         environment["HF_HUB_OFFLINE"] = "1"
     return environment
 

@@ -22,15 +22,8 @@ from thinktune.schema.fused import FUSED_KINDS
 from thinktune.schema.keys import source_key
 from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import (
-    STAGES,
-    EvaluateTask,
-    Forecast,
-    PrepTask,
-    Stage,
-    StageTask,
-    TrainTask,
-)
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.task import Forecast, RunFacts, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
 from thinktune.store import file_sha256
 
@@ -156,43 +149,23 @@ def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
 def _tasks(
     recipe: Recipe, catalog: Catalog, plan: Plan, *, run: str, store: str, own: OwnFile | None
 ) -> dict[Stage, StageTask]:
-    model, data, code = _model(recipe, catalog), recipe.data, code_version()
     if own is not None:
         # Where it lies here means nothing to others, and would make the same run's files differ.
         path = str(own.path) if store.startswith("file:") else own.path.name
-        data = data.model_copy(update={"path": path})
-    prep = PrepTask(
+        data = recipe.data.model_copy(update={"path": path})
+        recipe = recipe.model_copy(update={"data": data})
+    facts = RunFacts(
         run=run,
         store=store,
-        code=code,
-        model_name=recipe.model,
-        model=model,
+        code=code_version(),
+        recipe=recipe,
+        model=_model(recipe, catalog),
         dataset=_dataset(recipe, catalog),
-        data=data,
-        source_sha256=own.sha256 if own else None,
-    )
-    train = TrainTask(
-        run=run,
-        store=store,
-        code=code,
-        model_name=recipe.model,
-        model=model,
-        train=recipe.train,
         execution=plan.execution,
         forecast=_forecast(plan),
+        source_sha256=own.sha256 if own else None,
     )
-    evaluate = EvaluateTask(
-        run=run,
-        store=store,
-        code=code,
-        model_name=recipe.model,
-        model=model,
-        evaluate=recipe.evaluate,
-        final_answer=recipe.data.final_answer,
-        base=recipe.train.base,
-        dtype=recipe.train.dtype,
-    )
-    return {"prep": prep, "train": train, "evaluate": evaluate}
+    return {stage: STAGE_INFO[stage].task.of(facts) for stage in STAGES}
 
 
 def _forecast(plan: Plan) -> Forecast | None:

@@ -36,7 +36,7 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, TASKS, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.schema.values import TaskValues, Values
 from thinktune.store import Store
 
@@ -208,8 +208,9 @@ def _same_task(values: TaskValues, seen: Observed, kube: Kube) -> None:
     data = kube.config_map(seen.release) or {}
     if "task.json" not in data:
         return
-    task = TASKS[seen.stage].parse(json.loads(values.task), "task")
-    there = TASKS[seen.stage].parse(json.loads(data["task.json"]), f"ConfigMap {seen.release}")
+    kind = STAGE_INFO[seen.stage].task
+    task = kind.parse(json.loads(values.task), "task")
+    there = kind.parse(json.loads(data["task.json"]), f"ConfigMap {seen.release}")
     if there.result_digest() != task.result_digest():
         fault = f"a Job {seen.release} is there, made from another recipe"
         remedy = f"cancel it (thinktune cancel {seen.run}), or take another --run name"

@@ -10,7 +10,8 @@ from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, Stage, StageTask
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
     AccessValues,
     ConductorValues,
@@ -31,6 +32,8 @@ PRODUCT = "nvidia.com/gpu.product"
 TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 """As GPU nodes have it nearly everywhere."""
 BACKOFF_LIMIT = 3
+CONDUCTOR_IMAGE: Stage = "prep"
+"""The smallest image that has the launcher in it."""
 LEAST_GRACE_S = 300
 PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
 """What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
@@ -52,7 +55,8 @@ def task_values(
     """Values of `charts/task` for one stage; `version` is the images' where the cluster names no
     other. With `wait`, the Job starts when it is told to."""
     gpus = _gpus(stage, hardware)
-    nodes = plan.topology.nodes if stage == "train" else 1
+    distributed = STAGE_INFO[stage].gpus == "all"
+    nodes = plan.topology.nodes if distributed else 1
     return TaskValues(
         run=task.run,
         stage=stage,
@@ -61,7 +65,7 @@ def task_values(
         image=_image(stage, cluster, version),
         topology=TopologyValues(
             nodes=nodes,
-            processes_per_node=max(1, gpus) if stage == "train" else 1,
+            processes_per_node=max(1, gpus) if distributed else 1,
         ),
         resources=_resources(stage, plan, hardware, cluster.prep),
         failure=FailureValues(
@@ -71,7 +75,7 @@ def task_values(
             backoff_limit=BACKOFF_LIMIT * nodes,
         ),
         seconds=TimeValues(
-            grace=max(LEAST_GRACE_S, plan.grace_s if stage == "train" else 0),
+            grace=max(LEAST_GRACE_S, plan.grace_s if distributed else 0),
             deadline=3600 * cluster.deadline_hours,
             keep_finished=3600 * cluster.keep_finished_hours,
         ),
@@ -82,7 +86,7 @@ def task_values(
         ),
         access=_access(stage, cluster),
         monitoring=MonitoringValues(
-            enabled=cluster.monitoring.enabled and stage == "train",
+            enabled=cluster.monitoring.enabled and distributed,
             labels=cluster.monitoring.labels,
             namespace=cluster.monitoring.namespace,
             port=cluster.monitoring.port,
@@ -98,9 +102,11 @@ def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> Cond
         run=pipeline.run,
         pipeline=pipeline.canonical(),
         jobs=tuple(each.release for each in pipeline.stages),
-        image=_image("prep", cluster, version),
+        image=_image(CONDUCTOR_IMAGE, cluster, version),
         placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
         # Each stage has its own deadline, and may wait for a node besides.
+        fail_codes=_codes("fail"),
+        ignore_codes=_codes("ignore"),
         deadline_seconds=3600 * cluster.deadline_hours * (len(STAGES) + 1),
         keep_finished_seconds=3600 * cluster.keep_finished_hours,
         access=_access("conductor", cluster),
@@ -111,9 +117,9 @@ def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> Cond
 
 
 def _gpus(stage: Stage, hardware: HardwareEntry) -> int:
-    """Of one pod. Evaluation is one process on one device."""
-    most = {"prep": 0, "train": hardware.num_gpus, "evaluate": 1}
-    return min(most[stage], hardware.num_gpus)
+    """GPUs of one pod."""
+    most = {"none": 0, "one": 1, "all": hardware.num_gpus}
+    return min(most[STAGE_INFO[stage].gpus], hardware.num_gpus)
 
 
 def _codes(action: Action) -> tuple[int, ...]:
@@ -122,7 +128,7 @@ def _codes(action: Action) -> tuple[int, ...]:
 
 def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     images = cluster.images
-    name = f"{images.registry}/{stage}"
+    name = f"{images.registry}/{STAGE_INFO[stage].image}"
     digest = images.digests.get(stage)
     return ImageValues(
         reference=f"{name}@{digest}" if digest else f"{name}:{images.tag or version}",
@@ -135,7 +141,7 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) ->
     disk = math.ceil(plan.disk_bytes / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
     cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
-    if stage == "prep":
+    if STAGE_INFO[stage].gpus == "none":
         memory = math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE)
         cpus = 1000 * prep.cpus if prep.cpus else min(PREP_CPU_MILLIS, cpus)
         memory = 1024 * prep.memory_gib if prep.memory_gib else min(PREP_MEMORY_MIB, memory)
@@ -166,7 +172,7 @@ def _stage_placement(
 
 def nodes_for(stage: Stage, gpus: int, hardware: str, cluster: Cluster) -> tuple[str, Nodes]:
     """Which section of the cluster file says where a stage goes, by name, and what it says."""
-    if stage != "prep" and hardware in cluster.hardware_nodes:
+    if STAGE_INFO[stage].gpus != "none" and hardware in cluster.hardware_nodes:
         return f"hardware_nodes.{hardware}", cluster.hardware_nodes[hardware]
     return ("gpu_nodes", cluster.gpu_nodes) if gpus else ("cpu_nodes", cluster.cpu_nodes)
 
@@ -185,7 +191,7 @@ def _placement(
 def _access(part: Part, cluster: Cluster) -> AccessValues:
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_location
-    own = [identity.secret, identity.model_hub_secret if part == "prep" else None]
+    own = [identity.secret, identity.model_hub_secret if _reaches_hub(part) else None]
     return AccessValues(
         service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
@@ -195,15 +201,19 @@ def _access(part: Part, cluster: Cluster) -> AccessValues:
         store_cidrs=network.store_cidrs,
         store_ports=ports,
         store_namespace=namespace,
-        hub=network.hub and part == "prep",
+        hub=network.hub and _reaches_hub(part),
         dns=network.dns,
         extra=network.extra,
     )
 
 
+def _reaches_hub(part: Part) -> bool:
+    """Whether it may fetch from the hub; a library that asks the hub elsewhere would be a leak."""
+    return part != "conductor" and STAGE_INFO[part].network == "hub"
+
+
 def _env(stage: Stage, cluster: Cluster) -> dict[str, str]:
-    # Everything was fetched by prep; a library that asks the hub after it would be a leak.
-    offline = {} if stage == "prep" else {"HF_HUB_OFFLINE": "1"}
+    offline = {} if _reaches_hub(stage) else {"HF_HUB_OFFLINE": "1"}
     return dict(sorted((_endpoint(cluster) | offline | cluster.env).items()))
 
 

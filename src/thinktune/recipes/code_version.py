@@ -1,21 +1,78 @@
 """Which code this is: what decides a result, and what a launcher and an image must agree on."""
 
+import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import thinktune
 
-STAGE_PACKAGES = ("spec", "store", "tasks")
+STAGE_PACKAGES = ("schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
+RESOURCES = ("*.j2", "*.json")
+"""Files of these packages that decide results as well, such as the report's page."""
+IGNORED_FIELDS = {"kind", "type_comment", "type_ignores", "ctx"}
+"""Fields of syntax nodes that say nothing about what the code does."""
 
 
 @cache
 def code_version() -> str:
-    """Version and digest of the sources of these packages: another code is another run."""
-    package = Path(thinktune.__file__).parent
+    """The version of thinktune and 12 hex digits of its code's digest: other code, another run."""
+    digest = code_digest(Path(thinktune.__file__).parent)
+    return f"{thinktune.__version__}+{digest[:12]}"
+
+
+def code_digest(package: Path) -> str:
+    """SHA-256 over what decides results in a copy of this package.
+
+    Sources count by their syntax trees, so that comments, docstrings, layout and line endings may
+    change without making another run; resources count by their text.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for name in STAGE_PACKAGES for path in (package / name).rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(path.read_bytes())
-    return f"{thinktune.__version__}+{digest.hexdigest()[:12]}"
+    for path in sorted(_deciding_files(package)):
+        text = path.read_text(encoding="utf-8")  # universal newlines: every ending reads as \n
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+        if path.suffix == ".py":
+            for part in _code(ast.parse(text)):
+                digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+        else:
+            digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def _deciding_files(package: Path) -> Iterator[Path]:
+    for name in STAGE_PACKAGES:
+        for pattern in ("*.py", *RESOURCES):
+            yield from (package / name).rglob(pattern)
+
+
+def _code(value: object) -> Iterator[str]:
+    """A syntax tree in pre-order, in a form that does not depend on Python's version.
+
+    `ast.dump` does: newer versions add fields, which are empty for the syntax that older ones have.
+    """
+    if isinstance(value, ast.AST):
+        yield type(value).__name__
+        for name in sorted(value._fields):
+            field = getattr(value, name, None)
+            if name not in IGNORED_FIELDS and field is not None and field != []:
+                yield name
+                yield from _code(field)
+        yield ")"
+    elif isinstance(value, list):
+        for item in value:
+            if not _is_prose(item):
+                yield from _code(item)
+        yield "]"
+    else:
+        yield repr(value)
+
+
+def _is_prose(node: object) -> bool:
+    """Whether a statement is a bare string: a docstring, of a module, a function or a field."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from thinktune.schema.closed import Closed
 from thinktune.schema.cluster import Addresses, Dns, Egress, Ports, Toleration
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 NAME_LENGTH = 53
 """Of a Helm release; what the chart derives from it then stays within Kubernetes's 63."""
@@ -155,6 +155,11 @@ class ConductorValues(Values):
     """Names of the Jobs that it may start."""
     image: ImageValues
     placement: PlacementValues
+    fail_codes: tuple[int, ...]
+    """Exit codes that end the conductor's Job at once: the table of
+    `thinktune.schema.exit_codes`."""
+    ignore_codes: tuple[int, ...]
+    """Exit codes after which a new pod starts without being counted."""
     deadline_seconds: Annotated[int, Field(ge=1)]
     keep_finished_seconds: Annotated[int, Field(ge=0)]
     access: AccessValues

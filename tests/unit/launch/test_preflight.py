@@ -9,7 +9,7 @@ from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 
 CATALOG = load_catalog()
 

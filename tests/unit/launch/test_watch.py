@@ -10,7 +10,7 @@ from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.watch import Watch
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.pipeline import Pipeline, PipelineStage
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 from thinktune.store import open_store
 
 SEEN = Observed("r", "train")

@@ -11,7 +11,7 @@ from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
 from thinktune.schema.manifest import FileEntry, Manifest, Progress
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import PodTermination
 
 NOW = "2026-11-22T10:00:00+00:00"

@@ -30,7 +30,8 @@ from thinktune.schema.errors import (
     ThinktuneError,
 )
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import Stage, StageTask
+from thinktune.schema.stages import STAGE_INFO, Stage
+from thinktune.schema.task import StageTask
 from thinktune.store import Store, new_attempt, open_store
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
@@ -53,7 +54,7 @@ class Context:
 def main(kind: type[StageTask]) -> NoReturn:
     """Parses `--task FILE`, runs the stage of that kind of task, exits with the table's code."""
     stage: Stage = kind.model_fields["stage"].default
-    parser = argparse.ArgumentParser(prog=f"python -m thinktune.tasks.{stage}")
+    parser = argparse.ArgumentParser(prog=f"python -m {STAGE_INFO[stage].module}")
     parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
     path: Path = parser.parse_args().task
     sys.exit(_guarded(lambda: _run(kind, stage, path)))
@@ -83,7 +84,7 @@ def _check_code(task: StageTask, path: Path) -> None:
 
 def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
     # Imported once the task is known to be valid: torch takes seconds to load.
-    run = importlib.import_module(f"thinktune.tasks.{stage}.stage").run
+    run = importlib.import_module(f"{STAGE_INFO[stage].module}.stage").run
     stop.check(stage)
     store = open_store(task.store)
     with contextlib.suppress(

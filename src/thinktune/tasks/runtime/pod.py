@@ -19,7 +19,7 @@ from types import FrameType
 
 from thinktune.schema.errors import ThinktuneError
 from thinktune.schema.keys import logs_prefix
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.schema.termination import PodTermination, error_line
 from thinktune.store import Store, open_store
 from thinktune.tasks.runtime.progress import utc_now
@@ -95,7 +95,7 @@ class Log:
 
 def main(arguments: list[str]) -> int:
     """Runs the stage to its end; its exit code, 128 + signal where it was killed."""
-    stage = next(known for known in STAGES if known == arguments[0])
+    stage = next(known for known in STAGE_INFO if known == arguments[0])
     processes: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
 
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     process = subprocess.Popen(
-        [sys.executable, "-m", f"thinktune.tasks.{stage}", *arguments[1:]],
+        [sys.executable, "-m", STAGE_INFO[stage].module, *arguments[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # a signal to our group reaches us alone, and we pass it on

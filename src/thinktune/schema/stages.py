@@ -1,0 +1,129 @@
+"""The stages of a run: the one table that plan, charts' values, launcher, doctor and command line
+read.
+
+A stage is one container: `python -m <module> --task FILE`. Adding one means a row here with the
+task that it gets, its package, its settings in the recipe if it has any, and its page in docs/.
+"""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.recipe import DataSpec, EvaluateSpec, TrainSpec
+from thinktune.schema.task import NOT_IN_DIGEST, Execution, Forecast, RunFacts, StageTask
+
+Stage = Literal["prep", "train", "evaluate"]
+
+
+class PrepTask(StageTask):
+    """Fetch the model and the dataset, render, tokenize, split."""
+
+    stage: Literal["prep"] = "prep"
+    dataset: DatasetEntry
+    data: DataSpec
+    source_sha256: str | None = None
+    """Digest of the user's own file at submission; prep refuses another file."""
+
+    @classmethod
+    def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
+        """As for every task."""
+        return {
+            "dataset": facts.dataset,
+            "data": facts.recipe.data,
+            "source_sha256": facts.source_sha256,
+        }
+
+    def result_digest(self) -> str:
+        """As for every task; the user's file is known by its content, wherever it lies."""
+        data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
+        return self.model_copy(update=NOT_IN_DIGEST | {"data": data}).digest()
+
+
+class TrainTask(StageTask):
+    """Fine-tune on prep's artifact."""
+
+    stage: Literal["train"] = "train"
+    train: TrainSpec
+    execution: Execution = Execution()
+    forecast: Forecast | None = None
+
+    @classmethod
+    def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
+        """As for every task."""
+        return {
+            "train": facts.recipe.train,
+            "execution": facts.execution,
+            "forecast": facts.forecast,
+        }
+
+    def result_digest(self) -> str:
+        """As for every task; a training may resume on another topology."""
+        neutral = {"execution": Execution(), "forecast": None}
+        return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
+
+
+class EvaluateTask(StageTask):
+    """Ask base and tuned the held-out questions."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    evaluate: EvaluateSpec
+    final_answer: str | None
+    """Marker of the line that holds the checkable answer; null: none is asked for."""
+    base: Literal["nf4", "16bit"]
+    """Precision of the base model under the adapter: the one it was trained on."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+
+    @classmethod
+    def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
+        """As for every task."""
+        recipe = facts.recipe
+        return {
+            "evaluate": recipe.evaluate,
+            "final_answer": recipe.data.final_answer,
+            "base": recipe.train.base,
+            "dtype": recipe.train.dtype,
+        }
+
+
+class StageInfo(NamedTuple):
+    """One row of the table."""
+
+    name: Stage
+    task: type[StageTask]
+    """What its container gets."""
+    module: str
+    """Its package: `python -m <module>` runs it, `<module>.stage` has its `run`."""
+    inputs: tuple[Stage, ...]
+    """Stages whose artifacts it reads, in the order in which they run."""
+    image: str
+    """Name of its image, below the registry."""
+    gpus: Literal["none", "one", "all"]
+    """What it takes of a node's GPUs. `all` is a process per GPU over the nodes that the recipe
+    asks for, sized and timed by the training plan."""
+    network: Literal["store", "hub"]
+    """How far its pod may reach: the store alone, or the model hub as well. A stage without the hub
+    runs with the hub's client offline."""
+    kind: Literal["job", "service"]
+    """A job ends with an artifact in the store; a service is never done."""
+
+
+_TABLE = (
+    StageInfo("prep", PrepTask, "thinktune.tasks.prep", (), "prep", "none", "hub", "job"),
+    StageInfo(
+        "train", TrainTask, "thinktune.tasks.train", ("prep",), "train", "all", "store", "job"
+    ),
+    StageInfo(
+        "evaluate",
+        EvaluateTask,
+        "thinktune.tasks.evaluate",
+        ("prep", "train"),
+        "evaluate",
+        "one",
+        "store",
+        "job",
+    ),
+)
+
+STAGE_INFO: dict[Stage, StageInfo] = {info.name: info for info in _TABLE}
+STAGES: tuple[Stage, ...] = tuple(info.name for info in _TABLE if info.kind == "job")
+"""Stages that commit an artifact, in the order in which they run."""
+assert set(STAGE_INFO) == set(get_args(Stage)), "Stage and the table name other stages"
