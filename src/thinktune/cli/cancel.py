@@ -20,12 +20,12 @@ from thinktune.schema.exit_codes import ExitCode
 @run_argument
 @cluster_option
 @context_option
-def cancel(run: str, cluster: Path | None, context: str | None) -> int:
+def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
     """End a run's Jobs; what is at work commits first, and the same submit goes on later."""
-    place = read_cluster(cluster)
-    kube = Kube(place.namespace, context)
-    if not launch.cancel(run, kube, store_of(place), click.echo):
-        click.echo(f"run {run} has no Jobs in namespace {place.namespace}")
+    cluster = read_cluster(cluster_file)
+    kube = Kube(cluster.namespace, context)
+    if not launch.cancel(run, kube, store_of(cluster), click.echo):
+        click.echo(f"run {run} has no Jobs in namespace {cluster.namespace}")
     return int(ExitCode.DONE)
 
 
@@ -34,10 +34,10 @@ def cancel(run: str, cluster: Path | None, context: str | None) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_option
 @context_option
-def delete(run: str, yes: bool, cluster: Path | None, context: str | None) -> int:
+def delete(run: str, yes: bool, cluster_file: Path | None, context: str | None) -> int:
     """Remove a run: its Jobs, and its artifacts and checkpoints in the store."""
-    place = read_cluster(cluster)
-    kube, store = Kube(place.namespace, context), store_of(place)
+    cluster = read_cluster(cluster_file)
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
     if not yes:
         click.confirm(f"remove all of run {run} from {store.url}?", abort=True)
     launch.delete(run, kube, store, click.echo)

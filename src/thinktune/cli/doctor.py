@@ -32,22 +32,26 @@ SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 @context_option
 @output_option
 def doctor(
-    recipe: str, overrides: tuple[str, ...], cluster: Path | None, context: str | None, output: str
+    recipe: str,
+    overrides: tuple[str, ...],
+    cluster_file: Path | None,
+    context: str | None,
+    output: str,
 ) -> int:
     """Check a cluster for a recipe: context, rights, secrets, nodes, images, store.
 
     Starts a small pod for a moment, which pulls the images and writes to the store. Exits with 69
     where something is missing.
     """
-    place = read_cluster(cluster)
+    cluster = read_cluster(cluster_file)
     loaded, catalog = read(recipe, overrides)
     if loaded.data.path is not None and not Path(loaded.data.path).is_file():
         # The cluster is asked here, not the data: any file stands for it.
         here = loaded.data.model_copy(update={"path": __file__})
         loaded = loaded.model_copy(update={"data": here})
-    request = Request(make_run(loaded, catalog, place.store), loaded, catalog, place, STAGES)
+    request = Request(make_run(loaded, catalog, cluster.store), loaded, catalog, cluster, STAGES)
     found = []
-    for check in examine(place, lambda: Kube(place.namespace, context), request):
+    for check in examine(cluster, lambda: Kube(cluster.namespace, context), request):
         found.append(check)
         if output == "text":
             sign, color = SIGNS[check.ok]

@@ -43,14 +43,14 @@ def fetch(
     stage: Stage,
     folder: Path | None,
     store: str | None,
-    cluster: Path | None,
+    cluster_file: Path | None,
     output: str,
 ) -> int:
     """Download a stage's artifact, several files at once, each checked by its SHA-256.
 
     The same command again keeps what is whole, goes on with what was begun, and brings the rest.
     """
-    opened = _store(store, cluster)
+    opened = _store(store, cluster_file)
     prefix = stage_prefix(run, stage)
     manifest = read_manifest(opened, prefix)
     if manifest is None:
@@ -71,9 +71,9 @@ def fetch(
     return int(ExitCode.DONE)
 
 
-def _store(given: str | None, cluster: Path | None) -> Store:
+def _store(given: str | None, cluster_file: Path | None) -> Store:
     """--store where it is said, else the cluster's."""
-    named = cluster is not None or CLUSTER_VARIABLE in os.environ
+    named = cluster_file is not None or CLUSTER_VARIABLE in os.environ
     if given is None and (named or Path(CLUSTER_FILE).is_file()):
-        return store_of(read_cluster(cluster))
+        return store_of(read_cluster(cluster_file))
     return open_store(store_url(given))

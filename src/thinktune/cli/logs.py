@@ -38,12 +38,12 @@ def logs(
     stage: Stage | None,
     follow: bool,
     rank: int | None,
-    cluster: Path | None,
+    cluster_file: Path | None,
     context: str | None,
 ) -> int:
     """Show the log of a stage; from the store once its pods are gone."""
-    place = read_cluster(cluster)
-    kube, store = Kube(place.namespace, context), store_of(place)
+    cluster = read_cluster(cluster_file)
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
     seen = _chosen(observe_all(run, kube, store), stage)
 
     def say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -66,11 +67,24 @@ def cli() -> None:
     """Fine-tune models that think: plan, run, and judge what came out."""
 
 
+def _open_stdout() -> None:
+    """Gives a process that was started with a closed stdout (`>&-`) one that goes nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+
 def main() -> NoReturn:
     """Runs the command line; errors end as one paragraph on stderr and the table's exit code."""
+    _open_stdout()
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
+    except BrokenPipeError:
+        # Whoever read has enough, as in `thinktune status | head`. What the interpreter still
+        # flushes at its end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except click.UsageError as error:
         error.show()
         sys.exit(ExitCode.SPEC_INVALID)

@@ -37,12 +37,12 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
     def ask() -> None:
         with contextlib.suppress(ThinktuneError):
-            place = read_cluster(ctx.params.get("cluster"))
+            cluster = read_cluster(ctx.params.get("cluster_file"))
             from thinktune.launch.cluster.kube import Kube
             from thinktune.launch.status.observed import known_runs
 
             found.extend(
-                known_runs(Kube(place.namespace, ctx.params.get("context")), store_of(place))
+                known_runs(Kube(cluster.namespace, ctx.params.get("context")), store_of(cluster))
             )
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -80,6 +80,7 @@ store_option = click.option(
 
 cluster_option = click.option(
     "--cluster",
+    "cluster_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Where to run: store, images, secrets by name.  "
@@ -108,12 +109,12 @@ context_option = click.option(
 )
 
 
-def store_of(place: Cluster) -> Store:
+def store_of(cluster: Cluster) -> Store:
     """The cluster's store, by the way that leads there from here: AWS_ENDPOINT_URL_S3 of this
     environment, else the cluster's own."""
-    if place.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
-        os.environ["AWS_ENDPOINT_URL_S3"] = place.store_endpoint
-    return open_store(place.store)
+    if cluster.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
+        os.environ["AWS_ENDPOINT_URL_S3"] = cluster.store_endpoint
+    return open_store(cluster.store)
 
 
 def read_cluster(given: Path | None) -> Cluster:

@@ -44,21 +44,21 @@ def render(
     folder: Path,
     values_only: bool,
     overrides: tuple[str, ...],
-    cluster: Path | None,
+    cluster_file: Path | None,
 ) -> None:
     """Write chart values and manifests of all stages, byte for byte the same every time."""
-    place = read_cluster(cluster)
+    cluster = read_cluster(cluster_file)
     if name is not None and len(recipes) > 1:
         raise SpecInvalid("--run", f"one name for {len(recipes)} recipes", "render one at a time")
     runs, faults = [], []
     for recipe in recipes:
         try:
-            runs.append(_run(recipe, overrides, place, name))
+            runs.append(_run(recipe, overrides, cluster, name))
         except DataInvalid as fault:  # one recipe's own file; the others have nothing to do with it
             faults.append(fault)
     with ThreadPoolExecutor() as pool:  # helm takes most of the time
         every = [
-            (run, stage, pool.submit(_rendered, run, stage, place, values_only=values_only))
+            (run, stage, pool.submit(_rendered, run, stage, cluster, values_only=values_only))
             for run in runs
             for stage in STAGES
         ]
@@ -67,7 +67,7 @@ def render(
                 _write(folder / run.id / f"{stage}{ending}", text)
     for run in runs:
         if run.own_file is not None:
-            key = f"{place.store}/{run.own_file.key}"
+            key = f"{cluster.store}/{run.own_file.key}"
             click.echo(f"prep reads {key}: copy {run.own_file.path} there", err=True)
     for each in faults[:-1]:
         click.echo(f"error: {each}", err=True)
@@ -75,20 +75,20 @@ def render(
         raise faults[-1]
 
 
-def _run(recipe: str, overrides: tuple[str, ...], place: Cluster, name: str | None) -> Run:
+def _run(recipe: str, overrides: tuple[str, ...], cluster: Cluster, name: str | None) -> Run:
     loaded, catalog = read(recipe, overrides)
-    run = make_run(loaded, catalog, place.store, run_name(name))
-    check_names(place, catalog)
-    check_deadline(run, place, STAGES)
+    run = make_run(loaded, catalog, cluster.store, run_name(name))
+    check_names(cluster, catalog)
+    check_deadline(run, cluster, STAGES)
     return run
 
 
-def _rendered(run: Run, stage: Stage, place: Cluster, *, values_only: bool) -> dict[str, str]:
+def _rendered(run: Run, stage: Stage, cluster: Cluster, *, values_only: bool) -> dict[str, str]:
     """PodTermination of the file's name → its text."""
-    values = values_text(stage_values(run, stage, place))
+    values = values_text(stage_values(run, stage, cluster))
     found = {".values.yaml": values}
     if not values_only:
-        found[".yaml"] = manifests(release_name(run.id, stage), place.namespace, values)
+        found[".yaml"] = manifests(release_name(run.id, stage), cluster.namespace, values)
     return found
 
 

@@ -1,4 +1,4 @@
-"""`thinktune run --local`: all stages on this machine, one process each."""
+"""`thinktune run`: all stages on this machine, one process each."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from thinktune.store import Store, file_key, open_store, read_manifest
 
 @click.command()
 @recipe_argument
-@click.option("--local", is_flag=True, help="Run on this machine, each stage a process.")
+@click.option("--local", is_flag=True, hidden=True, help="The default, and the only way.")
 @click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
 @click.option(
     "--until",
@@ -50,15 +50,13 @@ def run(
 
     The same command again resumes what was stopped, and does nothing once all is done.
     """
-    if not local:
-        fault = "it runs on this machine alone, and wants that said"
-        remedy = "add --local, or bring it to a cluster with `thinktune submit`"
-        raise SpecInvalid("thinktune run", fault, remedy)
+    del local  # the only way; the flag is accepted for those who write it
     name = run_name(name)
     loaded, catalog = read(recipe, overrides)
     if loaded.nodes > 1:
         fault = f"the recipe is for {loaded.nodes} nodes, and a local run has this machine only"
-        raise SpecInvalid("--local", fault, "add --set nodes=1")
+        remedy = "add --set nodes=1, or use `thinktune submit`"
+        raise SpecInvalid("thinktune run", fault, remedy)
     opened = open_store(store_url(store))
     made = make_run(loaded, catalog, opened.url, name, until=until)
     as_json = output == "json"
@@ -70,20 +68,20 @@ def run(
         say=lambda text: click.echo(text, err=as_json),
         quiet_stdout=as_json,
     )
-    places = {s: _folder(opened, stage_prefix(made.id, s), m) for s, m in done.items()}
+    locations = {s: _folder(opened, stage_prefix(made.id, s), m) for s, m in done.items()}
     base = _base(opened, made.tasks["prep"].model.repo, done["prep"])
     if as_json:
         stages = {
-            stage: {"place": places[stage], **manifest.model_dump(mode="json")}
+            stage: {"location": locations[stage], **manifest.model_dump(mode="json")}
             for stage, manifest in done.items()
         }
         click.echo(json.dumps({"run": made.id, "base": base, "stages": stages}, indent=1))
         return
     click.echo(f"base:    {base}")
-    if "train" in places:
-        click.echo(f"adapter: {places['train']}")
-    if "evaluate" in places:
-        click.echo(f"report:  {os.path.join(places['evaluate'], 'report.html')}")  # noqa: PTH118
+    if "train" in locations:
+        click.echo(f"adapter: {locations['train']}")
+    if "evaluate" in locations:
+        click.echo(f"report:  {os.path.join(locations['evaluate'], 'report.html')}")  # noqa: PTH118
 
 
 def _base(store: Store, repo: str, prep: Manifest) -> str:

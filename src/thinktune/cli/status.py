@@ -41,10 +41,10 @@ COLORS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yello
 @cluster_option
 @context_option
 @output_option
-def status(run: str | None, cluster: Path | None, context: str | None, output: str) -> int:
+def status(run: str | None, cluster_file: Path | None, context: str | None, output: str) -> int:
     """List runs, or show the stages of one: state, step, ETA, rate, loss, heartbeat, restarts."""
-    place = read_cluster(cluster)
-    kube, store = Kube(place.namespace, context), store_of(place)
+    cluster = read_cluster(cluster_file)
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
     if run is None:
         stages = [each for each in _observe_runs(kube, store) if each.state != "absent"]
     else:
@@ -52,7 +52,7 @@ def status(run: str | None, cluster: Path | None, context: str | None, output: s
     if output == "json":
         click.echo(json.dumps([_facts(each) for each in stages], indent=1))
     elif not stages:
-        click.echo(f"no runs in namespace {place.namespace} or {store.url}")
+        click.echo(f"no runs in namespace {cluster.namespace} or {store.url}")
     else:
         # As wide as it is: names are there to be copied.
         Console(highlight=False, width=WIDE).print(_table(stages), soft_wrap=True)
@@ -130,14 +130,14 @@ def _span(seconds: float | None) -> str:
 @context_option
 @output_option
 def why(
-    run: str, stage: Stage | None, cluster: Path | None, context: str | None, output: str
+    run: str, stage: Stage | None, cluster_file: Path | None, context: str | None, output: str
 ) -> int:
     """Explain in one paragraph why a run is where it is: cause, evidence, remedy.
 
     Exits with 0 where nothing is wrong, else with the code of what is.
     """
-    place = read_cluster(cluster)
-    kube, store = Kube(place.namespace, context), store_of(place)
+    cluster = read_cluster(cluster_file)
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
     stages = observe_all(run, kube, store)
     chosen = [each for each in stages if stage in (None, each.stage)]
     name = release_name(run, CONDUCTOR)

@@ -55,7 +55,7 @@ def submit(
     name: str | None,
     force: bool,
     overrides: tuple[str, ...],
-    cluster: Path | None,
+    cluster_file: Path | None,
     context: str | None,
     output: str,
 ) -> int:
@@ -70,19 +70,20 @@ def submit(
     def say(text: str) -> None:
         click.echo(text, err=as_json)
 
-    place = read_cluster(cluster)
+    cluster = read_cluster(cluster_file)
     loaded, catalog = read(recipe, overrides)
     stages: list[Stage] = [s for s in STAGES if WHOLE in wanted or s in wanted]
-    made = make_run(loaded, catalog, place.store, run_name(name), until=stages[-1])
-    kube, store = Kube(place.namespace, context), store_of(place)
-    say(f"run {made.id} in namespace {place.namespace} of {kube.context}, artifacts in {store.url}")
+    made = make_run(loaded, catalog, cluster.store, run_name(name), until=stages[-1])
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    say(f"run {made.id} in namespace {cluster.namespace} of {kube.context}")
+    say(f"artifacts in {store.url}")
     _say_plan(made, loaded.hardware, say)
-    request = Request(made, loaded, catalog, place, stages, force)
+    request = Request(made, loaded, catalog, cluster, stages, force)
     todo = submit_run(request, kube, store, say)
     if follow:
         _follow(made, todo, kube, store, say)
     elif left(todo, kube, store):
-        detach(todo, place, kube, say)
+        detach(todo, cluster, kube, say)
         say(f"`thinktune status {made.id}` shows how far it is, `thinktune logs -f {made.id}` more")
     else:
         say(f"done already: `thinktune fetch {made.id}` brings the adapter here")

@@ -1,6 +1,6 @@
 """The executor on this machine: each stage a process of its own with its task file, as a container.
 
-Called by `thinktune run --local`. A stage whose artifact is committed is not run again; Ctrl-C asks
+Called by `thinktune run`. A stage whose artifact is committed is not run again; Ctrl-C asks
 the running stage to stop, which commits what it can; the same command goes on from there.
 """
 
@@ -60,7 +60,7 @@ def _check_machine(hardware: HardwareEntry) -> None:
     if hardware.num_gpus == 0:
         return
     here = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    place = f"--local on {hardware.num_gpus}×{hardware.gpu}"
+    place = f"a local run on {hardware.num_gpus}×{hardware.gpu}"
     if here == 0:
         remedy = "submit it to a cluster, or, for a small model, --set hardware=cpu"
         raise SpecInvalid(place, "this machine has no NVIDIA GPU", remedy)

@@ -86,12 +86,19 @@ class StageFailed(Exception):
         self.code = code
 
 
+RENAMED = {"licence": "license", "conduct": "pipeline", "stock-sums": "inventory-sums"}
+"""Settings and names of earlier versions, and what each is called now. `near_misses` names the new
+one, however different it looks."""
+
+
 def near_misses(word: str, known: Iterable[str], *, shown: int = 12) -> str:
     """Says what is known, nearest first: `did you mean 'h100x8'? known: h100x8, h200x8, …`."""
     names = sorted(known)
     if not names:
         return "none is known"
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    if RENAMED.get(word) in names:
+        close = [RENAMED[word]]
     listed = ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
     if not close:
         return f"known: {listed}"

@@ -26,7 +26,6 @@ from thinktune.store import commit, new_attempt, open_store
             "unknown key 'train.rnk'; did you mean 'rank'",
         ),
         (["plan", "demo", "--output", "yaml"], "'yaml' is not one of 'text', 'json'"),
-        (["run", "demo"], "add --local"),
         (["run", "qwen-32b", "--local"], "audit.jsonl"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from thinktune.schema.closed import parse_yaml
-from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.recipe import Filter, Recipe, TrainSpec
 
 WHOLE = {
@@ -153,3 +153,12 @@ def test_a_filter_matches_a_regular_expression(pattern: str) -> None:
 
 def test_half_a_character() -> None:
     assert "not Unicode" in fault({**WHOLE, "description": "\ud83d"})
+
+
+def test_a_name_of_an_earlier_version_leads_to_the_new_one() -> None:
+    assert near_misses("licence", ["repo", "license"]).startswith("did you mean 'license'?")
+    assert near_misses("stock-sums", ["inventory-sums", "magpie"]).startswith(
+        "did you mean 'inventory-sums'?"
+    )
+    # Where the new name would be wrong as well, it is not offered.
+    assert "license" not in near_misses("licence", ["repo", "files"])

@@ -25,7 +25,7 @@ Kind = Literal["model", "dataset"]
 
 
 def resolve_revision(repo: str, kind: Kind) -> str:
-    """The commit that the default branch stands at now. Raises ServiceUnavailable or InputMissing."""
+    """The commit that the default branch points to. Raises ServiceUnavailable, InputMissing."""
     info = _asked(repo, lambda: HfApi().repo_info(repo, repo_type=kind))
     return str(info.sha)  # type: ignore[attr-defined]
 

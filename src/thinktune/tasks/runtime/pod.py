@@ -1,8 +1,8 @@
-"""A pod's first process: runs a stage, and keeps what it printed in the store, beside its artifact.
+"""A pod's first process: runs a stage and keeps its log in the store, beside its artifact.
 
-Entry point of the chart: `python -m thinktune.tasks.runtime.pod train --task FILE`. The stage is a process
-of its own, so that its last words are kept however it ends; signals go to it, its exit code is
-ours. A store that is down costs the log there, never the work.
+Entry point of the chart: `python -m thinktune.tasks.runtime.pod train --task FILE`. The stage is a
+process of its own, so that its log is kept however it ends; signals are passed on to it, and its
+exit code becomes the pod's. While the store is down the log there is incomplete; the work goes on.
 """
 
 import contextlib

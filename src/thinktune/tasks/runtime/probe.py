@@ -1,7 +1,8 @@
-"""Whether a pod reaches the store and may do there what stages do: what `thinktune doctor` starts.
+"""Whether a pod reaches the store and may do there what stages do. `thinktune doctor` starts it.
 
-Entry point: `python -m thinktune.tasks.runtime.probe STORE SECONDS`. Waits so long, for a NetworkPolicy to
-hold; writes, writes again on condition, reads, removes. Exits as the tasks do.
+Entry point: `python -m thinktune.tasks.runtime.probe STORE SECONDS`. Waits for that long, until a
+NetworkPolicy is in force; then writes, writes again on condition, reads and removes. Its exit codes
+are those of the tasks.
 """
 
 import secrets
