@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -84,7 +83,7 @@ def main() -> NoReturn:
         # Whoever read has enough, as in `thinktune status | head`. What the interpreter still
         # flushes at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(1)  # as click ends where a command is still writing
     except click.UsageError as error:
         error.show()
         sys.exit(ExitCode.SPEC_INVALID)

@@ -1,0 +1,83 @@
+"""What makes another run and what does not: changes of a copy of the package."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thinktune
+from thinktune.recipes.code_version import code_digest, code_version
+
+PACKAGE = Path(thinktune.__file__).parent
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    target = tmp_path / "thinktune"
+    shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_digest(target) == code_digest(PACKAGE)
+    return target
+
+
+def _changed(copy: Path, name: str, text: str) -> bool:
+    (copy / name).write_text(text, encoding="utf-8", newline="")
+    return code_digest(copy) != code_digest(PACKAGE)
+
+
+def _text(copy: Path, name: str) -> str:
+    return (copy / name).read_text(encoding="utf-8")
+
+
+def test_prose_and_layout_keep_the_run(copy: Path) -> None:
+    source = _text(copy, "store/commit.py")
+    assert not _changed(copy, "store/commit.py", f"# A comment.\n\n\n{source}\n\n")
+    assert not _changed(copy, "store/commit.py", source.replace("\n", "\r\n"))
+    first = source.index('"""') + 3
+    assert not _changed(copy, "store/commit.py", f"{source[:first]}Other words. {source[first:]}")
+
+
+def test_the_description_of_a_field_keeps_the_run(copy: Path) -> None:
+    source = _text(copy, "schema/manifest.py")
+    assert '"""Bytes."""' in source or '"""Size' in source
+    prose = source.replace('"""Bytes."""', '"""Size of the file in bytes."""')
+    prose = prose.replace('"""Size', '"""The size')
+    assert prose != source
+    assert not _changed(copy, "schema/manifest.py", prose)
+
+
+@pytest.mark.parametrize("package", ["schema", "store", "tasks", "text"])
+def test_code_that_a_stage_runs_makes_another_run(copy: Path, package: str) -> None:
+    name = f"{package}/__init__.py"
+    assert _changed(copy, name, _text(copy, name) + "\nADDED = 1\n")
+
+
+def test_the_page_of_the_report_makes_another_run(copy: Path) -> None:
+    (page,) = copy.rglob("report.html.j2")
+    name = str(page.relative_to(copy))
+    text = _text(copy, name)
+    assert not _changed(copy, name, text.replace("\n", "\r\n"))
+    assert _changed(copy, name, text.replace("<main>", "<main class='wide'>"))
+
+
+@pytest.mark.parametrize("name", ["launch/submit.py", "cli/run.py", "plan/shapes.py"])
+def test_the_launcher_makes_no_other_run(copy: Path, name: str) -> None:
+    assert not _changed(copy, name, _text(copy, name) + "\nADDED = 1\n")
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_python_gives_the_same(version: str) -> None:
+    """A launcher and an image may run on different ones."""
+    python = shutil.which(f"python{version}")
+    if python is None or python == sys.executable:
+        pytest.skip(f"no Python {version} here besides this one")
+    done = subprocess.run(
+        [python, "-c", "from thinktune.recipes.code_version import *; print(code_version())"],
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 127:  # a pyenv shim without that version behind it
+        pytest.skip(f"no Python {version} here")
+    assert done.stdout.strip() == code_version(), done.stderr
