@@ -5,6 +5,7 @@ EXTRAS ?= launch prep train evaluate dev
 SYNC ?=
 MODEL ?=
 RUN ?=
+ROOM ?=
 SET ?=
 CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
@@ -29,9 +30,9 @@ LOCK_prep/requirements.txt := --extra prep --extra launch
 LOCK_prep/requirements.cpu.txt := --extra prep --extra launch --group demo
 LOCK_train/requirements.txt := --extra train --extra track
 LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
-LOCK_vllm/requirements.txt := --extra evaluate
-LOCK_vllm/requirements.cpu.txt := --extra evaluate $(CPU)
-LOCK_vllm/requirements.serve.txt :=
+LOCK_evaluate/requirements.txt := --extra evaluate
+LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
+LOCK_serve/requirements.txt :=
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
 export BUILDER
@@ -41,7 +42,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit interpreted charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,7 +62,7 @@ setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop 
 demo: setup ## The main job on this machine: prep, QLoRA training, evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
 
-test: lint unit charts local ## Everything that CI checks
+test: lint unit interpreted charts local ## Everything that CI checks
 
 lint: setup ## Style, types, layers, lock files, generated files
 	@$(UV) lock --check --quiet
@@ -79,8 +80,10 @@ locks: setup ## Write the images' requirements anew from uv.lock
 reference: setup ## Write the charts' schemas and READMEs and the pages of docs/ anew
 	@$(BIN)/python tools/reference.py
 
-unit: setup ## Unit tests, with a real S3 server and a tiny model
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
+unit: setup ## Unit tests, with a real S3 server and a tiny model: all, or ROOM=store (launch, tasks/prep, …)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/$(ROOM)
+
+interpreted: setup ## The Triton kernels in Triton's interpreter
 	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
