@@ -65,7 +65,7 @@ def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> Non
         raise InputMissing(opened.location(prefix), "no manifest of a training", remedy)
     pairs = plan_vs_actual(manifest.metrics)
     if as_json:
-        found = [pair.model_dump() | {"apart": pair.apart} for pair in pairs]
+        found = [pair.model_dump() | {"relative_error": pair.relative_error} for pair in pairs]
         click.echo(json.dumps(found, indent=1))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -73,8 +73,8 @@ def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> Non
     for title in ("plan", "actual", "plan against actual"):
         table.add_column(title, justify="right", no_wrap=True)
     for pair in pairs:
-        apart = "" if pair.apart is None else f"{pair.apart:+.1%}"
-        table.add_row(pair.what, _value(pair, pair.planned), _value(pair, pair.actual), apart)
+        error = "" if pair.relative_error is None else f"{pair.relative_error:+.1%}"
+        table.add_row(pair.what, _value(pair, pair.planned), _value(pair, pair.actual), error)
     console.print(table, soft_wrap=True)
     ranks = manifest.metrics.get("ranks", 1)
     device = f"{ranks} × {manifest.metrics.get('device')}"

@@ -46,7 +46,7 @@ def planned(cell: dict[str, Any], tokens: int) -> tuple[Workload, Execution]:
     work = Workload(
         model=CATALOG.models[cell["model"]],
         train=train,
-        window=16,
+        max_seq_len=16,
         gpus_per_node=cell["gpus"],
         nodes=1,
         element_bytes=2,

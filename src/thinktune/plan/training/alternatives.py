@@ -12,7 +12,7 @@ from thinktune.schema.recipe import Recipe
 
 MOST_HARDWARE = 3
 """Nodes to name: the smallest of each kind of GPU, smallest first."""
-SHORTEST_WINDOW = 512
+SHORTEST_MAX_SEQ_LEN = 512
 LOWEST_RANK = 4
 MOST_NODES = 16
 
@@ -44,7 +44,7 @@ def fitting_changes(
     if not here and not elsewhere:
         elsewhere = list(_more_nodes(recipe, model, catalog))
     if not here and not elsewhere:
-        # Two faults at once, such as a window past the context on a GPU that is too small.
+        # Two faults at once, such as rows longer than the context on a GPU that is too small.
         for _, changed in (*_windows(recipe, model), *_train_changes(recipe)):
             elsewhere = list(_other_hardware(changed, model, catalog, recipe))
             if elsewhere:
@@ -66,18 +66,18 @@ def _first_fitting(
 
 
 def _windows(recipe: Recipe, model: ModelEntry) -> Iterator[Step]:
-    window = recipe.data.max_tokens
-    if window > model.context:
-        window = model.context
-        yield _with_window(recipe, window)
-    while window // 2 >= SHORTEST_WINDOW:
-        window //= 2
-        yield _with_window(recipe, window)
+    max_seq_len = recipe.data.max_tokens
+    if max_seq_len > model.context:
+        max_seq_len = model.context
+        yield _with_max_seq_len(recipe, max_seq_len)
+    while max_seq_len // 2 >= SHORTEST_MAX_SEQ_LEN:
+        max_seq_len //= 2
+        yield _with_max_seq_len(recipe, max_seq_len)
 
 
-def _with_window(recipe: Recipe, window: int) -> Step:
-    data = recipe.data.model_copy(update={"max_tokens": window})
-    return f"data.max_tokens={window}", recipe.model_copy(update={"data": data})
+def _with_max_seq_len(recipe: Recipe, max_seq_len: int) -> Step:
+    data = recipe.data.model_copy(update={"max_tokens": max_seq_len})
+    return f"data.max_tokens={max_seq_len}", recipe.model_copy(update={"data": data})
 
 
 def _ranks(recipe: Recipe) -> Iterator[Step]:

@@ -38,7 +38,7 @@ class PlanVsActual(Closed):
     """Null where the device does not say."""
 
     @property
-    def apart(self) -> float | None:
+    def relative_error(self) -> float | None:
         """The forecast's error, as a share of what was measured."""
         if not self.planned or not self.actual:
             return None

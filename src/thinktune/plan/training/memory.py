@@ -51,7 +51,7 @@ class Workload:
 
     model: ModelEntry
     train: TrainSpec
-    window: int
+    max_seq_len: int
     """Longest example in tokens: it goes through alone if it must."""
     gpus_per_node: int
     """0 on a node without."""
@@ -81,7 +81,7 @@ def workload(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Work
     return Workload(
         model=model,
         train=recipe.train,
-        window=recipe.data.max_tokens,
+        max_seq_len=recipe.data.max_tokens,
         gpus_per_node=hardware.num_gpus,
         nodes=recipe.nodes,
         element_bytes=4 if full else 2,
@@ -92,7 +92,7 @@ def workload(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Work
 
 def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
     """Bytes at the peak of a training step on one rank, by cause."""
-    tokens = max(execution.micro_batch_tokens, work.window)
+    tokens = max(execution.micro_batch_tokens, work.max_seq_len)
     causes = _weights(work, execution)
     causes["adapter_and_optimizer"] = round(work.adapter * _adapter_bytes(work, execution))
     if work.fused:

@@ -104,7 +104,7 @@ def _fitting(work: Workload, recipe: Recipe, room: int) -> Iterator[Execution]:
     examples = -(-recipe.train.batch_size // work.world)
     # More than a rank gets in a step would reserve memory for nothing.
     most = 2 * examples * speed.mean_tokens(recipe)
-    sizes = [work.window, *(t for t in MICRO_BATCH_TOKENS if work.window < t < most)]
+    sizes = [work.max_seq_len, *(t for t in MICRO_BATCH_TOKENS if work.max_seq_len < t < most)]
     for stages in _stages(work):
         found = False
         for stage in stages:
@@ -157,7 +157,7 @@ def _unpacked(work: Workload, execution: Execution, room: int) -> Execution:
 def _smallest(work: Workload) -> Execution:
     stages = [stage for group in _stages(work) for stage in group]
     tried = [
-        _execution(work, work.window, layers, stage)
+        _execution(work, work.max_seq_len, layers, stage)
         for stage in stages
         for layers in (0, _most_again(work))
     ]
@@ -165,10 +165,11 @@ def _smallest(work: Workload) -> Execution:
 
 
 def _impossible(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> str | None:
-    window = recipe.data.max_tokens
-    if window > model.context:
+    max_seq_len = recipe.data.max_tokens
+    if max_seq_len > model.context:
         return (
-            f"data.max_tokens is {window:,}, and {recipe.model} supports {model.context:,} tokens"
+            f"data.max_tokens is {max_seq_len:,}, and {recipe.model} supports"
+            f" {model.context:,} tokens"
         )
     if recipe.train.dtype == "bfloat16" and not hardware.bf16:
         return f"train.dtype is bfloat16, and a {hardware.gpu} does not compute in it"
