@@ -20,12 +20,12 @@ import torch
 from accelerate import Accelerator
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
+from thinktune.schema.stages import TrainTask
 
 from thinktune.launch.local import run_local
 from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.task import TrainTask
 from thinktune.store import fetch, open_store, read_manifest
 from thinktune.tasks.base_model import load_base
 from thinktune.tasks.runtime.cache import fetch_model

@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from shapes import RandomWeights, configuration, documents
+from thinktune.schema.stages import TrainTask
 
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import GIB, ModelEntry
 from thinktune.schema.keys import cache_prefix, checkpoint_prefix, stage_prefix
 from thinktune.schema.recipe import TrainSpec
-from thinktune.schema.task import Execution, TrainTask
+from thinktune.schema.task import Execution
 from thinktune.store import commit, fetch, new_attempt, open_store, read_manifest
 from thinktune.tasks.prep.shards import write_shards
 from thinktune.tasks.prep.tokens import Encoded

@@ -27,10 +27,11 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from peft import PeftModel
 from shapes import RandomWeights, configuration, documents, linears, random_base
+from thinktune.schema.stages import TrainTask
 
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.recipe import TrainSpec
-from thinktune.schema.task import Execution, TrainTask
+from thinktune.schema.task import Execution
 from thinktune.store import open_store
 from thinktune.tasks.base_model import local_device
 from thinktune.tasks.runtime.entry import Context

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import yaml
+from thinktune.schema.stages import STAGES
 
 from thinktune.cli.main import cli
 from thinktune.launch.cluster.charts import values_text
@@ -17,7 +18,6 @@ from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.closed import Closed
 from thinktune.schema.cluster import Cluster, Identity
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import STAGES
 from thinktune.schema.values import ConductorValues, TaskValues, Values
 
 ROOT = Path(__file__).parents[1]

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from thinktune.schema.stages import Stage
 
 from thinktune.launch.cluster.charts import manifests, release_name, values_text
 from thinktune.launch.runs import Run, make_run, stage_values
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster, Identity, Images, Network
-from thinktune.schema.task import Stage
 
 CATALOG = load_catalog()
 CLUSTER = Cluster(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
+from thinktune.schema.stages import STAGES, Stage
 
 from thinktune.launch.cluster.charts import manifests, values_text
 from thinktune.launch.cluster.kube import OWNED
@@ -14,7 +15,6 @@ from thinktune.launch.runs import conductor_of, pipeline_of
 from thinktune.recipes.compose import recipe_names
 from thinktune.schema.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.task import STAGES, Stage
 
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -127,8 +127,8 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     tolerations = (Toleration(key="pool", operator="Equal", value="small", effect="NoSchedule"),)
     nodes = Nodes(node_selector={"pool": "small"}, tolerations=tolerations)
     cluster = CLUSTER.model_copy(update={"cpu_nodes": nodes, "deadline_hours": 1000})
-    conduct = pipeline_of(a_run("demo", own_file), STAGES, cluster)
-    text = values_text(conductor_of(conduct, cluster))
+    pipeline = pipeline_of(a_run("demo", own_file), STAGES, cluster)
+    text = values_text(conductor_of(pipeline, cluster))
     found = list(yaml.safe_load_all(manifests("demo-conductor", "jobs", text, chart="conductor")))
     check_every_object(found)
     spec = of_kind(found, "Job")["spec"]
@@ -142,7 +142,7 @@ def test_the_conductor_keeps_to_the_same_rules(own_file: Path) -> None:
     rules = of_kind(found, "Role")["rules"]
     assert {"patch"} == {verb for r in rules if "resourceNames" in r for verb in r["verbs"]}
     (patch,) = [rule for rule in rules if "resourceNames" in rule]
-    assert patch["resourceNames"] == [each.release for each in conduct.stages]
+    assert patch["resourceNames"] == [each.release for each in pipeline.stages]
     assert not {"*", "create", "delete"} & {verb for rule in rules for verb in rule["verbs"]}
 
 

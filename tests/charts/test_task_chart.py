@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
+from thinktune.schema.stages import STAGES, Stage
 
 from thinktune.launch.cluster import charts
 from thinktune.launch.cluster.charts import chart_folder, manifests, release_name, values_text
@@ -17,7 +18,6 @@ from thinktune.recipes.compose import load_recipe, recipe_names
 from thinktune.schema.cluster import Egress, Monitoring, Network
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.exit_codes import EXIT_CODES
-from thinktune.schema.task import STAGES, Stage
 from thinktune.schema.values import NAME_LENGTH
 from thinktune.tasks.runtime import exporter
 
@@ -191,8 +191,8 @@ def test_a_model_cache_is_mounted(own_file: Path) -> None:
 
 def test_the_conductor_may_do_little(own_file: Path) -> None:
     run = a_run("demo", own_file)
-    conduct = pipeline_of(run, STAGES, CLUSTER)
-    text = values_text(conductor_of(conduct, CLUSTER))
+    pipeline = pipeline_of(run, STAGES, CLUSTER)
+    text = values_text(conductor_of(pipeline, CLUSTER))
     found = list(yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor")))
     rules = of_kind(found, "Role")["rules"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "list", "patch"}

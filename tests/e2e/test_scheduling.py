@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from command import Ended, thinktune
 from conftest import Place, kubectl, wait_for
+from thinktune.schema.stages import STAGES, Stage
 
 from thinktune.launch.cluster.charts import release_name
 from thinktune.launch.cluster.install import install, uninstall
 from thinktune.launch.cluster.kube import Kube
 from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
-from thinktune.schema.task import STAGES, Stage
 
 CATALOG = load_catalog()
 NODES = {

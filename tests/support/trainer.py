@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from thinktune.schema.stages import TrainTask
 from tiny import VOCABULARY, tiny_entry
 from transformers import AutoConfig
 
 from thinktune.schema.recipe import TrainSpec
-from thinktune.schema.task import Execution, TrainTask
+from thinktune.schema.task import Execution
 from thinktune.store import open_store
 from thinktune.tasks.base_model import compute_dtype
 from thinktune.tasks.runtime.entry import Context

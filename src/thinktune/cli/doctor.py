@@ -20,7 +20,7 @@ from thinktune.launch.doctor import examine
 from thinktune.launch.preflight import Request
 from thinktune.launch.runs import make_run
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import STAGES
+from thinktune.schema.stages import STAGES
 
 SIGNS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 

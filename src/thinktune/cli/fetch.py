@@ -20,7 +20,7 @@ from thinktune.cli.options import (
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.store import Store, open_store, read_manifest
 from thinktune.store import fetch as fetch_artifact
 

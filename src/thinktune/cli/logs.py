@@ -23,7 +23,7 @@ from thinktune.launch.status.watch import POLL_S, Say, Watch
 from thinktune.launch.status.why import look
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 
 
 @click.command()

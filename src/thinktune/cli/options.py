@@ -14,7 +14,7 @@ from thinktune.schema.closed import parse_yaml
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid, ThinktuneError
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import STAGES
+from thinktune.schema.stages import STAGES
 from thinktune.store import Store, open_store
 
 STORE_VARIABLE = "THINKTUNE_STORE"

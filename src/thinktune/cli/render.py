@@ -18,7 +18,7 @@ from thinktune.launch.preflight import check_deadline, check_names
 from thinktune.launch.runs import Run, make_run, stage_values
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import DataInvalid, SpecInvalid
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 
 
 @click.command()

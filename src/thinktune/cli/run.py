@@ -19,7 +19,7 @@ from thinktune.launch.runs import make_run
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.store import Store, file_key, open_store, read_manifest
 
 

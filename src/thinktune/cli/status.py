@@ -27,7 +27,7 @@ from thinktune.launch.status.chain import abandoned, broken_chain, first_that_ma
 from thinktune.launch.status.observed import Observed, known_runs, observe, observe_all
 from thinktune.launch.status.why import look
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.store import Store
 
 WIDE = 1000

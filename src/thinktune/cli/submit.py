@@ -17,7 +17,7 @@ from thinktune.cli.options import (
     store_of,
 )
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.conductor import conduct
+from thinktune.launch.conductor import run_pipeline
 from thinktune.launch.preflight import Request
 from thinktune.launch.runs import Run, make_run
 from thinktune.launch.status.watch import Say
@@ -26,7 +26,7 @@ from thinktune.launch.submit import submit as submit_run
 from thinktune.schema.catalog import GIB
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.store import Store
 
 WHOLE = "all"
@@ -93,7 +93,7 @@ def submit(
 
 def _follow(made: Run, todo: Pipeline, kube: Kube, store: Store, say: Say) -> None:
     try:
-        conduct(todo, kube, store, say, logs=True)
+        run_pipeline(todo, kube, store, say, logs=True)
     except KeyboardInterrupt:
         rest = " and starts no other stage; --detach would" if len(todo.stages) > 1 else ""
         say(f"\nleft {made.id} alone: the stage at work goes on in the cluster{rest}")

@@ -31,7 +31,7 @@ PATIENCE_S = 600.0
 """The conductor's, with a registry that is busy or a secret that is still to be made."""
 
 
-def conduct(
+def run_pipeline(
     plan: Pipeline,
     kube: Kube,
     store: Store,
@@ -166,7 +166,7 @@ def main(path: Path) -> int:
     try:
         plan = Pipeline.parse(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
         kube, store = Kube(plan.namespace), open_store(plan.store)
-        conduct(plan, kube, store, _print, patience_s=PATIENCE_S)
+        run_pipeline(plan, kube, store, _print, patience_s=PATIENCE_S)
     except StageFailed as ended:
         _print(f"error: {ended}")
         # One code for all: what the stage's own would have this Job do is not what is wanted.

@@ -28,7 +28,7 @@ from thinktune.launch.runs import stage_values
 from thinktune.launch.status.pod_status import never_starts, unschedulable
 from thinktune.schema.cluster import Cluster, Identity
 from thinktune.schema.errors import ThinktuneError
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.values import TaskValues
 
 POD_S = 90

@@ -3,7 +3,8 @@
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import Stage, StageTask
+from thinktune.schema.stages import Stage
+from thinktune.schema.task import StageTask
 from thinktune.store import Store, manifest_digest, read_manifest, verify
 
 

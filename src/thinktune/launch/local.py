@@ -21,7 +21,8 @@ from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.errors import SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import STAGES, Stage, StageTask
+from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1

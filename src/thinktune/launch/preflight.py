@@ -17,7 +17,7 @@ from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 TRACKER_KEYS = {"wandb": "WANDB_API_KEY"}
 

@@ -22,15 +22,8 @@ from thinktune.schema.fused import FUSED_KINDS
 from thinktune.schema.keys import source_key
 from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.task import (
-    STAGES,
-    EvaluateTask,
-    Forecast,
-    PrepTask,
-    Stage,
-    StageTask,
-    TrainTask,
-)
+from thinktune.schema.stages import STAGES, EvaluateTask, PrepTask, Stage, TrainTask
+from thinktune.schema.task import Forecast, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
 from thinktune.store import file_sha256
 
@@ -135,9 +128,9 @@ def pipeline_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Pipeline
     return Pipeline(run=run.id, store=cluster.store, namespace=namespace, stages=tuple(each))
 
 
-def conductor_of(conduct: Pipeline, cluster: Cluster) -> ConductorValues:
+def conductor_of(pipeline: Pipeline, cluster: Cluster) -> ConductorValues:
     """Chart values of the conductor."""
-    return conductor_values(conduct, cluster, thinktune.__version__)
+    return conductor_values(pipeline, cluster, thinktune.__version__)
 
 
 def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:

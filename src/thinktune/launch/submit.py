@@ -36,7 +36,7 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, TASKS, Stage
+from thinktune.schema.stages import STAGES, TASKS, Stage
 from thinktune.schema.values import TaskValues, Values
 from thinktune.store import Store
 
@@ -66,31 +66,31 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Pipeline:
     return pipeline_of(request.run, request.stages, request.cluster)
 
 
-def detach(conduct: Pipeline, cluster: Cluster, kube: Kube, say: Say) -> None:
+def detach(pipeline: Pipeline, cluster: Cluster, kube: Kube, say: Say) -> None:
     """Leaves the rest to a conductor in the cluster; one that is at work keeps its stages."""
-    release, words = release_name(conduct.run, CONDUCTOR), ""
+    release, words = release_name(pipeline.run, CONDUCTOR), ""
     for _ in range(TRIES):
         there = kube.job(release)
         if there is not None:
-            check_ours(release, conduct.run, kube)
+            check_ours(release, pipeline.run, kube)
             if _is_at_work(there):
-                conduct = conduct.joined(_conduct_of(release, kube))
-                values = conductor_of(conduct, cluster)
+                pipeline = pipeline.joined(_pipeline_of(release, kube))
+                values = conductor_of(pipeline, cluster)
                 if not _changes(values, installed_values(release, kube)):
                     say("conductor: there already")
                     return
-            _remove(there, conduct.run, kube)
+            _remove(there, pipeline.run, kube)
             continue
-        text = values_text(conductor_of(conduct, cluster))
+        text = values_text(conductor_of(pipeline, cluster))
         words = install(release, "conductor", kube, text) or ""
         if not words:
             say("conductor: starts the stages in turn")
             return
-        clear_leftovers(release, conduct.run, kube, words)
+        clear_leftovers(release, pipeline.run, kube, words)
     raise ServiceUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
 
 
-def _conduct_of(release: str, kube: Kube) -> Pipeline | None:
+def _pipeline_of(release: str, kube: Kube) -> Pipeline | None:
     """What a conductor was told."""
     text = (kube.config_map(release) or {}).get("pipeline.json")
     return Pipeline.parse(json.loads(text), f"ConfigMap {release}") if text else None
@@ -100,9 +100,9 @@ def _is_at_work(job: Object) -> bool:
     return not (job["metadata"].get("deletionTimestamp") or job["status"].get("conditions"))
 
 
-def left(conduct: Pipeline, kube: Kube, store: Store) -> bool:
+def left(pipeline: Pipeline, kube: Kube, store: Store) -> bool:
     """Whether a stage of it is not done."""
-    seen = [observe(conduct.run, each.stage, kube, store) for each in conduct.stages]
+    seen = [observe(pipeline.run, each.stage, kube, store) for each in pipeline.stages]
     return any(each.state != "done" for each in seen)
 
 

@@ -10,7 +10,8 @@ from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.task import STAGES, Stage, StageTask
+from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
     AccessValues,
     ConductorValues,
@@ -92,12 +93,12 @@ def task_values(
     )
 
 
-def conductor_values(conduct: Pipeline, cluster: Cluster, version: str) -> ConductorValues:
+def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> ConductorValues:
     """Values of `charts/conductor`, which runs in the image of prep and needs no GPU."""
     return ConductorValues(
-        run=conduct.run,
-        conduct=conduct.canonical(),
-        jobs=tuple(each.release for each in conduct.stages),
+        run=pipeline.run,
+        pipeline=pipeline.canonical(),
+        jobs=tuple(each.release for each in pipeline.stages),
         image=_image("prep", cluster, version),
         placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
         # Each stage has its own deadline, and may wait for a node besides.

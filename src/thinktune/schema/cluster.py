@@ -23,7 +23,7 @@ from thinktune.schema.kube_names import (
     Registry,
     Tag,
 )
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
 """Variables that the chart sets itself."""

@@ -1,6 +1,6 @@
 """Where things are in the store: the only place that spells a key."""
 
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 
 def stage_prefix(run: str, stage: Stage) -> str:

@@ -6,7 +6,7 @@ which gets it as JSON from a ConfigMap.
 
 from thinktune.schema.closed import Closed
 from thinktune.schema.manifest import Sha256
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 
 
 class PipelineStage(Closed):

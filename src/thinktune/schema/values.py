@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from thinktune.schema.closed import Closed
 from thinktune.schema.cluster import Addresses, Dns, Egress, Ports, Toleration
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 
 NAME_LENGTH = 53
 """Of a Helm release; what the chart derives from it then stays within Kubernetes's 63."""
@@ -149,7 +149,7 @@ class ConductorValues(Values):
     """All values of the chart `charts/conductor`: what starts the stages of one run in turn."""
 
     run: str
-    conduct: str
+    pipeline: str
     """What it is to do: JSON."""
     jobs: tuple[str, ...]
     """Names of the Jobs that it may start."""

@@ -3,13 +3,13 @@
 from typing import Any
 
 import pytest
+from thinktune.schema.stages import STAGES, Stage
 
 from thinktune.launch.preflight import Request, check_nodes
 from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.task import STAGES, Stage
 
 CATALOG = load_catalog()
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from thinktune.schema.stages import Stage
 
 from thinktune.launch.cluster.api import Forbidden
 from thinktune.launch.status import watch as module
@@ -10,7 +11,6 @@ from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.watch import Watch
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.pipeline import Pipeline, PipelineStage
-from thinktune.schema.task import Stage
 from thinktune.store import open_store
 
 SEEN = Observed("r", "train")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from thinktune.schema.stages import STAGES, Stage
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import QUEUE_LABEL
@@ -11,7 +12,6 @@ from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
 from thinktune.schema.manifest import FileEntry, Manifest, Progress
-from thinktune.schema.task import STAGES, Stage
 from thinktune.schema.termination import PodTermination
 
 NOW = "2026-11-22T10:00:00+00:00"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from planning import CATALOG
 
-from thinktune.plan import memory, speed
+from thinktune.plan.training import memory, speed
 from thinktune.plan.training.memory import Workload
 from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.recipe import TrainSpec

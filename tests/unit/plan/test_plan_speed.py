@@ -3,7 +3,7 @@
 import pytest
 from planning import CATALOG, a_recipe
 
-from thinktune.plan import memory, speed
+from thinktune.plan.training import memory, speed
 from thinktune.schema.task import Execution
 
 

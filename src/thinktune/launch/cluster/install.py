@@ -13,7 +13,7 @@ from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.charts import chart_folder, helm, release_name
 from thinktune.launch.cluster.kube import INSTANCE_LABEL, RUN_LABEL, Kube
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
-from thinktune.schema.task import STAGES
+from thinktune.schema.stages import STAGES
 
 CONDUCTOR = "conductor"
 POLL_S = 1.0

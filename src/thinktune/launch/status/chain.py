@@ -11,7 +11,7 @@ from thinktune.launch.cluster.kube import WAITS
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis, never_starts, unschedulable
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 from thinktune.store import manifest_digest
 
 

@@ -15,7 +15,7 @@ from thinktune.launch.cluster.kube import RUN_LABEL, STAGE_LABEL, Kube
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import logs_prefix, progress_key, stage_prefix
 from thinktune.schema.manifest import Manifest, Progress
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import PodTermination
 from thinktune.store import ObjectMissing, Store, read_manifest
 

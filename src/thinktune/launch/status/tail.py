@@ -1,4 +1,4 @@
-"""Follows the logs of pods, each as it appears. Called by `conduct` and `logs -f`."""
+"""Follows the logs of pods, each as it appears. Called by `conductor` and `logs -f`."""
 
 import threading
 import time

@@ -1,6 +1,6 @@
 """One stage looked at again and again, through an API or a store that is away for a while.
 
-Used by whoever follows: `conduct` and `logs -f`.
+Used by whoever follows: `conductor` and `logs -f`.
 """
 
 import time
@@ -10,7 +10,7 @@ from thinktune.launch.cluster.api import Forbidden
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.status.observed import Observed, observe
 from thinktune.schema.errors import ServiceUnavailable
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 from thinktune.store import Store
 
 POLL_S = 1.0

@@ -20,7 +20,7 @@ from thinktune.launch.status.pod_status import (
     unschedulable,
 )
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
-from thinktune.schema.task import STAGES
+from thinktune.schema.stages import STAGES
 
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from thinktune.plan import activations, shapes
+from thinktune.plan import shapes
+from thinktune.plan.training import activations
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry
 from thinktune.schema.fused import is_fused
 from thinktune.schema.recipe import Recipe, TrainSpec

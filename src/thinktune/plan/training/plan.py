@@ -7,7 +7,7 @@ task and the sizes into chart values.
 import math
 from collections.abc import Mapping
 
-from thinktune.plan import memory, speed
+from thinktune.plan.training import memory, speed
 from thinktune.plan.training.alternatives import Change, fitting_changes
 from thinktune.plan.training.search import USABLE, Decision, decide
 from thinktune.schema.catalog import GIB, DatasetEntry, HardwareEntry, ModelEntry

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from thinktune.plan import memory, speed
+from thinktune.plan.training import memory, speed
 from thinktune.plan.training.memory import Workload
 from thinktune.plan.training.speed import Speed
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry

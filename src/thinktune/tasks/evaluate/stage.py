@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, Metric
-from thinktune.schema.task import EvaluateTask
+from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.base_model import (
     compute_dtype,

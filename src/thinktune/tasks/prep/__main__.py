@@ -1,6 +1,6 @@
 """Entry point of the container: `python -m thinktune.tasks.prep --task task.json`."""
 
-from thinktune.schema.task import PrepTask
+from thinktune.schema.stages import PrepTask
 from thinktune.tasks.runtime.entry import main
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import cache_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import PrepTask
+from thinktune.schema.stages import PrepTask
 from thinktune.store import commit, read_manifest
 from thinktune.tasks.prep import hub
 from thinktune.tasks.runtime.entry import Context

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import cache_prefix, source_key
-from thinktune.schema.task import PrepTask
+from thinktune.schema.stages import PrepTask
 from thinktune.store import commit, fetch, file_sha256, read_manifest
 from thinktune.tasks.prep import hub
 from thinktune.tasks.prep.inventory_sums import inventory_sums

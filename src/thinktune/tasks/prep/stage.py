@@ -18,7 +18,7 @@ from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.recipe import DataSpec
-from thinktune.schema.task import PrepTask
+from thinktune.schema.stages import PrepTask
 from thinktune.store import commit
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.card import Card, write_card

@@ -30,7 +30,8 @@ from thinktune.schema.errors import (
     ThinktuneError,
 )
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.task import Stage, StageTask
+from thinktune.schema.stages import Stage
+from thinktune.schema.task import StageTask
 from thinktune.store import Store, new_attempt, open_store
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop

@@ -6,7 +6,7 @@ Called by every stage but the first.
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 from thinktune.store import Store, read_manifest
 
 

@@ -19,7 +19,7 @@ from types import FrameType
 
 from thinktune.schema.errors import ThinktuneError
 from thinktune.schema.keys import logs_prefix
-from thinktune.schema.task import STAGES, Stage
+from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import PodTermination, error_line
 from thinktune.store import Store, open_store
 from thinktune.tasks.runtime.progress import utc_now

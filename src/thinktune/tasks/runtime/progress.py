@@ -18,7 +18,7 @@ from rich.progress import Progress as Bars
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.keys import progress_key
 from thinktune.schema.manifest import Metric, Progress
-from thinktune.schema.task import Stage
+from thinktune.schema.stages import Stage
 from thinktune.store import Store
 from thinktune.tasks.runtime.exporter import Exporter
 

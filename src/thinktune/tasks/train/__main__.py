@@ -3,7 +3,7 @@
 import os
 import sys
 
-from thinktune.schema.task import TrainTask
+from thinktune.schema.stages import TrainTask
 from thinktune.tasks.runtime import ranks
 from thinktune.tasks.runtime.entry import main
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.fused import FUSED_KINDS
-from thinktune.schema.task import TrainTask
+from thinktune.schema.stages import TrainTask
 from thinktune.tasks.base_model import load_base
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context

@@ -14,7 +14,7 @@ import torch
 
 from thinktune.schema.errors import LossNotFinite
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.task import TrainTask
+from thinktune.schema.stages import TrainTask
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.examples import TrainExample
 from thinktune.tasks.train.guard import SpikeGuard

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from peft import PeftModel
 
 from thinktune.schema.errors import DataInvalid, OutOfGpuMemory, Preempted, SpecInvalid
-from thinktune.schema.task import TrainTask
+from thinktune.schema.stages import TrainTask
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.adapter import trainable
 from thinktune.tasks.train.batches import Order, PackedRow, pack, spread

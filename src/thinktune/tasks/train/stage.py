@@ -20,7 +20,7 @@ from peft import PeftModel
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, Metric
-from thinktune.schema.task import TrainTask
+from thinktune.schema.stages import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.base_model import (
     compute_dtype,

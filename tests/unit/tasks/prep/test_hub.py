@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from thinktune.schema.stages import PrepTask
 from tiny import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.errors import DataInvalid, InputMissing, ServiceUnavailable
 from thinktune.schema.recipe import DataSpec
-from thinktune.schema.task import PrepTask
 from thinktune.store import open_store
 from thinktune.tasks.prep import hub
 from thinktune.tasks.prep.sources import open_source

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from thinktune.schema.stages import PrepTask
 from tiny import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import source_key
 from thinktune.schema.recipe import DataSpec
-from thinktune.schema.task import PrepTask
 from thinktune.store import file_sha256, open_store
 from thinktune.tasks.prep.sources import open_source
 from thinktune.tasks.runtime.entry import Context

@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from thinktune.schema.stages import PrepTask
 from tiny import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.recipe import DataSpec
-from thinktune.schema.task import PrepTask
 from thinktune.store import open_store
 from thinktune.tasks.prep import stage
 from thinktune.tasks.prep.card import Card
