@@ -6,7 +6,7 @@ from pathlib import Path
 
 import thinktune
 
-STAGE_PACKAGES = ("spec", "store", "tasks")
+STAGE_PACKAGES = ("spec", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
 
 
