@@ -32,7 +32,7 @@ from thinktune.schema.stages import TrainTask
 from thinktune.schema.task import Execution
 from thinktune.store import commit, fetch, new_attempt, open_store, read_manifest
 from thinktune.tasks.prep.shards import write_shards
-from thinktune.tasks.prep.tokens import Encoded
+from thinktune.text.tokens import Encoded
 
 STEPS, EVERY = 6, 3
 FILE_BYTES = 4 * GIB

@@ -1,13 +1,12 @@
-"""What evaluation passes around: the held-out questions and the generated answers.
+"""What evaluation passes around: held-out questions, generated answers, and the verdicts on them.
 
-Generation makes questions and samples, `verify` parses and judges them, `report` shows them.
+The stage makes questions and samples, `verdicts` judges them, metrics read what was judged.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-Variant = Literal["base", "tuned"]
-VARIANTS: tuple[Variant, ...] = ("base", "tuned")
+from thinktune.schema.report import Variant
+from thinktune.text.think import Parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +40,17 @@ class Sample:
     reference: str | None
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A generated text taken apart."""
-
-    thinking: str
-    """All think parts, their tags left out."""
-    answer: str
-    """What is outside of them; empty if a think part never ends."""
-    closed: bool
-    """Whether every think part ends."""
-    opened: bool
-    """Whether there is any think part, an empty one included."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """One sample with the verdicts on it."""
 
     sample: Sample
     parsed: Parsed
+    thinking_tokens: int
+    """Length of the think part, as the model's tokenizer counts."""
     final: str | None
     """What stands on the final-answer line."""
-    present: bool | None
+    has_final_line: bool | None
     """Whether there is such a line; None if the recipe names no marker."""
     correct: bool | None
     """None if the reference cannot be checked."""

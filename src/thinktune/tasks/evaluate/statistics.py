@@ -1,14 +1,15 @@
-"""Whether base and tuned differ: paired tests over the same questions. `report` calls this."""
+"""Whether base and tuned differ: paired tests over the same questions. Called by `report.build`."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+
+from thinktune.schema.report import PairedTest
 
 ALPHA = 0.05
 """Two-sided level of every test and of the intervals."""
@@ -18,62 +19,46 @@ RESAMPLES_AT_ONCE = 250
 """Bounds the memory of the bootstrap: this many index vectors at a time."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairedTest:
-    """Base against tuned on one metric."""
-
-    pairs: int
-    """Questions."""
-    b: int
-    """Questions that only the base model passes."""
-    c: int
-    """Questions that only the tuned model passes."""
-    p_exact: float
-    """Exact McNemar test (binomial on the discordant pairs), two-sided."""
-    p_chi_square: float
-    """Uncorrected chi-square form of the same test; shown for comparison, never decides."""
-    difference: float
-    """Mean of tuned minus mean of base, as a fraction of 1."""
-    ci95: tuple[float, float]
-    """95 % interval of the difference: paired bootstrap over questions, percentiles."""
-    mde: float | None
-    """Smallest true difference that this many questions would show in 80 % of repetitions, at
-    the observed share of discordant pairs; None where no difference that small would."""
-
-
 def paired_test(base: Sequence[float], tuned: Sequence[float], *, seed: int) -> PairedTest:
     """Compares two scores per question, in the same order, each the mean over its samples.
 
     McNemar needs one verdict per question: a question passes where more than half of its samples
-    do (a tie fails). The difference and its interval use the means themselves.
+    do (a tie fails). The difference and its interval use the means themselves. `holm_p` is that of
+    one test alone; `holm_adjusted` makes it that of several.
     """
     if len(base) != len(tuned) or not base:
         raise ValueError(f"{len(base)} base and {len(tuned)} tuned scores are not pairs")
-    b = sum(x > 0.5 >= y for x, y in zip(base, tuned, strict=True))
-    c = sum(y > 0.5 >= x for x, y in zip(base, tuned, strict=True))
+    only_base = sum(
+        of_base > 0.5 >= of_tuned for of_base, of_tuned in zip(base, tuned, strict=True)
+    )
+    only_tuned = sum(
+        of_tuned > 0.5 >= of_base for of_base, of_tuned in zip(base, tuned, strict=True)
+    )
+    p_exact = mcnemar_p(only_base, only_tuned, exact=True)
     differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
     return PairedTest(
         pairs=len(base),
-        b=b,
-        c=c,
-        p_exact=mcnemar_p(b, c, exact=True),
-        p_chi_square=mcnemar_p(b, c, exact=False),
+        only_base=only_base,
+        only_tuned=only_tuned,
+        p_exact=p_exact,
+        p_chi_square=mcnemar_p(only_base, only_tuned, exact=False),
+        holm_p=p_exact,
         difference=float(differences.mean()),
         ci95=bootstrap_interval(differences.tolist(), seed=seed),
-        mde=minimum_detectable_effect(len(base), (b + c) / len(base)),
+        mde=minimum_detectable_effect(len(base), (only_base + only_tuned) / len(base)),
     )
 
 
-def mcnemar_p(b: int, c: int, *, exact: bool) -> float:
+def mcnemar_p(only_base: int, only_tuned: int, *, exact: bool) -> float:
     """P-value from the two counts of discordant pairs; the chi-square form is uncorrected."""
-    if b + c == 0:
+    if only_base + only_tuned == 0:
         return 1.0
-    result = mcnemar([[0, b], [c, 0]], exact=exact, correction=False)
+    result = mcnemar([[0, only_base], [only_tuned, 0]], exact=exact, correction=False)
     return min(1.0, float(result.pvalue))
 
 
 def bootstrap_interval(differences: Sequence[float], *, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the mean of paired differences, questions resampled."""
+    """95% percentile interval of the mean of paired differences, questions resampled."""
     values = np.asarray(differences, dtype=float)
     generator = np.random.default_rng(seed)
     means = np.concatenate(
@@ -95,7 +80,8 @@ def minimum_detectable_effect(pairs: int, discordant_share: float) -> float | No
     """
     if pairs < 1 or discordant_share <= 0:
         return None
-    z_alpha, z_beta = float(norm.ppf(1 - ALPHA / 2)), float(norm.ppf(POWER))
+    z_alpha = float(norm.ppf(1 - ALPHA / 2))
+    z_beta = float(norm.ppf(POWER))
 
     def missing(delta: float) -> float:
         spread = z_beta * math.sqrt(max(0.0, discordant_share - delta**2))
@@ -112,3 +98,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         return []
     adjusted = multipletests(list(p_values), alpha=ALPHA, method="holm")[1]
     return [float(p) for p in adjusted]
+
+
+def holm_adjusted(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """The tests of one report, with `holm_p` over all of them, in the order given."""
+    adjusted = holm([test.p_exact for test in tests])
+    return [test.model_copy(update={"holm_p": p}) for test, p in zip(tests, adjusted, strict=True)]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from thinktune.tasks.prep.template import Rendered
-from thinktune.tasks.prep.tokens import Encoded
+from thinktune.text.templates import Rendered
+from thinktune.text.tokens import Encoded
 
 SAMPLES = 3
 BINS = 24

@@ -1,4 +1,4 @@
-"""Turns of a conversation, and the think part of what was said.
+"""Turns of a conversation, and its reasoning wherever that stands.
 
 Called by `rows`. A turn names its speaker under `from` or `role` and holds its text under `value`
 or `content`; both are taken in either layout, as datasets mix them. Reasoning stands inside the
@@ -12,10 +12,11 @@ from typing import Any
 
 from thinktune.schema.catalog import Format
 from thinktune.tasks.prep.readers import SURROGATE
+from thinktune.text.conversation import Turn, Unusable
+from thinktune.text.think import split_think
 
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
 """The layouts whose rows hold a list of turns."""
-OPEN, CLOSE = "<think>", "</think>"
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 REASONING_PARTS = ("thinking", "reasoning")
 """Types of content parts that hold reasoning."""
@@ -35,18 +36,6 @@ TOOL_ROLES = {
 }
 ROLE_SHOWN = 40
 """Characters of an unknown role that the data card shows."""
-
-
-class Unusable(Exception):
-    """This row is dropped; the message is the reason that the data card counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Something said before the last question; an assistant's turn without its reasoning."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +82,6 @@ def read_conversation(value: object) -> Conversation:
     )
     reasoning, answer = one_reasoning(said[-1].reasoning, said[-1].text)
     return Conversation(system, before, said[-2].text, reasoning, answer)
-
-
-def split_think(text: str) -> tuple[str | None, str]:
-    """`<think>r</think>a` → (r, a), also for `<thinking>`, also where the opening tag stood in the
-    prompt; text without tags → (None, text). Raises Unusable."""
-    text = text.replace("<thinking>", OPEN).replace("</thinking>", CLOSE)
-    reasoning, closed, answer = text.partition(CLOSE)
-    if not closed:
-        if OPEN in text:
-            raise Unusable("unfinished think part")
-        return None, text.strip()
-    if text.count(OPEN) > 1 or OPEN in answer or CLOSE in answer:
-        raise Unusable("more than one think part")
-    reasoning = reasoning.strip()
-    if OPEN in reasoning and not reasoning.startswith(OPEN):
-        raise Unusable("text before the think part")
-    return reasoning.removeprefix(OPEN).strip(), answer.strip()
 
 
 def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:

@@ -15,13 +15,12 @@ from thinktune.schema.catalog import ColumnMap, Format
 from thinktune.schema.errors import DataInvalid, near_misses
 from thinktune.tasks.prep.conversations import (
     CONVERSATIONAL,
-    Turn,
     is_conversation,
     one_reasoning,
     read_conversation,
 )
-from thinktune.tasks.prep.conversations import Unusable as Unusable  # raised here, caught outside
 from thinktune.tasks.prep.readers import CONVERSATION_COLUMNS, Row
+from thinktune.text.conversation import Exchange, Turn, Unusable
 
 HEAD_ROWS = 100
 """Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
@@ -31,19 +30,11 @@ OPTIONAL_ROLES = ("reasoning", "summary", "system", "options", "id")
 ID_CHARACTERS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example(Exchange):
     """One row, whatever its layout was."""
 
     id: str
-    question: str
-    answer: str
-    reasoning: str | None
-    """None: the row has no complete think part."""
-    summary: str | None
-    system: str | None
-    options: str | None
-    before: tuple[Turn, ...]
     row: Row
     """The row as it came: filters and balance read other columns of it."""
 
@@ -101,8 +92,11 @@ def to_example(row: Row, layout: Format, columns: ColumnMap) -> Example:
     if layout in CONVERSATIONAL:
         name = columns.conversation or _conversation_column([row], layout)
         said = read_conversation(_present(row, name))
-        question, reasoning, answer = said.question, said.reasoning, said.answer
-        system, before = said.system, said.before
+        question = said.question
+        reasoning = said.reasoning
+        answer = said.answer
+        system = said.system
+        before = said.before
     else:
         asked, answered = _asked_and_answered(layout, columns)
         question = _text(_present(row, asked))
@@ -110,8 +104,10 @@ def to_example(row: Row, layout: Format, columns: ColumnMap) -> Example:
         question = f"{question}\n\n{more}" if more else question
         beside = _optional(row, columns.reasoning) or ""
         reasoning, answer = one_reasoning([beside], _text(_present(row, answered)))
-        system, before = None, ()
-    question, answer = question.strip(), answer.strip()
+        system = None
+        before = ()
+    question = question.strip()
+    answer = answer.strip()
     if not question:
         raise Unusable("empty question")
     if not answer:

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thinktune.tasks.prep.rows import Example
-from thinktune.tasks.prep.template import Rendered
-from thinktune.tasks.prep.tokens import Encoded
+from thinktune.text.templates import Rendered
+from thinktune.text.tokens import Encoded
 
 ROWS_PER_SHARD = 20_000
 

@@ -1,8 +1,8 @@
 """The prep stage: dataset → examples → text → tokens → shards, with every dropped row counted.
 
 Order: filter, map, require a think part, remove duplicates, render and tokenize, balance, hold
-out, sample. Files of the artifact: `train-00000.parquet` …, `validation.parquet`, `test.parquet`,
-`card.json`, `card.md`.
+out, sample. Files of the artifact: `train-00000.parquet` …, `validation-00000.parquet` …,
+`test.parquet`, `prompt.json`, `card.json`, `card.md`.
 """
 
 import tempfile
@@ -17,12 +17,13 @@ from thinktune.schema.catalog import ColumnMap, Format
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
+from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
 from thinktune.schema.recipe import DataSpec
 from thinktune.schema.stages import PrepTask
 from thinktune.store import commit
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.card import Card, write_card
-from thinktune.tasks.prep.conversations import CONVERSATIONAL, Unusable
+from thinktune.tasks.prep.conversations import CONVERSATIONAL
 from thinktune.tasks.prep.models import cached_model
 from thinktune.tasks.prep.readers import Row
 from thinktune.tasks.prep.rows import (
@@ -37,11 +38,12 @@ from thinktune.tasks.prep.rows import (
 )
 from thinktune.tasks.prep.shards import write_questions, write_shards
 from thinktune.tasks.prep.sources import Source, open_source
-from thinktune.tasks.prep.template import Rendered, Renderer
-from thinktune.tasks.prep.tokens import Encoded, Encoder, fitted
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
+from thinktune.text.conversation import Unusable
+from thinktune.text.templates import Rendered, Renderer
+from thinktune.text.tokens import Encoded, Encoder, fitted
 
 REASONING_DROPPED = "no complete think part"
 ONE_THINK_PART = "each answer needs one <think>…</think>, closed, with nothing before it"
@@ -103,10 +105,14 @@ def run(task: PrepTask, context: Context) -> Manifest:
         parts = _split(task, prepared, card, source.place)
         card.template_sha256 = renderer.digest()
         output = folder / "output"
-        _write(output, parts, encoder, card)
+        facts = PromptFacts(
+            stop_ids=(encoder.end_id(prepared[0].rendered.end),),
+            template_sha256=card.template_sha256,
+            opens_think=renderer.opens_think,
+        )
+        _write(output, parts, encoder, card, facts)
         revisions = {"model": model_revision, "dataset": source.revision}
-        end = encoder.end_id(prepared[0].rendered.end)
-        manifest = _commit(task, context, output, card, revisions, end)
+        manifest = _commit(task, context, output, card, revisions)
     sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
     context.reporter.say(f"{sizes} examples of {card.rows} rows{card.dropped_text()}")
     return manifest
@@ -116,12 +122,13 @@ Sides = tuple[list[Prepared], list[Prepared], list[Prepared]]
 """Training, validation, test."""
 
 
-def _write(output: Path, sides: Sides, encoder: Encoder, card: Card) -> None:
+def _write(output: Path, sides: Sides, encoder: Encoder, card: Card, facts: PromptFacts) -> None:
     output.mkdir()
     train, validation, test = sides
+    (output / PROMPT_FILE).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
     for name, side in (("train", train), ("validation", validation)):
         write_shards(output, name, [p.example.id for p in side], [p.encoded for p in side])
-    questions = [(p.example, p.rendered, encoder.prompt(p.rendered.prompt)) for p in test]
+    questions = [(p.example, p.rendered, encoder.prompt_ids(p.rendered.prompt)) for p in test]
     write_questions(output / "test.parquet", questions)
     write_card(output, card, [(p.rendered, p.encoded) for p in train])
 
@@ -132,7 +139,6 @@ def _commit(
     output: Path,
     card: Card,
     revisions: dict[str, str],
-    end_token: int,
 ) -> Manifest:
     libraries = {name: version(name) for name in ("tokenizers", "pyarrow")}
     return commit(
@@ -147,7 +153,7 @@ def _commit(
         template_sha256=card.template_sha256,
         revisions=revisions,
         versions={"thinktune": thinktune.__version__, **libraries},
-        metrics={**card.counts(), "end_token": end_token},
+        metrics=card.counts(),
         created=utc_now(),
     )
 

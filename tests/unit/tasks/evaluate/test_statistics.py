@@ -3,6 +3,7 @@ import pytest
 from thinktune.tasks.evaluate.statistics import (
     bootstrap_interval,
     holm,
+    holm_adjusted,
     mcnemar_p,
     minimum_detectable_effect,
     paired_test,
@@ -16,7 +17,7 @@ def test_published_pairs_say_which_test() -> None:
     base = [1.0] * 38 + [0.0] * 22 + [1.0] * 21 + [0.0] * 245
     tuned = [0.0] * 38 + [1.0] * 22 + [1.0] * 21 + [0.0] * 245
     result = paired_test(base, tuned, seed=0)
-    assert (result.pairs, result.b, result.c) == (326, 38, 22)
+    assert (result.pairs, result.only_base, result.only_tuned) == (326, 38, 22)
     assert result.difference == pytest.approx(-16 / 326)
     assert result.ci95 == pytest.approx((-0.095, -0.003), abs=0.004)
     assert result.mde is not None and 0.06 < result.mde < 0.07
@@ -29,7 +30,7 @@ def test_mcnemar_at_the_edges(b: int, c: int, p: float) -> None:
 
 def test_several_samples_pair_on_the_majority_and_average_the_difference() -> None:
     result = paired_test([0.25, 0.5, 1.0], [0.75, 0.75, 1.0], seed=0)
-    assert (result.b, result.c) == (0, 2)  # a tie fails
+    assert (result.only_base, result.only_tuned) == (0, 2)  # a tie fails
     assert result.difference == pytest.approx(0.25)
 
 
@@ -66,3 +67,11 @@ def test_holm() -> None:
     assert holm([0.04, 0.03]) == pytest.approx([0.06, 0.06])
     assert holm([0.03]) == pytest.approx([0.03])
     assert holm([]) == []
+
+
+def test_holm_over_the_tests_of_a_report() -> None:
+    tests = [paired_test([0.0] * 9, [1.0] * n + [0.0] * (9 - n), seed=0) for n in (9, 6)]
+    assert [test.holm_p for test in tests] == [test.p_exact for test in tests]
+    adjusted = holm_adjusted(tests)
+    assert [test.holm_p for test in adjusted] == holm([test.p_exact for test in tests])
+    assert adjusted[0].holm_p > adjusted[0].p_exact

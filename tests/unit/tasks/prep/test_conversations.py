@@ -2,13 +2,8 @@
 
 import pytest
 
-from thinktune.tasks.prep.conversations import (
-    Unusable,
-    is_conversation,
-    one_reasoning,
-    read_conversation,
-    split_think,
-)
+from thinktune.tasks.prep.conversations import is_conversation, one_reasoning, read_conversation
+from thinktune.text.conversation import Unusable
 
 ASKED = {"role": "user", "content": "q"}
 
@@ -56,19 +51,6 @@ def test_parts_of_reasoning(part: dict[str, object]) -> None:
     assert answered(content=[part, said], reasoning="r") == ("r", "a")
     with pytest.raises(Unusable, match="text before the think part"):
         answered(content=[said, part])
-
-
-def test_think_parts_by_either_tag() -> None:
-    assert split_think("<thinking>\nr\n</thinking>\na") == ("r", "a")
-    assert split_think("r</thinking>a") == ("r", "a")
-    assert split_think("a, and no more") == (None, "a, and no more")
-    for text, reason in {
-        "<thinking>r": "unfinished think part",
-        "<thinking>r</thinking><think>s</think>a": "more than one think part",
-        "well, <thinking>r</thinking>a": "text before the think part",
-    }.items():
-        with pytest.raises(Unusable, match=reason):
-            split_think(text)
 
 
 def test_a_reasoning_that_goes_on() -> None:

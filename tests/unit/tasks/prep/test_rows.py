@@ -4,7 +4,6 @@ import pytest
 
 from thinktune.schema.catalog import ColumnMap, Format
 from thinktune.schema.errors import DataInvalid
-from thinktune.tasks.prep.conversations import Unusable, split_think
 from thinktune.tasks.prep.rows import (
     Example,
     check_columns,
@@ -15,6 +14,7 @@ from thinktune.tasks.prep.rows import (
     to_example,
     with_distinct_ids,
 )
+from thinktune.text.conversation import Unusable
 
 THOUGHT = "<think>\nfirst\n</think>\n\nanswer"
 NONE = ColumnMap()
@@ -114,7 +114,7 @@ def test_unusable_rows_say_why(row: dict[str, object], reason: str) -> None:
 
 def test_no_reasoning_is_none() -> None:
     assert example({"question": "q", "answer": "a"}).reasoning is None
-    assert split_think("r</think>a") == ("r", "a")
+    assert example({"question": "q", "answer": "r</think>a"}).reasoning == "r"
 
 
 def test_options_are_listed() -> None:

@@ -1,7 +1,5 @@
-"""Text to tokens, with what each token is part of; the length rule; the check that `</think>` is
-there to be learnt.
-
-Called by `stage`.
+"""Rendered text to token ids: prompts as training, evaluation and serving give them to a model,
+whole examples with what each token is part of, and the rule for examples that are too long.
 """
 
 from collections.abc import Sequence
@@ -11,8 +9,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from thinktune.schema.errors import DataInvalid
-from thinktune.tasks.prep.conversations import Unusable
-from thinktune.tasks.prep.template import AFTER_REASONING, THINK_CLOSE, Piece, Rendered
+from thinktune.text.conversation import Unusable
+from thinktune.text.templates import AFTER_REASONING, Piece, Rendered
+from thinktune.text.think import THINK_CLOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,11 @@ class Encoded:
     prompt_tokens: int
     reasoning_tokens: int
     answer_tokens: int
-    """The end-of-sequence token included: it is learnt, whatever the padding token is."""
+    """The end-of-sequence token included: it is learned, whatever the padding token is."""
 
 
 class Encoder:
-    """Tokenizes rendered examples of one model."""
+    """Tokenizes rendered text of one model."""
 
     def __init__(self, tokenizer_file: Path) -> None:
         self._control = Tokenizer.from_file(str(tokenizer_file))
@@ -35,8 +34,8 @@ class Encoder:
         # Special tokens written inside content become letters: a row cannot forge a turn.
         self._plain.encode_special_tokens = True
 
-    def prompt(self, pieces: Sequence[Piece]) -> list[int]:
-        """Ids of a prompt, as it stands in training and in evaluation."""
+    def prompt_ids(self, pieces: Sequence[Piece]) -> list[int]:
+        """Ids of a prompt. Training, evaluation and serving all get theirs here."""
         ids: list[int] = []
         for piece in pieces:
             tokenizer = self._control if piece.control else self._plain
@@ -45,7 +44,7 @@ class Encoder:
 
     def encode(self, rendered: Rendered) -> Encoded:
         """Ids of the whole example. Raises DataInvalid where the tokenizer splits end or think."""
-        prompt = self.prompt(rendered.prompt)
+        prompt = self.prompt_ids(rendered.prompt)
         completion = self._plain.encode(
             rendered.reasoning + rendered.answer, add_special_tokens=False
         )
@@ -55,8 +54,8 @@ class Encoder:
         end = self._control.encode(rendered.end, add_special_tokens=False).ids
         ids = prompt + completion.ids + end
         if rendered.reasoning:
-            learnt = self._control.decode(completion.ids[:reasoning], skip_special_tokens=False)
-            if THINK_CLOSE not in learnt:
+            learned = self._control.decode(completion.ids[:reasoning], skip_special_tokens=False)
+            if THINK_CLOSE not in learned:
                 fault = f"{THINK_CLOSE} is not among the tokens of the reasoning"
                 raise DataInvalid("tokenizer", fault, "the model's tokenizer.json cannot write it")
         return Encoded(ids, len(prompt), reasoning, len(ids) - len(prompt) - reasoning)

@@ -1,7 +1,7 @@
-"""Takes generated texts apart and checks their answers. `report` calls this.
+"""Checks answers against references: numbers, letters of options, mathematics, short texts.
 
-Everything here is a pure function of its arguments, but for the `math` verifier: that one asks the
-process of `math_check`.
+Everything here is a pure function of its arguments, except the `math` verifier, which asks the
+process of `math_process`.
 """
 
 import contextlib
@@ -10,12 +10,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
-from thinktune.tasks.evaluate.math_check import MATHEMATICS, math_process
-from thinktune.tasks.evaluate.samples import Judged, Parsed, Sample
-
-Verifier = Literal["number", "choice", "math", "text", "none"]
+from thinktune.schema.report import Verifier
+from thinktune.text.math_process import MATHEMATICS, math_process
 
 FEW_WORDS = 5
 """Longest reference, in words, that two people would write alike."""
@@ -24,15 +21,8 @@ TYPICAL = 0.95
 TAIL_CHARACTERS = 4_000
 """How much of a text without a final-answer line is read, from its end."""
 
-ANSWER_RULE = (
-    "The answer is what stands on the last line that starts with the marker; where there is no "
-    "such line, the text after the think part is read instead (its last boxed expression or last "
-    "number, its last named option, its last sentence, as the check needs), so that a model is "
-    "not judged wrong for lacking the line alone. A think part that never ends is no answer and "
-    "counts as wrong."
-)
 CHECK_RULES: dict[Verifier, str] = {
-    "number": "Numbers are compared by value: separators, units and currency are ignored, 50 % "
+    "number": "Numbers are compared by value: separators, units and currency are ignored, 50% "
     "equals 0.5, and a decimal with two places or more is matched to those places.",
     "choice": "The letter of the chosen option is compared; the option's wording is not read.",
     "math": "Expressions are compared by math-verify (symbolic and numeric equality).",
@@ -41,55 +31,9 @@ CHECK_RULES: dict[Verifier, str] = {
 }
 
 
-def judge(sample: Sample, marker: str | None, verifier: Verifier) -> Judged:
-    """All verdicts on one sample."""
-    parsed = split_thinking(sample.text, sample.prompt_opens_think)
-    final = final_answer(parsed.answer, marker) if marker else None
-    correct = None
-    if sample.reference is not None and checkable(sample.reference, verifier):
-        correct = check(final or parsed.answer, sample.reference, verifier)
-    present = final is not None if marker else None
-    return Judged(sample=sample, parsed=parsed, final=final, present=present, correct=correct)
-
-
-def split_thinking(text: str, prompt_opens_think: bool) -> Parsed:
-    """Separates `<think>` blocks from the answer; a text without any is all answer.
-
-    A `</think>` that nothing opened closes a block that began with the text.
-    """
-    thinking: list[str] = []
-    answer: list[str] = []
-    inside = opened = prompt_opens_think
-    for piece in re.split(r"(</?think>)", text):
-        if piece == "<think>":
-            inside = opened = True
-        elif piece == "</think>":
-            if not opened:
-                thinking, answer = answer, []
-            inside, opened = False, True
-        else:
-            (thinking if inside else answer).append(piece)
-    thought = "\n".join(part.strip() for part in thinking if part.strip())
-    said = "" if inside else "\n".join(part.strip() for part in answer if part.strip())
-    return Parsed(thinking=thought, answer=said, closed=not inside, opened=opened)
-
-
-def final_answer(answer_text: str, marker: str) -> str | None:
-    """What follows the marker on the last line that starts with it, or None.
-
-    Case counts. Markdown before the marker is allowed (`**Final Answer:** 4`); a line that ends
-    with its marker holds no answer and does not count.
-    """
-    words = marker.strip().rstrip(":. ")
-    punctuation = marker.strip()[len(words) :]
-    line = rf"^[ \t>#*_-]*{re.escape(words)}[*_]*{re.escape(punctuation)}[ \t*_]*(\S.*)$"
-    found: list[str] = re.findall(line, answer_text, re.MULTILINE)
-    return found[-1].rstrip().rstrip("*_").rstrip() or None if found else None
-
-
 def choose_verifier(references: Sequence[str | None]) -> Verifier:
     """The verifier that fits the references (`auto`): the first that fits nearly all of them."""
-    given = [r.strip() for r in references if r and r.strip()]
+    given = [text.strip() for text in references if text and text.strip()]
     if not given:
         return "none"
     verifiers: tuple[Verifier, ...] = ("choice", "number", "math", "text")
@@ -172,8 +116,8 @@ def _last_number(text: str) -> _Number | None:
     brackets, or else the last one."""
     plain = _plain_numbers(text)
     boxed = re.findall(r"\\boxed\s*\{([^{}]*)\}", plain)[-1:]
-    for place in [*boxed, re.sub(r"\s\([^()]*\)[\s.]*$", "", plain), plain]:
-        for match in reversed(list(_NUMBER.finditer(place))):
+    for stretch in [*boxed, re.sub(r"\s\([^()]*\)[\s.]*$", "", plain), plain]:
+        for match in reversed(list(_NUMBER.finditer(stretch))):
             with contextlib.suppress(ValueError, ZeroDivisionError):  # 5,000 digits, or 3/0
                 return _number(match)
     return None
@@ -195,12 +139,12 @@ def _same_number(candidate: _Number | None, reference: _Number | None) -> bool:
     # 3.14159 answers 3.14; where the reference is a fraction, 0.33 answers 1/3.
     places = candidate.places if reference.places is None else reference.places
     places = places or 0
-    slack = Fraction(1, 2 * 10**places) if 2 <= places <= 30 else Fraction(0)
+    tolerance = Fraction(1, 2 * 10**places) if 2 <= places <= 30 else Fraction(0)
     wanted = reference.value
     values = [candidate.value]
     if candidate.percent != reference.percent:
         values.append(candidate.value * (Fraction(1, 100) if candidate.percent else 100))
-    return any(abs(v - wanted) <= max(slack, abs(wanted) / 10**9) for v in values)
+    return any(abs(value - wanted) <= max(tolerance, abs(wanted) / 10**9) for value in values)
 
 
 # -- choice

@@ -1,4 +1,4 @@
-"""Compares expressions with math-verify, in a process of its own. `verify` calls `math_process`.
+"""Compares expressions with math-verify, in a process of its own. `verifiers` uses it.
 
 The process is there because math-verify keeps its time limits with signal.alarm and because a
 hostile expression can only be stopped by killing what computes it. It imports this module, which
@@ -49,7 +49,8 @@ class MathProcess:
             self._process.kill()
             self._process.join()
             self._pipe.close()
-        self._process = self._pipe = None
+        self._process = None
+        self._pipe = None
 
     def _started(self) -> Connection:
         if self._pipe is not None:
@@ -58,14 +59,15 @@ class MathProcess:
         # thinktune.tasks.evaluate` the child does not import torch: it skips the __main__ of a
         # package and imports this module alone.
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
+        ours, theirs = context.Pipe()
+        self._pipe = ours
         self._process = context.Process(target=_serve_math, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        if not self._pipe.poll(START_S) or self._pipe.recv() != "ready":
+        if not ours.poll(START_S) or ours.recv() != "ready":
             self.close()
             raise RuntimeError(f"the math process did not start within {START_S:g} s")
-        return self._pipe
+        return ours
 
 
 @functools.cache

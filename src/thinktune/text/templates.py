@@ -1,9 +1,9 @@
 """Our own chat templates: the text of an example, never through the model's own template.
 
 The released template of the DeepSeek-R1 family keeps only what follows `</think>` in an assistant's
-turn, so training text rendered through it silently loses the reasoning. Called by `stage`; the
-digest of template and prompt goes into the manifest, and evaluation and serving read prompts that
-were rendered here.
+turn, so training text rendered through it silently loses the reasoning. Training, evaluation and
+serving all use the prompts that are rendered here; the digest of template and prompt stands in the
+manifests.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from thinktune.schema.catalog import ChatTemplate, ModelEntry
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import DataSpec
-from thinktune.tasks.prep.rows import Example, Unusable
+from thinktune.text.conversation import Exchange, Query, Unusable
+from thinktune.text.think import THINK_CLOSE, THINK_OPEN
 
-THINK_OPEN = "<think>\n"
-THINK_CLOSE = "</think>"
+BEFORE_REASONING = f"{THINK_OPEN}\n"
 AFTER_REASONING = f"\n{THINK_CLOSE}\n\n"
 
 
@@ -69,12 +69,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One example as text."""
+    """One exchange as text."""
 
     prompt: tuple[Piece, ...]
     reasoning: str
     """The first part of the completion, up to and including the line after `</think>`; empty where
-    the example has no reasoning."""
+    the exchange has no reasoning."""
     answer: str
     """The rest of the completion, without the end-of-sequence text."""
     end: str
@@ -88,7 +88,7 @@ class Rendered:
 
 
 class Renderer:
-    """Renders examples for one model and one recipe."""
+    """Renders queries and exchanges for one model and one recipe."""
 
     def __init__(self, model: ModelEntry, data: DataSpec, *, conversations: bool = False) -> None:
         """With `conversations`, turns are taken as they stand: the recipe's `prompt` and `answer`
@@ -116,48 +116,50 @@ class Renderer:
         }
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
-    def render(self, example: Example) -> Rendered:
-        """The example's text. Raises Unusable where it lacks a field that the recipe uses."""
-        answer = self._answer(example)
+    def render(self, exchange: Exchange) -> Rendered:
+        """The exchange's text. Raises Unusable where it lacks a field that the recipe uses."""
+        answer = self._answer(exchange)
         return Rendered(
-            prompt=tuple(self._prompt(example)),
-            reasoning=self._reasoning(example.reasoning),
+            prompt=self.prompt(exchange),
+            reasoning=self._reasoning(exchange.reasoning),
             answer=answer,
             end=self._layout.assistant[1],
-            reference=self._reference(answer, example),
+            reference=self._reference(answer, exchange),
         )
 
-    def _prompt(self, example: Example) -> list[Piece]:
+    def prompt(self, query: Query) -> tuple[Piece, ...]:
+        """The prompt alone, up to where the model goes on. Raises Unusable as `render` does."""
         layout = self._layout
         pieces = [Piece(layout.begin, True)]
-        system = example.system or self._data.system
+        system = query.system or self._data.system
         if system:
             pieces += _turn(layout.system, system)
-        for turn in example.before:
+        for turn in query.before:
             pieces += _turn(layout.user if turn.role == "user" else layout.assistant, turn.text)
-        fields = {"question": example.question, "options": example.options or ""}
+        fields = {"question": query.question, "options": query.options or ""}
         pieces += _turn(layout.user, _filled(self._data.prompt, fields).strip())
-        opened = THINK_OPEN if self.opens_think else ""
+        opened = BEFORE_REASONING if self.opens_think else ""
         pieces.append(Piece(layout.assistant[0] + opened, True))
-        return [piece for piece in pieces if piece.text]
+        return tuple(piece for piece in pieces if piece.text)
 
     def _reasoning(self, reasoning: str | None) -> str:
-        opened = "" if self.opens_think else THINK_OPEN
+        opened = "" if self.opens_think else BEFORE_REASONING
         if reasoning is not None:
             return f"{opened}{reasoning}{AFTER_REASONING}"
         # The prefix `<think>\n\n</think>` is how R1 models are told not to think.
         return AFTER_REASONING if self.opens_think else ""
 
-    def _answer(self, example: Example) -> str:
-        fields = {"answer": example.answer, "summary": example.summary or ""}
+    def _answer(self, exchange: Exchange) -> str:
+        fields = {"answer": exchange.answer, "summary": exchange.summary or ""}
         return _filled(self._data.answer, fields)
 
-    def _reference(self, answer: str, example: Example) -> str:
+    def _reference(self, answer: str, exchange: Exchange) -> str:
+        unmarked = exchange.summary or exchange.answer
         marker = self._data.final_answer
         if marker is None:
-            return example.summary or example.answer
+            return unmarked
         marked = [line for line in answer.splitlines() if line.startswith(marker)]
-        return marked[-1][len(marker) :].strip() if marked else example.summary or example.answer
+        return marked[-1][len(marker) :].strip() if marked else unmarked
 
 
 def _turn(around: tuple[str, str], text: str) -> list[Piece]:

@@ -1,61 +1,7 @@
 import pytest
 
-from thinktune.tasks.evaluate.samples import Parsed, Sample
-from thinktune.tasks.evaluate.verify import (
-    Verifier,
-    check,
-    checkable,
-    choose_verifier,
-    final_answer,
-    judge,
-    split_thinking,
-)
-
-
-@pytest.mark.parametrize(
-    ("text", "prompt_opens", "expected"),
-    [
-        ("<think>\nso\n</think>\n\nFour.", False, Parsed("so", "Four.", True, True)),
-        ("so\n</think>\nFour.", True, Parsed("so", "Four.", True, True)),
-        ("<think>so</think>Four.", True, Parsed("so", "Four.", True, True)),
-        ("so</think>Four.", False, Parsed("so", "Four.", True, True)),
-        ("Four.", False, Parsed("", "Four.", True, False)),
-        ("", False, Parsed("", "", True, False)),
-        ("<think>so and so", False, Parsed("so and so", "", False, True)),
-        ("so and so", True, Parsed("so and so", "", False, True)),
-        ("<think>\n\n</think>\n\nFour.", False, Parsed("", "Four.", True, True)),
-        (
-            "<think>a</think>one<think>b</think>two",
-            False,
-            Parsed("a\nb", "one\ntwo", True, True),
-        ),
-        ("<think>a</think>one<think>b", False, Parsed("a\nb", "", False, True)),
-    ],
-)
-def test_split_thinking(text: str, prompt_opens: bool, expected: Parsed) -> None:
-    assert split_thinking(text, prompt_opens) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("It is so.\nFinal Answer: 42", "42"),
-        ("Final Answer: 41\nNo:\nFinal Answer: 42\nBye", "42"),
-        ("  **Final Answer:** 42", "42"),
-        ("**Final Answer: 42**", "42"),
-        ("**Final Answer**: 42", "42"),
-        ("### Final Answer: -5", "-5"),
-        ("final answer: 42", None),
-        ("The Final Answer: 42", None),
-        ("Final Answer:\n42", None),
-        ("Final Answer: **", None),
-        ("Final Answer 42", None),
-        ("", None),
-    ],
-)
-def test_final_answer(text: str, expected: str | None) -> None:
-    assert final_answer(text, "Final Answer:") == expected
-
+from thinktune.schema.report import Verifier
+from thinktune.text.verifiers import check, checkable, choose_verifier
 
 NUMBERS = [
     ("42", "42", True),
@@ -170,27 +116,3 @@ def test_checkable() -> None:
     assert not checkable("Aspirin", "choice")
     assert not checkable(" ", "text")
     assert not checkable("4", "none")
-
-
-def sample(text: str, reference: str | None = "42", opens: bool = False) -> Sample:
-    return Sample(
-        question_id="q",
-        variant="base",
-        sample=0,
-        text=text,
-        prompt_opens_think=opens,
-        tokens=9,
-        finished=True,
-        reference=reference,
-    )
-
-
-def test_judge_does_not_ask_for_the_line_but_for_the_answer() -> None:
-    without = judge(sample("That makes 42."), "Final Answer:", "number")
-    assert (without.present, without.correct) == (False, True)
-    inside = judge(sample("Final Answer: 42", opens=True), "Final Answer:", "number")
-    assert (inside.present, inside.correct) == (False, False)
-    unmarked = judge(sample("Final Answer: 42"), None, "number")
-    assert (unmarked.present, unmarked.correct) == (None, True)
-    assert judge(sample("42", reference=None), "Final Answer:", "number").correct is None
-    assert judge(sample("42", reference="many"), "Final Answer:", "number").correct is None

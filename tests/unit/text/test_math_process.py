@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from thinktune.tasks.evaluate import math_check
-from thinktune.tasks.evaluate.verify import check
+from thinktune.text import math_process
+from thinktune.text.verifiers import check
 
 MAIN = """
 print("imported")
-from thinktune.tasks.evaluate.math_check import math_process
+from thinktune.text.math_process import math_process
 if __name__ == "__main__":
     print(math_process().check("1/2", "0.5"))
 """
@@ -23,11 +23,11 @@ def test_math_survives_garbage_and_hangs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not check("x^2 + 2", "1 + x^2", "math")
     assert not check(r"\\[{{{ $$ \frac{", r"\frac{1}{2}", "math")
     assert not check("", "4", "math")
-    monkeypatch.setattr(math_check, "KILL_S", 0.5)
+    monkeypatch.setattr(math_process, "KILL_S", 0.5)
     assert not check("$9^{9^{9^{9}}}$", "9", "math")
     monkeypatch.undo()
     assert check("$4$", "4.0", "math")  # the process that was killed has a successor
-    math_check.math_process().close()
+    math_process.math_process().close()
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,1 @@
+"""The report: `build` makes it from judged samples, `page` and `wording` show it to people."""

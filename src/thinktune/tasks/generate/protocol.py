@@ -1,0 +1,89 @@
+"""What an engine is: anything that answers prompts of token ids.
+
+An engine may be transformers in this process, vLLM, or a server somewhere. All of them get the same
+prompt ids, sampling and stop ids, so that only their arithmetic can make a difference. An engine
+knows nothing of the store: the caller leaves out what is answered already (`answers.generate`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from pydantic import Field
+
+from thinktune.schema.closed import Closed
+from thinktune.schema.prompt import TokenId
+from thinktune.tasks.runtime.entry import Context
+
+
+class Sampling(Closed):
+    """How answers are drawn; a part of what decides them."""
+
+    temperature: Annotated[float, Field(ge=0)]
+    """0 is greedy; the other settings of the distribution then decide nothing."""
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    """Smallest share of the probability that tokens are drawn from, the likeliest first."""
+    max_new_tokens: Annotated[int, Field(ge=1)]
+    """Tokens after which an answer is cut off."""
+    stop_ids: Annotated[tuple[TokenId, ...], Field(min_length=1)]
+    """Tokens that end an answer; they are no part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt that is to be answered once."""
+
+    id: str
+    """Unique among all requests of a generation."""
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that are drawn from one seed and kept in the store together.
+
+    An engine that computes requests one by one, or mixes those of several batches, may do so; its
+    seed of a request then follows from the batch's seed and the request's place in it.
+    """
+
+    id: str
+    """Unique among all batches of a generation; a part of a key in the store."""
+    requests: tuple[Request, ...]
+    seed: int
+    adapter: bool
+    """Whether the tuned adapter answers; otherwise the base model does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model generated after one prompt."""
+
+    request_id: str
+    ids: tuple[int, ...]
+    """Without the token that ended it."""
+    finished: bool
+    """Whether the model ended it by itself; otherwise the token limit cut it off."""
+
+
+class Engine(Protocol):
+    """Answers batches of requests with the base model or with the tuned adapter on it."""
+
+    @property
+    def name(self) -> str:
+        """What the log and the report call it."""
+
+    @property
+    def unit(self) -> str:
+        """What its progress counts."""
+
+    def work(self, batches: Sequence[Batch], sampling: Sampling) -> int:
+        """By how much the progress moves, in all, while these batches are answered."""
+
+    def generate(
+        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+    ) -> Iterator[Answer]:
+        """The answers as they finish, in any order, one for each request of all batches.
+
+        Moves `context.reporter` by `work` in all, and says on the way that work goes on. Asked to
+        stop by `context.stop`, it raises Preempted soon; answers given before remain valid.
+        """

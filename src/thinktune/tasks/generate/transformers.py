@@ -1,0 +1,133 @@
+"""The engine that runs transformers in this process: left-padded batches, one after the other.
+
+Base and tuned are one model in memory, the adapter off and on, so that they differ in nothing else.
+It runs wherever PyTorch does.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+from thinktune.tasks.base_model import (
+    Base,
+    Dtype,
+    compute_dtype,
+    device_name,
+    load_base,
+    local_device,
+    unpack_on_cpu,
+)
+from thinktune.tasks.generate.protocol import Answer, Batch, Sampling
+from thinktune.tasks.runtime.entry import Context
+
+
+class TransformersEngine:
+    """See `protocol.Engine`."""
+
+    name = "transformers"
+    unit = "decoding steps at most"
+    """Decoding steps are what takes the time; answers often end before the last one."""
+
+    def __init__(
+        self, weights: Path, adapter: Path, *, repo: str, base: Base, dtype: Dtype
+    ) -> None:
+        """`weights` and `adapter` are folders; `repo` is what the log calls the model."""
+        self._weights = weights
+        self._adapter = adapter
+        self._repo = repo
+        self._base: Base = base
+        self._dtype: Dtype = dtype
+        self._model: PeftModel | None = None
+
+    def work(self, batches: Sequence[Batch], sampling: Sampling) -> int:
+        """Decoding steps, if no answer ends before the limit."""
+        return len(batches) * sampling.max_new_tokens
+
+    def generate(
+        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+    ) -> Iterator[Answer]:
+        """The answers of one batch after the other, those of a batch all at once."""
+        for batch in batches:
+            model = self._loaded(context)
+            # Not around the yield: the caller may never come back for the rest.
+            with nullcontext() if batch.adapter else model.disable_adapter():
+                answers = _generate(model, batch, sampling, context)
+            yield from answers
+
+    def _loaded(self, context: Context) -> PeftModel:
+        """The model, loaded when the first batch needs it: a finished evaluation needs none."""
+        if self._model is None:
+            device = local_device()
+            dtype = compute_dtype(self._dtype, device)
+            context.reporter.say(f"loads {self._repo} ({self._base})")
+            base = load_base(self._weights, self._base, dtype, device, attention="sdpa")
+            unpack_on_cpu(base)
+            self._model = PeftModel.from_pretrained(base, str(self._adapter)).eval()
+            context.reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
+        return self._model
+
+
+class _TokenWatch(StoppingCriteria):  # type: ignore[misc]
+    """Called after each token: shows life, and ends the batch when the process is asked to."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor, **others: Any) -> torch.Tensor:
+        del scores, others
+        self._context.reporter.advance(1)
+        stop = self._context.stop.requested
+        return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)
+
+
+def _generate(
+    model: PreTrainedModel, batch: Batch, sampling: Sampling, context: Context
+) -> list[Answer]:
+    """Answers of one batch. Raises Preempted when asked to stop; the next attempt then does the
+    batch again."""
+    prompts = [request.prompt_ids for request in batch.requests]
+    longest = max(len(prompt) for prompt in prompts)
+    pad = sampling.stop_ids[0]
+    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+    torch.manual_seed(batch.seed)
+    with torch.inference_mode():
+        out = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=list(sampling.stop_ids),
+            pad_token_id=pad,
+            stopping_criteria=StoppingCriteriaList([_TokenWatch(context)]),
+            **_distribution(sampling),
+        )
+    context.stop.check("generation")
+    context.reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
+    return [
+        _until_stop(request.id, row[longest:].tolist(), sampling.stop_ids)
+        for request, row in zip(batch.requests, out, strict=True)
+    ]
+
+
+def _distribution(sampling: Sampling) -> dict[str, Any]:
+    """The library's arguments that say what tokens are drawn from."""
+    if sampling.temperature == 0:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,  # the library's own default is 50
+    }
+
+
+def _until_stop(request_id: str, ids: list[int], stop_ids: Sequence[int]) -> Answer:
+    for position, token in enumerate(ids):
+        if token in stop_ids:
+            return Answer(request_id, tuple(ids[:position]), finished=True)
+    return Answer(request_id, tuple(ids), finished=False)

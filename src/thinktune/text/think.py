@@ -1,0 +1,98 @@
+"""The think part of a text: the one parser of its marks, with a strict and a lenient reading.
+
+Prep reads training rows strictly (`split_think`), because a row that is read wrongly teaches the
+wrong thing. Evaluation and serving read generated text leniently (`split_generated`), because every
+text that a model writes must be read somehow. The strict reading is the lenient one behind a check
+of which marks there are, so both agree wherever the strict one accepts a text.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from thinktune.text.conversation import Unusable
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+
+_MARK = re.compile(r"(</?think(?:ing)?>)")
+"""Some datasets and models write `<thinking>`; it means the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A text taken apart."""
+
+    thinking: str
+    """All think parts without their marks, one per line where there are several."""
+    answer: str
+    """The text outside of the think parts; empty if a think part never ends."""
+    closed: bool
+    """Whether every think part ends."""
+    opened: bool
+    """Whether there is any think part, an empty one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    kind: Literal["open", "close", "text"]
+    text: str
+
+
+def split_think(text: str) -> tuple[str | None, str]:
+    """Reasoning and answer of a training row: `<think>r</think>a` gives (r, a).
+
+    The opening mark may be missing, because it may have stood in the prompt. A text without marks
+    gives (None, text). Raises Unusable unless there is one think part at most, which ends and comes
+    first.
+    """
+    pieces = _pieces(text)
+    marks = [piece.kind for piece in pieces if piece.kind != "text"]
+    if marks and "close" not in marks:
+        raise Unusable("unfinished think part")
+    if marks not in ([], ["close"], ["open", "close"]):
+        raise Unusable("more than one think part")
+    if marks[:1] == ["open"] and pieces[0].text.strip():
+        raise Unusable("text before the think part")
+    parsed = _parsed(pieces, opened=False)
+    return (parsed.thinking if parsed.opened else None), parsed.answer
+
+
+def split_generated(text: str, *, prompt_opens_think: bool) -> Parsed:
+    """Takes any generated text apart; a text without marks is all answer.
+
+    `prompt_opens_think`: the prompt ended in `<think>`, so the text begins inside the think part.
+    A closing mark without an opening one closes a think part that began with the text.
+    """
+    return _parsed(_pieces(text), opened=prompt_opens_think)
+
+
+def _pieces(text: str) -> list[_Piece]:
+    """The text in stretches and marks by turns; it begins and ends with a stretch of text, which
+    may be empty."""
+    pieces = []
+    for number, part in enumerate(_MARK.split(text)):
+        is_mark = number % 2 == 1
+        closing = part.startswith("</")
+        pieces.append(_Piece(("close" if closing else "open") if is_mark else "text", part))
+    return pieces
+
+
+def _parsed(pieces: list[_Piece], *, opened: bool) -> Parsed:
+    thinking: list[str] = []
+    answer: list[str] = []
+    inside = opened
+    for piece in pieces:
+        if piece.kind == "open":
+            inside = True
+            opened = True
+        elif piece.kind == "close":
+            if not opened:
+                thinking = answer
+                answer = []
+            inside = False
+            opened = True
+        elif piece.text.strip():
+            (thinking if inside else answer).append(piece.text.strip())
+    said = "" if inside else "\n".join(answer)
+    return Parsed(thinking="\n".join(thinking), answer=said, closed=not inside, opened=opened)

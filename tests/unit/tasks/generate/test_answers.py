@@ -1,0 +1,147 @@
+"""Answers that are kept as they finish: a restart asks for what is missing and for nothing else."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from thinktune.schema.errors import Preempted
+from thinktune.store import Store, open_store
+from thinktune.tasks.generate.answers import AnswerStore, generate
+from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
+
+SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_new_tokens=4, stop_ids=(2,))
+BATCHES = [
+    Batch(
+        id=f"base-{number}",
+        requests=tuple(Request(f"q{number}{letter}", (5, number)) for letter in "ab"),
+        seed=number,
+        adapter=False,
+    )
+    for number in range(3)
+]
+IDENTITY = "0123456789abcdef" * 4
+
+
+class Adding:
+    """Answers with a number of its own and the last token of the prompt; the last request first,
+    as an engine may that mixes batches."""
+
+    name = "adding"
+    unit = "requests"
+
+    def __init__(self, number: int = 7, *, dies_after: int | None = None) -> None:
+        self.number = number
+        self.asked: list[str] = []
+        self._dies_after = dies_after
+
+    def work(self, batches: Sequence[Batch], sampling: Sampling) -> int:
+        return sum(len(batch.requests) for batch in batches)
+
+    def generate(
+        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+    ) -> Iterator[Answer]:
+        for request in reversed([request for batch in batches for request in batch.requests]):
+            if self._dies_after is not None and len(self.asked) >= self._dies_after:
+                raise Preempted("here", "stopped", "go on")
+            self.asked.append(request.id)
+            context.reporter.advance(1)
+            yield Answer(request.id, (self.number, request.prompt_ids[-1]), finished=True)
+
+
+class Lazy(Adding):
+    """Leaves the last answer out."""
+
+    def generate(
+        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+    ) -> Iterator[Answer]:
+        yield from list(super().generate(batches, sampling, context))[:-1]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"file://{tmp_path}")
+
+
+def ask(store: Store, engine: Adding, identity: str = IDENTITY) -> list[Answer]:
+    context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
+    kept = AnswerStore(store, "parts", identity)
+    return generate(engine, BATCHES, SAMPLING, kept, context, phase="generate base")
+
+
+def test_answers_come_in_the_order_of_the_requests(store: Store) -> None:
+    answers = ask(store, Adding())
+    assert [answer.request_id for answer in answers] == ["q0a", "q0b", "q1a", "q1b", "q2a", "q2b"]
+    assert answers[3] == Answer("q1b", (7, 1), finished=True)
+
+
+def test_what_is_kept_is_not_asked_again(store: Store) -> None:
+    with pytest.raises(Preempted):
+        ask(store, Adding(dies_after=3))  # a batch and a half
+    second = Adding(number=8)
+    answers = ask(store, second)
+    assert second.asked == ["q1b", "q1a", "q0b", "q0a"]
+    assert [answer.ids[0] for answer in answers] == [8, 8, 8, 8, 7, 7]
+    third = Adding()
+    assert ask(store, third) == answers
+    assert third.asked == []
+
+
+def test_what_decides_the_answers_keeps_them_apart(store: Store) -> None:
+    ask(store, Adding())
+    other = Adding(number=8)
+    assert ask(store, other, identity="f" * 64)[0].ids[0] == 8
+    assert len(other.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[1, 2]",
+        b'{"format": 1, "answers": []}',
+        b'{"format": 1, "answers": [{"request_id": "q1a", "ids": [-1], "finished": true}]}',
+        b'[{"question_id": "q1a", "variant": "base", "text": "of an older version"}]',
+    ],
+)
+def test_what_is_not_the_answers_of_its_batch_is_made_again(store: Store, data: bytes) -> None:
+    whole = ask(store, Adding())
+    key = f"parts/{IDENTITY[:16]}/base-1.json"
+    store.put(key, data)
+    again = Adding()
+    assert ask(store, again) == whole
+    assert again.asked == ["q1b", "q1a"]
+    none = Adding()
+    assert ask(store, none) == whole
+    assert none.asked == []
+
+
+def test_of_two_attempts_the_first_to_write_wins(store: Store) -> None:
+    kept = AnswerStore(store, "parts", IDENTITY)
+    first = [Answer("q0a", (1,), True), Answer("q0b", (2,), False)]
+    second = [Answer("q0a", (3,), True), Answer("q0b", (4,), True)]
+    assert kept.put(BATCHES[0], first) == first
+    assert kept.put(BATCHES[0], second) == first
+    assert kept.get(BATCHES[0]) == first
+    assert kept.get(BATCHES[1]) is None
+
+
+def test_an_engine_that_leaves_answers_out(store: Store) -> None:
+    with pytest.raises(ValueError, match="left 1 of 3 batches unanswered"):
+        ask(store, Lazy())
+
+
+def test_progress_begins_where_the_last_attempt_ended(store: Store) -> None:
+    with pytest.raises(Preempted):
+        ask(store, Adding(dies_after=3))
+    reporter = Reporter(store, "r", "evaluate", "a")
+    context = Context(store, "a", reporter, Stop())
+    kept = AnswerStore(store, "parts", IDENTITY)
+    engine = Adding(dies_after=1)
+    with pytest.raises(Preempted):
+        generate(engine, BATCHES, SAMPLING, kept, context, phase="generate base")
+    assert (reporter._done, reporter._of, reporter._phase) == (3, 6, "generate base")
