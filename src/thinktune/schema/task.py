@@ -1,6 +1,7 @@
-"""The task: the frozen JSON that a stage's container gets, mounted from a ConfigMap.
+"""The task: the frozen JSON that a stage's container reads, mounted from a ConfigMap.
 
-It holds everything the stage needs; the environment adds rank, topology and credentials only.
+It contains everything that the stage needs. The environment adds only rank, topology and
+credentials.
 """
 
 from typing import Annotated, Literal
@@ -13,104 +14,110 @@ from thinktune.schema.recipe import DataSpec, EvaluateSpec, TrainSpec
 
 Stage = Literal["prep", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("prep", "train", "evaluate")
-"""In the order in which they run; each reads the manifests of those before it."""
+"""Stages in the order in which they run. Each reads the manifests of the stages before it."""
 
 
 NOT_IN_DIGEST = {"store": "", "code": None}
-"""Of a task, what says nothing about its result. Another code may make another one; a run that is
-named by its user goes on all the same."""
+"""Fields of a task that its result digest leaves out. Another version of the code can give another
+result, but a run that its user has named continues all the same."""
 
 
 class Execution(Closed):
-    """How the plan decided to run a training: changes speed and memory, never the result."""
+    """How the plan decided to execute a training. It changes speed and memory, never the result."""
 
     num_processes: Count = 1
-    """Ranks over all nodes: one per GPU, or 1 without."""
+    """Number of ranks over all nodes: one per GPU, or 1 without GPUs."""
     micro_batch_tokens: Count = 4096
-    """Tokens that one forward and backward pass takes on a rank, at most; longer examples are
-    refused."""
+    """Largest number of tokens in one forward and backward pass on a rank. Longer examples are
+    rejected."""
     recompute_layers: Annotated[int, Field(ge=0)] = 0
-    """Layers whose activations are computed again in the backward pass instead of kept."""
+    """Number of layers whose activations are recomputed in the backward pass instead of kept."""
     recompute_mlps: Annotated[int, Field(ge=0)] = 0
-    """Layers after these of which only gate and up are computed again: most of what a layer keeps
-    for half of its arithmetic. The plain path recomputes such layers whole."""
+    """Number of further layers of which only the gate and up projections are recomputed. They are
+    most of what a layer keeps and half of its arithmetic. The plain path recomputes such layers
+    entirely."""
     unpacked_layers: Annotated[int, Field(ge=0)] = 0
-    """Last layers whose 4-bit weights also stand in 16 bits, so that no pass unpacks them."""
+    """Number of last layers whose 4-bit weights are also kept in 16 bits, so that no pass unpacks
+    them."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage (arXiv:1910.02054)."""
+    """ZeRO stage (arXiv:1910.02054)."""
     stall_s: Count = 1800
-    """Seconds without progress after which a training ends itself, to be started again."""
+    """Seconds without progress after which a training ends itself, so that it is restarted."""
 
 
 class Forecast(Closed):
-    """What the plan says of a training, for its manifest to be held against."""
+    """What the plan predicts for a training. The manifest records it beside what was measured."""
 
     gpu_memory_bytes: Count
-    """On one device at the peak, of all causes."""
+    """Predicted peak memory of one device, in bytes."""
     tokens_per_s: Annotated[float, Field(gt=0)]
-    """Over all ranks."""
+    """Predicted tokens per second, summed over all ranks."""
 
 
 class StageTask(Closed):
-    """What all tasks have."""
+    """Fields that all tasks have."""
 
     run: str
-    """Id of the run; keys in the store start with it."""
+    """Id of the run, with which its keys in the store start."""
     store: str
-    """Where artifacts are: `file:///path` or `s3://bucket/prefix`."""
+    """Address of the store: `file:///path` or `s3://bucket/prefix`."""
     code: str | None = None
-    """`code_version()` of who made it, which a stage must have as well; null: any will do."""
+    """`code_version()` of the launcher. A stage whose code differs refuses to start. Null accepts
+    any code."""
     model_name: str
-    """Name in the catalog."""
+    """Name of the model in the catalog."""
     model: ModelEntry
 
     def result_digest(self) -> str:
-        """Digest of what decides the result: neither where it is stored nor how the plan runs it.
+        """Digest of what decides the result, without where it is stored and how it is executed.
 
-        Manifests hold it, and a finished stage is known by it.
+        A manifest contains it, and a finished stage is recognized by it.
         """
         return self.model_copy(update=NOT_IN_DIGEST).digest()
 
 
 class PrepTask(StageTask):
-    """Fetch the model and the dataset, render, tokenize, split."""
+    """Prepare: fetch the model and the dataset, render the text, tokenize and split it."""
 
     stage: Literal["prep"] = "prep"
     dataset: DatasetEntry
     data: DataSpec
     source_sha256: str | None = None
-    """Digest of the user's own file at submission; prep refuses another."""
+    """Digest of the user's own file at submission. Prep rejects a file with another digest."""
 
     def result_digest(self) -> str:
-        """As for every task; the user's file is known by its content, wherever it lies."""
+        """As for every task. The user's file is identified by its content, not by its path."""
         data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
         return self.model_copy(update=NOT_IN_DIGEST | {"data": data}).digest()
 
 
 class TrainTask(StageTask):
-    """Fine-tune on prep's artifact."""
+    """Train: fine-tune the model on the artifact of prep."""
 
     stage: Literal["train"] = "train"
     train: TrainSpec
     execution: Execution = Execution()
     forecast: Forecast | None = None
+    """What the plan predicts. Null where it predicts nothing."""
 
     def result_digest(self) -> str:
-        """As for every task; a training may resume on another topology."""
+        """As for every task. A training can resume on another topology, so execution is left
+        out."""
         neutral = {"execution": Execution(), "forecast": None}
         return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
 
 
 class EvaluateTask(StageTask):
-    """Ask base and tuned the held-out questions."""
+    """Evaluate: ask the base model and the tuned model the held-out questions."""
 
     stage: Literal["evaluate"] = "evaluate"
     evaluate: EvaluateSpec
     final_answer: str | None
-    """Marker of the line that holds the checkable answer; null: none is asked for."""
+    """Marker of the line that contains the answer to check. Null expects no such line."""
     base: Literal["nf4", "16bit"]
-    """Precision of the base model under the adapter: the one it was trained on."""
+    """Precision of the base model under the adapter, which is the one it was trained on."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type in which answers are computed, which is the one of the training."""
 
 
 TASKS: dict[Stage, type[StageTask]] = {
