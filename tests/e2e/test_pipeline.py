@@ -179,4 +179,4 @@ def test_delete_leaves_nothing(place: Place, followed: str) -> None:
         assert f"run {RUN}: neither a Job nor an artifact of that name" in again.err
     fetched = place.thinktune("fetch", RUN)
     assert fetched.code == 66
-    assert f"train of {RUN} has committed nothing" in fetched.err
+    assert f"train of run {RUN} has no committed artifact" in fetched.err

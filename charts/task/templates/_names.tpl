@@ -19,7 +19,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if gt (int .Values.topology.nodes) 1 }}true{{ end -}}
 {{- end -}}
 
-{{- /* A Service's name starts with a letter; a run's need not. */}}
+{{- /* A Service's name must start with a letter; the name of a run need not. */}}
 {{- define "task.ranks" -}}
 {{- printf "ranks-%s" .Release.Name -}}
 {{- end -}}

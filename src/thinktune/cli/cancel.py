@@ -1,4 +1,4 @@
-"""`thinktune cancel` ends a run's Jobs, `thinktune delete` removes it altogether."""
+"""`thinktune cancel` ends the Jobs of a run, and `thinktune delete` removes the run entirely."""
 
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from thinktune.schema.exit_codes import ExitCode
 @cluster_option
 @context_option
 def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
-    """End a run's Jobs; what is at work commits first, and the same submit goes on later."""
+    """Stop a run after it has saved its progress.
+
+    The current stage saves a checkpoint, then its Jobs are removed. Submitting the same recipe
+    resumes the run.
+
+    \b
+    Examples:
+      thinktune cancel RUN
+    """
     cluster = read_cluster(cluster_file)
     kube = Kube(cluster.namespace, context)
     if not launch.cancel(run, kube, store_of(cluster), click.echo):
@@ -31,14 +39,22 @@ def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
 
 @click.command()
 @run_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @cluster_option
 @context_option
 def delete(run: str, yes: bool, cluster_file: Path | None, context: str | None) -> int:
-    """Remove a run: its Jobs, and its artifacts and checkpoints in the store."""
+    """Delete a run: its Jobs, artifacts and checkpoints.
+
+    Asks for confirmation, because what is deleted from the store cannot be restored.
+
+    \b
+    Examples:
+      thinktune delete RUN
+      thinktune delete RUN --yes
+    """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
     if not yes:
-        click.confirm(f"remove all of run {run} from {store.url}?", abort=True)
+        click.confirm(f"delete all of run {run} from {store.url}?", abort=True)
     launch.delete(run, kube, store, click.echo)
     return int(ExitCode.DONE)

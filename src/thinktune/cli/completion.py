@@ -1,4 +1,4 @@
-"""`thinktune completion`: the shell's script, to be sourced."""
+"""`thinktune completion`: the script that makes a shell complete commands, recipes and runs."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -7,9 +7,13 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a shell.
+    """Print the completion script for a shell.
 
-    For bash and zsh: eval "$(thinktune completion bash)"; for fish: … | source
+    \b
+    Examples:
+      eval "$(thinktune completion bash)"
+      eval "$(thinktune completion zsh)"
+      thinktune completion fish | source
     """
     root = click.get_current_context().find_root().command
     kind = get_completion_class(shell)

@@ -1,4 +1,4 @@
-"""`thinktune doctor`: what a cluster lacks, and what to do about it."""
+"""`thinktune doctor`: what a cluster lacks to run a recipe, and the remedy."""
 
 import json
 from dataclasses import asdict
@@ -38,15 +38,20 @@ def doctor(
     context: str | None,
     output: str,
 ) -> int:
-    """Check a cluster for a recipe: context, rights, secrets, nodes, images, store.
+    """Check whether a cluster can run a recipe.
 
-    Starts a small pod for a moment, which pulls the images and writes to the store. Exits with 69
-    where something is missing.
+    Checks the context, permissions, secrets, nodes, images and the store. A small pod runs for a
+    moment to pull the images and to write to the store. Exits with 69 if anything is missing.
+
+    \b
+    Examples:
+      thinktune doctor
+      thinktune doctor qwen-32b --cluster cluster.yaml
     """
     cluster = read_cluster(cluster_file)
     loaded, catalog = read(recipe, overrides)
     if loaded.data.path is not None and not Path(loaded.data.path).is_file():
-        # The cluster is asked here, not the data: any file stands for it.
+        # This checks the cluster, not the data, so any file can take its cluster.
         here = loaded.data.model_copy(update={"path": __file__})
         loaded = loaded.model_copy(update={"data": here})
     request = Request(make_run(loaded, catalog, cluster.store), loaded, catalog, cluster, STAGES)

@@ -1,4 +1,4 @@
-"""`thinktune fetch`: a stage's artifact from the store to this machine, checked."""
+"""`thinktune fetch`: downloads the artifact of a stage and verifies it."""
 
 import json
 import os
@@ -29,11 +29,11 @@ from thinktune.store import fetch as fetch_artifact
 @run_argument
 @click.option(
     "--stage", type=click.Choice(STAGES), default="train", show_default=True,
-    help="Whose artifact.",
+    help="Stage to download.",
 )  # fmt: skip
 @click.option(
     "-o", "--out", "folder", type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the files.  [default: ./RUN/STAGE]",
+    help="Folder to write the files to.  [default: ./RUN/STAGE]",
 )  # fmt: skip
 @store_option
 @cluster_option
@@ -46,16 +46,24 @@ def fetch(
     cluster_file: Path | None,
     output: str,
 ) -> int:
-    """Download a stage's artifact, several files at once, each checked by its SHA-256.
+    """Download the artifact of a stage and verify its checksums.
 
-    The same command again keeps what is whole, goes on with what was begun, and brings the rest.
+    Downloads several files at once. The same command keeps complete files, continues partial ones
+    and downloads the rest.
+
+    \b
+    Examples:
+      thinktune fetch RUN
+      thinktune fetch RUN --stage evaluate -o report
     """
     opened = _store(store, cluster_file)
     prefix = stage_prefix(run, stage)
     manifest = read_manifest(opened, prefix)
     if manifest is None:
-        fault = f"{stage} of {run} has committed nothing"
-        raise InputMissing(opened.location(prefix), fault, f"`thinktune why {run}` says more")
+        fault = f"{stage} of run {run} has no committed artifact"
+        raise InputMissing(
+            opened.location(prefix), fault, f"`thinktune why {run}` explains the run's state"
+        )
     target = folder or Path(run) / stage
     size = f"{len(manifest.files)} files, {sum(e.size for e in manifest.files) / 1e6:,.1f} MB"
     click.echo(f"{size} from {opened.location(prefix)}", err=True)
@@ -67,12 +75,12 @@ def fetch(
     if quiet:
         facts = {"folder": str(target), "manifest": manifest.model_dump(mode="json")}
         click.echo(json.dumps(facts, indent=1))
-    click.echo(f"{size}, checksums right", err=True)
+    click.echo(f"{size}, checksums verified", err=True)
     return int(ExitCode.DONE)
 
 
 def _store(given: str | None, cluster_file: Path | None) -> Store:
-    """--store where it is said, else the cluster's."""
+    """The store that --store names, else that of the cluster file."""
     named = cluster_file is not None or CLUSTER_VARIABLE in os.environ
     if given is None and (named or Path(CLUSTER_FILE).is_file()):
         return store_of(read_cluster(cluster_file))

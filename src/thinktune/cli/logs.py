@@ -1,4 +1,4 @@
-"""`thinktune logs`: what the pods of a stage say, or said before they were gone."""
+"""`thinktune logs`: the log of a stage, from its pods or from the store."""
 
 import re
 import time
@@ -29,8 +29,10 @@ from thinktune.schema.stages import STAGES, Stage
 @click.command()
 @run_argument
 @stage_option
-@click.option("-f", "--follow", is_flag=True, help="Until the stage ends, through restarts.")
-@click.option("--rank", type=click.IntRange(min=0), help="Only lines of this rank.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Follow the log until the stage ends, through restarts."
+)
+@click.option("--rank", type=click.IntRange(min=0), help="Show only lines of this rank.")
 @cluster_option
 @context_option
 def logs(
@@ -41,7 +43,15 @@ def logs(
     cluster_file: Path | None,
     context: str | None,
 ) -> int:
-    """Show the log of a stage; from the store once its pods are gone."""
+    """Show the log of a stage, even after its pods are gone.
+
+    Once the pods are gone, the log comes from the store.
+
+    \b
+    Examples:
+      thinktune logs -f RUN
+      thinktune logs RUN --stage train --rank 1
+    """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
     seen = _chosen(observe_all(run, kube, store), stage)
@@ -64,7 +74,7 @@ def logs(
 
 
 def _remark(text: str) -> None:
-    """What is no line of the log."""
+    """Prints what is not a line of the log."""
     click.echo(text, err=True)
 
 

@@ -13,26 +13,26 @@ from thinktune.schema.errors import StageFailed, ThinktuneError, near_misses
 from thinktune.schema.exit_codes import ExitCode
 
 COMMANDS = {
-    "recipes": ("recipes", "List the recipes that ship, with model and hardware."),
-    "plan": ("plan", "Show what a recipe takes on its hardware, before anything runs."),
+    "recipes": ("recipes", "List the recipes with their models and hardware."),
+    "plan": ("plan", "Show the memory and time that a recipe needs, before anything runs."),
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
-    "doctor": ("doctor", "Check a cluster for a recipe: rights, secrets, nodes, images, store."),
-    "render": ("render", "Write chart values and manifests of all stages."),
-    "submit": ("submit", "Submit a recipe's stages to a cluster."),
-    "status": ("status", "List runs, or show the stages of one."),
-    "logs": ("logs", "Show the log of a stage, also after its pods are gone."),
-    "why": ("status", "Explain in one paragraph why a run is where it is."),
-    "fetch": ("fetch", "Download a stage's artifact, checked by its checksums."),
-    "cancel": ("cancel", "End a run's Jobs; what is at work commits first."),
-    "delete": ("cancel", "Remove a run: its Jobs, artifacts and checkpoints."),
-    "completion": ("completion", "Print the completion script of a shell."),
+    "doctor": ("doctor", "Check whether a cluster can run a recipe."),
+    "render": ("render", "Write the chart values and manifests of a recipe's stages."),
+    "submit": ("submit", "Submit a recipe to a cluster and follow it."),
+    "status": ("status", "List runs, or show the stages of one run."),
+    "logs": ("logs", "Show the log of a stage, even after its pods are gone."),
+    "why": ("status", "Explain the state of a run in one paragraph."),
+    "fetch": ("fetch", "Download the artifact of a stage and verify its checksums."),
+    "cancel": ("cancel", "Stop a run after it has saved its progress."),
+    "delete": ("cancel", "Delete a run: its Jobs, artifacts and checkpoints."),
+    "completion": ("completion", "Print the completion script for a shell."),
 }
-"""Name → module below `thinktune.cli` and what the list says: only the one that is called is
-loaded."""
+"""Command → its module below `thinktune.cli` and its line in `thinktune --help`. Only the module of
+the command that is called is loaded."""
 
 
 class _Group(click.Group):
-    """Says what commands there are when one is not known."""
+    """Loads commands lazily, and lists them when a command is unknown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -56,14 +56,21 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             known = near_misses(args[0], COMMANDS, shown=len(COMMANDS))
-            raise click.UsageError(f"no command '{args[0]}'; {known}", ctx)
+            raise click.UsageError(f"unknown command '{args[0]}'; {known}", ctx)
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(thinktune.__version__, prog_name="thinktune")
 def cli() -> None:
-    """Fine-tune models that think: plan, run, and judge what came out."""
+    """Fine-tune reasoning models: plan a training, run it here or on a cluster, and evaluate it.
+
+    \b
+    Examples:
+      thinktune run demo                   # everything on this machine, in minutes
+      thinktune plan qwen-32b              # memory and time, before anything runs
+      thinktune submit qwen-32b            # on the cluster that cluster.yaml describes
+    """
 
 
 def _open_stdout() -> None:
@@ -73,7 +80,8 @@ def _open_stdout() -> None:
 
 
 def main() -> NoReturn:
-    """Runs the command line; errors end as one paragraph on stderr and the table's exit code."""
+    """Runs the command line. An error ends as one paragraph on stderr and an exit code of the
+    table."""
     _open_stdout()
     try:
         code = cli.main(standalone_mode=False)
@@ -103,5 +111,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except Exception:  # noqa: BLE001 - the last line of defense
         traceback.print_exc()
-        click.echo("error: that is a fault of thinktune's own; please report it", err=True)
+        click.echo(
+            "error: this is a bug in thinktune; please report it with the traceback above", err=True
+        )
         sys.exit(ExitCode.INTERNAL)

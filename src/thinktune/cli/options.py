@@ -1,4 +1,4 @@
-"""Arguments that several commands take, spelled once."""
+"""Arguments and options that several commands share."""
 
 import contextlib
 import os
@@ -31,7 +31,8 @@ def complete_recipes(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """From Jobs and the store; nothing where neither answers soon: a shell waits for this."""
+    """Ids of runs, from Jobs and the store. The shell waits for this, so it gives up after a
+    moment."""
     del param
     found: list[str] = []
 
@@ -52,14 +53,14 @@ def complete_runs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 
 recipe_argument = click.argument("recipe", metavar="RECIPE", shell_complete=complete_recipes)
-"""A name that `thinktune recipes` lists, or a path ending in .yaml."""
+"""A name that `thinktune recipes` lists, or a path that ends in .yaml."""
 
 set_option = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a setting of the recipe, as in --set train.rank=32. Can be repeated.",
+    help="Override one setting of the recipe, as in --set train.rank=32. Can be repeated.",
 )
 
 output_option = click.option(
@@ -67,13 +68,13 @@ output_option = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="json prints one object on stdout, for programs.",
+    help="Output format. json prints JSON on stdout, for programs.",
 )
 
 store_option = click.option(
     "--store",
     metavar="URL",
-    help="Where artifacts go: a folder, file:///path or s3://bucket/prefix.  "
+    help="Store for artifacts: a folder, file:///path or s3://bucket/prefix.  "
     f"[default: ${STORE_VARIABLE}, else ./thinktune-store]",
 )
 
@@ -83,7 +84,7 @@ cluster_option = click.option(
     "cluster_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to run: store, images, secrets by name.  "
+    help="Cluster file, which names the store, the images and the secrets.  "
     f"[default: ${CLUSTER_VARIABLE}, else ./{CLUSTER_FILE}]",
 )
 
@@ -94,39 +95,39 @@ def _a_run(ctx: click.Context, param: click.Parameter, value: str | None) -> str
 
 
 run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs, callback=_a_run)
-"""A run's id, as `thinktune status` lists them."""
+"""Id of a run, as `thinktune status` lists it."""
 
 optional_run_argument = click.argument(
     "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=_a_run
 )
 
 stage_option = click.option(
-    "--stage", type=click.Choice(STAGES), help="This stage.  [default: the one the run is at]"
+    "--stage", type=click.Choice(STAGES), help="Stage to look at.  [default: the current one]"
 )
 
 context_option = click.option(
-    "--context", metavar="NAME", help="Context of the kubeconfig.  [default: the current one]"
+    "--context", metavar="NAME", help="Context in the kubeconfig.  [default: the current one]"
 )
 
 
 def store_of(cluster: Cluster) -> Store:
-    """The cluster's store, by the way that leads there from here: AWS_ENDPOINT_URL_S3 of this
-    environment, else the cluster's own."""
+    """The cluster's store, reached from this machine: through AWS_ENDPOINT_URL_S3 if it is set
+    here, else through the endpoint in the cluster file."""
     if cluster.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
         os.environ["AWS_ENDPOINT_URL_S3"] = cluster.store_endpoint
     return open_store(cluster.store)
 
 
 def read_cluster(given: Path | None) -> Cluster:
-    """The cluster as its file describes it. Raises SpecInvalid."""
+    """Reads the cluster file. Raises SpecInvalid."""
     path = given or Path(os.environ.get(CLUSTER_VARIABLE) or CLUSTER_FILE)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise SpecInvalid(str(path), "it is not text in UTF-8", "write it anew") from None
+        raise SpecInvalid(str(path), "it is not UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
-        fault = f"no description of a cluster ({error.strerror})"
-        remedy = "write one (`store: s3://bucket/prefix` is the least), or say --cluster FILE"
+        fault = f"the cluster file cannot be read ({error.strerror})"
+        remedy = "write it (at least `store: s3://bucket/prefix`), or name another with --cluster"
         raise SpecInvalid(str(path), fault, remedy) from None
     return Cluster.parse(parse_yaml(text, str(path)), str(path))
 
@@ -141,18 +142,19 @@ def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
 def run_name(given: str | None, place: str = "--run") -> str | None:
     """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
     if given is not None and not is_name(given):
-        raise SpecInvalid(place, f"{given!r} is no name for a run", f"give it {NAME_RULE}")
+        raise SpecInvalid(place, f"{given!r} is not a valid name for a run", f"use {NAME_RULE}")
     return given
 
 
 def own_jobs() -> Path | None:
-    """A folder with a catalog and recipes of the user's own, instead of those that ship."""
+    """The user's own folder of catalog and recipes, which replaces the one that ships."""
     given = os.environ.get(JOBS_VARIABLE)
     return Path(given) if given else None
 
 
 def store_url(given: str | None) -> str:
-    """The store's address: the option, the environment, or a folder here. A path becomes a URL."""
+    """The store's address, from the option, else the environment, else a folder in the current one.
+    A path becomes a URL."""
     place = given or os.environ.get(STORE_VARIABLE) or "thinktune-store"
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", place):
         return place

@@ -1,4 +1,4 @@
-"""`thinktune plan`: memory by cause, time, and what would fit when this does not."""
+"""`thinktune plan`: memory by cause, time, and what would fit if the recipe does not."""
 
 import textwrap
 
@@ -28,9 +28,17 @@ BAR_CELLS = 40
 
 @click.command()
 @click.argument("recipe", metavar="[RECIPE]", required=False, shell_complete=complete_recipes)
-@click.option("--hardware", metavar="NAME", help="Plan for this node instead of the recipe's.")
-@click.option("--all-hardware", is_flag=True, help="A table: every node that fits, with hours.")
-@click.option("--actual", metavar="RUN", help="What a finished run took, beside its plan.")
+@click.option(
+    "--hardware",
+    metavar="NAME",
+    help="Plan for this hardware entry of the catalog instead of the recipe's.",
+)
+@click.option(
+    "--all-hardware",
+    is_flag=True,
+    help="Print a table of all hardware entries that fit, with rate and hours.",
+)
+@click.option("--actual", metavar="RUN", help="Compare what a finished run took with its plan.")
 @set_option
 @store_option
 @output_option
@@ -43,9 +51,17 @@ def plan(
     store: str | None,
     output: str,
 ) -> int:
-    """Show what a recipe takes on its hardware, before anything runs.
+    """Show the memory and time that a recipe needs, before anything runs.
 
-    Exits with 64 when it does not fit. With --all-hardware, RECIPE may be left out: all of them.
+    If the recipe does not fit its hardware, the command shows what would fit and exits with 64.
+    With --all-hardware, RECIPE can be left out to show all recipes.
+
+    \b
+    Examples:
+      thinktune plan qwen-32b
+      thinktune plan qwen-32b --hardware t4x1 --output json
+      thinktune plan qwen-32b --all-hardware
+      thinktune plan --actual RUN
     """
     console = Console(highlight=False)
     if actual is not None:
@@ -55,8 +71,8 @@ def plan(
         show_hardware(recipe, overrides, console, as_json=output == "json")
         return int(ExitCode.DONE)
     if recipe is None:
-        remedy = "`thinktune recipes` lists them; --all-hardware works without one"
-        raise SpecInvalid("thinktune plan", "no recipe", remedy)
+        remedy = "choose one that `thinktune recipes` lists, or add --all-hardware for all of them"
+        raise SpecInvalid("thinktune plan", "no recipe is given", remedy)
     if hardware is not None:
         overrides = (*overrides, f"hardware={hardware}")
     loaded, catalog = read(recipe, overrides)
@@ -69,7 +85,7 @@ def plan(
 
 
 def show(planned: Plan, recipe: Recipe, console: Console) -> None:
-    """The plan for people: a bar per cause against the capacity, then time and sizes."""
+    """Prints the plan for people: one bar for each cause of memory, then time and sizes."""
     title = f"{recipe.name}: {recipe.model} on {recipe.nodes} × {recipe.hardware}"
     console.print(Text(title, style="bold"))
     console.print(Text(planned.reason, style="green" if planned.fits else "red"))

@@ -19,13 +19,13 @@ from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.store import open_store, read_manifest
 
-SCALED = "~: scaled by published peaks from runs on other GPUs, or on fewer, not measured."
+SCALED = "~: not measured, but scaled by published peak rates from runs on other or fewer GPUs."
 
 
 def show_hardware(
     recipe: str | None, overrides: tuple[str, ...], console: Console, *, as_json: bool
 ) -> None:
-    """One recipe, or all that ship, on every node that it fits."""
+    """Prints one recipe, or all of them, on every hardware entry that it fits."""
     names = [recipe] if recipe else recipe_names(own_jobs())
     rows = [row for name in names for row in compare_hardware(*read(name, overrides))]
     if as_json:
@@ -56,13 +56,13 @@ def _figures(row: OnHardware) -> tuple[str, ...]:
 
 
 def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> None:
-    """Raises InputMissing where the run has not trained."""
+    """Prints the plan of a run beside what it took. Raises InputMissing if it has not trained."""
     opened = open_store(store)
     prefix = stage_prefix(run, "train")
     manifest = read_manifest(opened, prefix)
     if manifest is None:
-        remedy = "its training must be finished; look at the name, or say --store"
-        raise InputMissing(opened.location(prefix), "no manifest of a training", remedy)
+        remedy = "compare a run whose training is finished; check its id, and --store"
+        raise InputMissing(opened.location(prefix), "this run has no finished training", remedy)
     pairs = plan_vs_actual(manifest.metrics)
     if as_json:
         found = [pair.model_dump() | {"relative_error": pair.relative_error} for pair in pairs]

@@ -1,4 +1,4 @@
-"""`thinktune recipes`: what can be run."""
+"""`thinktune recipes`: the recipes that can be run."""
 
 import json
 import re
@@ -11,10 +11,21 @@ from thinktune.cli.options import output_option, own_jobs
 from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
 
 
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that a space follows."""
+    return re.split(r"(?<=\.) ", text)[0]
+
+
 @click.command()
 @output_option
 def recipes(output: str) -> None:
-    """List the recipes that ship, with model and hardware."""
+    """List the recipes with their models and hardware.
+
+    \b
+    Examples:
+      thinktune recipes
+      thinktune recipes --output json
+    """
     folder = own_jobs()
     catalog = load_catalog(folder)
     names = recipe_names(folder)
@@ -30,5 +41,5 @@ def recipes(output: str) -> None:
     for title in ("recipe", "model", "hardware", "what for"):
         table.add_column(title, no_wrap=title != "what for")
     for r in loaded:
-        table.add_row(r.name, r.model, r.hardware, re.split(r"(?<=[.:]) ", r.description)[0])
+        table.add_row(r.name, r.model, r.hardware, first_sentence(r.description))
     Console(highlight=False).print(table)

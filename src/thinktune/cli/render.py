@@ -1,4 +1,4 @@
-"""`thinktune render`: values and manifests of a run, for `helm install` or a repository."""
+"""`thinktune render`: chart values and manifests of a run, for `helm install` or for GitOps."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +25,12 @@ from thinktune.schema.stages import STAGES, Stage
 @click.argument(
     "recipes", metavar="RECIPE…", nargs=-1, required=True, shell_complete=complete_recipes
 )
-@click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
+@click.option(
+    "--run",
+    "name",
+    metavar="NAME",
+    help="Id of the run.  [default: the recipe's name and a digest]",
+)
 @click.option(
     "-o",
     "--out",
@@ -33,9 +38,11 @@ from thinktune.schema.stages import STAGES, Stage
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("rendered"),
     show_default=True,
-    help="Folder to write into, one below it per run.",
+    help="Folder to write to. Each run gets a folder in it.",
 )
-@click.option("--values-only", is_flag=True, help="No manifests, which need helm.")
+@click.option(
+    "--values-only", is_flag=True, help="Write only chart values, which does not require helm."
+)
 @set_option
 @cluster_option
 def render(
@@ -46,10 +53,20 @@ def render(
     overrides: tuple[str, ...],
     cluster_file: Path | None,
 ) -> None:
-    """Write chart values and manifests of all stages, byte for byte the same every time."""
+    """Write the chart values and manifests of a recipe's stages.
+
+    The same input gives the same bytes.
+
+    \b
+    Examples:
+      thinktune render qwen-32b -o rendered
+      thinktune render demo --values-only
+    """
     cluster = read_cluster(cluster_file)
     if name is not None and len(recipes) > 1:
-        raise SpecInvalid("--run", f"one name for {len(recipes)} recipes", "render one at a time")
+        raise SpecInvalid(
+            "--run", f"one id for {len(recipes)} recipes", "render one recipe at a time"
+        )
     runs, faults = [], []
     for recipe in recipes:
         try:

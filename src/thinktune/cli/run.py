@@ -25,8 +25,17 @@ from thinktune.store import Store, file_key, open_store, read_manifest
 
 @click.command()
 @recipe_argument
-@click.option("--local", is_flag=True, hidden=True, help="The default, and the only way.")
-@click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Run on this machine. This is the default, so the flag can be left out.",
+)
+@click.option(
+    "--run",
+    "name",
+    metavar="NAME",
+    help="Id of the run.  [default: the recipe's name and a digest]",
+)
 @click.option(
     "--until",
     type=click.Choice(STAGES),
@@ -46,15 +55,22 @@ def run(
     store: str | None,
     output: str,
 ) -> None:
-    """Prepare, train and evaluate a recipe.
+    """Prepare, train and evaluate a recipe on this machine.
 
-    The same command again resumes what was stopped, and does nothing once all is done.
+    The same command resumes a run that was stopped. Once all stages are finished, it only checks
+    their manifests.
+
+    \b
+    Examples:
+      thinktune run demo
+      thinktune run demo --until prep
+      thinktune run demo --set train.rank=32 --store s3://bucket/prefix
     """
     del local  # the only way; the flag is accepted for those who write it
     name = run_name(name)
     loaded, catalog = read(recipe, overrides)
     if loaded.nodes > 1:
-        fault = f"the recipe is for {loaded.nodes} nodes, and a local run has this machine only"
+        fault = f"the recipe is for {loaded.nodes} nodes, and `thinktune run` uses one machine"
         remedy = "add --set nodes=1, or use `thinktune submit`"
         raise SpecInvalid("thinktune run", fault, remedy)
     opened = open_store(store_url(store))
@@ -85,14 +101,14 @@ def run(
 
 
 def _base(store: Store, repo: str, prep: Manifest) -> str:
-    """Where the base model lies that the adapter was trained on."""
+    """Location of the base model that the adapter was trained on."""
     prefix = cache_prefix("models", repo, prep.revisions["model"])
     manifest = read_manifest(store, prefix)
     return _folder(store, prefix, manifest) if manifest else f"{repo} {prep.revisions['model']}"
 
 
 def _folder(store: Store, prefix: str, manifest: Manifest) -> str:
-    """Where an artifact's files are: a path on this machine, or the store's address."""
+    """Location of an artifact's files: a path on this machine, or an address in the store."""
     first = manifest.files[0].name
     key = file_key(store, prefix, manifest, first).removesuffix(f"/{first}")
     path = store.local_path(key)

@@ -1,4 +1,4 @@
-"""`thinktune status` and `thinktune why`: how far a run is, and why it is there."""
+"""`thinktune status` and `thinktune why`: how far a run is, and why it is in that state."""
 
 import json
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from thinktune.store import Store
 
 WIDE = 1000
 AT_ONCE = 16
-"""Requests for stages; each takes half a dozen round trips."""
+"""Number of stages that are looked up at once. Each takes half a dozen round trips."""
 COLORS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yellow"}
 
 
@@ -42,7 +42,15 @@ COLORS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yello
 @context_option
 @output_option
 def status(run: str | None, cluster_file: Path | None, context: str | None, output: str) -> int:
-    """List runs, or show the stages of one: state, step, ETA, rate, loss, heartbeat, restarts."""
+    """List runs, or show the stages of one run.
+
+    Shows state, step, estimated time left, tokens/s, loss, age of the heartbeat and restarts.
+
+    \b
+    Examples:
+      thinktune status
+      thinktune status RUN --output json
+    """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
     if run is None:
@@ -114,7 +122,7 @@ def _number(value: object, digits: int) -> str:
 
 
 def _span(seconds: float | None) -> str:
-    """As kubectl: 42s, 7m, 3h12m."""
+    """Formats a duration as kubectl does: 42s, 7m, 3h12m."""
     if seconds is None:
         return "-"
     if seconds < 100:
@@ -132,9 +140,15 @@ def _span(seconds: float | None) -> str:
 def why(
     run: str, stage: Stage | None, cluster_file: Path | None, context: str | None, output: str
 ) -> int:
-    """Explain in one paragraph why a run is where it is: cause, evidence, remedy.
+    """Explain the state of a run in one paragraph.
 
-    Exits with 0 where nothing is wrong, else with the code of what is.
+    Gives cause, evidence and remedy. Exits with 0 if nothing is wrong, else with the exit code of
+    the fault.
+
+    \b
+    Examples:
+      thinktune why RUN
+      thinktune why RUN --stage train
     """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)

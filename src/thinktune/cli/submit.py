@@ -1,4 +1,4 @@
-"""`thinktune submit`: a run to a cluster, and along with it to its end."""
+"""`thinktune submit`: submits a run to a cluster and follows it to its end."""
 
 import json
 from pathlib import Path
@@ -36,14 +36,19 @@ WHOLE = "all"
 @recipe_argument
 @click.option(
     "--stage", "wanted", type=click.Choice([*STAGES, WHOLE]), multiple=True, default=(WHOLE,),
-    show_default=True, help="A stage whose predecessors are done, or several, or all in turn.",
+    show_default=True, help="Stage to run, once its inputs are there. Can be repeated.",
 )  # fmt: skip
 @click.option(
     "--follow/--detach", default=True, show_default=True,
-    help="Stay and show the logs, or leave the rest to the cluster.",
+    help="Stay and show the logs, or let the cluster start the stages.",
 )  # fmt: skip
-@click.option("--run", "name", metavar="NAME", help="Name of the run, instead of the derived id.")
-@click.option("--force", is_flag=True, help="Although no node there could take it.")
+@click.option(
+    "--run",
+    "name",
+    metavar="NAME",
+    help="Id of the run.  [default: the recipe's name and a digest]",
+)
+@click.option("--force", is_flag=True, help="Submit even if no current node fits (autoscaler).")
 @set_option
 @cluster_option
 @context_option
@@ -59,11 +64,17 @@ def submit(
     context: str | None,
     output: str,
 ) -> int:
-    """Submit a recipe's stages to a cluster.
+    """Submit a recipe to a cluster and follow it.
 
-    Shows the plan and the free GPUs first, and refuses what cannot fit or be scheduled. The same
-    command again adopts what runs, resumes what failed, and says what is done. Ctrl-C leaves the
-    stage at work alone.
+    First shows the plan and the free GPUs, and refuses what cannot fit or be scheduled. The same
+    command adopts a run that is there and resumes one that failed. Ctrl-C stops following; the
+    current stage continues in the cluster.
+
+    \b
+    Examples:
+      thinktune submit qwen-32b --set data.path=audit.jsonl
+      thinktune submit qwen-32b --detach
+      thinktune submit qwen-32b --stage prep --stage train
     """
     as_json = output == "json"
 
@@ -84,9 +95,9 @@ def submit(
         _follow(made, todo, kube, store, say)
     elif left(todo, kube, store):
         detach(todo, cluster, kube, say)
-        say(f"`thinktune status {made.id}` shows how far it is, `thinktune logs -f {made.id}` more")
+        say(f"`thinktune status {made.id}` shows its state, `thinktune logs -f {made.id}` its log")
     else:
-        say(f"done already: `thinktune fetch {made.id}` brings the adapter here")
+        say(f"finished already: `thinktune fetch {made.id}` downloads the adapter")
     if as_json:
         click.echo(json.dumps({"run": made.id, **todo.model_dump(mode="json")}, indent=1))
     return int(ExitCode.DONE)
@@ -96,11 +107,13 @@ def _follow(made: Run, todo: Pipeline, kube: Kube, store: Store, say: Say) -> No
     try:
         run_pipeline(todo, kube, store, say, logs=True)
     except KeyboardInterrupt:
-        rest = " and starts no other stage; --detach would" if len(todo.stages) > 1 else ""
-        say(f"\nleft {made.id} alone: the stage at work goes on in the cluster{rest}")
-        say("the same command comes back to it; `thinktune cancel` ends it")
+        rest = (
+            ", and no other stage starts; --detach would start them" if len(todo.stages) > 1 else ""
+        )
+        say(f"\nstopped following {made.id}: its current stage continues in the cluster{rest}")
+        say("the same command follows it again; `thinktune cancel` stops it")
         raise
-    say(f"done: `thinktune fetch {made.id}` brings the adapter here")
+    say(f"finished: `thinktune fetch {made.id}` downloads the adapter")
 
 
 def _say_plan(made: Run, hardware: str, say: Say) -> None:

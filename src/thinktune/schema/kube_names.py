@@ -1,5 +1,5 @@
-"""What Kubernetes takes for names, labels and images, checked where the user writes them: its own
-refusal comes after half of a release is made.
+"""What Kubernetes accepts as names, labels and images. Checked when the cluster file is read,
+because Kubernetes itself would refuse them after half of a release is installed.
 
 Source: kubernetes.io, Object Names and IDs; Labels and Selectors. distribution/reference, grammar.
 """
@@ -26,7 +26,7 @@ _OURS = re.compile(
 def _matches(pattern: str, rule: str, longest: int) -> Callable[[str], str]:
     def check(text: str) -> str:
         if len(text) > longest or not re.fullmatch(pattern, text):
-            raise ValueError(f"'{text}' is not what Kubernetes takes; write {rule}")
+            raise ValueError(f"Kubernetes does not accept '{text}' here; write {rule}")
         return text
 
     return check
@@ -38,14 +38,14 @@ ObjectName = Annotated[
         _matches(_SUBDOMAIN, "lower-case letters, digits, '-' and '.', at most 253", 253)
     ),
 ]
-"""Of a Secret, a ServiceAccount, a claim, a class."""
+"""Name of an object such as a Secret, a ServiceAccount, a claim or a class."""
 Namespace = Annotated[
     str, AfterValidator(_matches(_LABEL, "lower-case letters, digits and '-', at most 63", 63))
 ]
 QueueName = Annotated[
     str, AfterValidator(_matches(_SUBDOMAIN, "the name of a LocalQueue, at most 63 letters", 63))
 ]
-"""It becomes a label's value."""
+"""Name of a Kueue LocalQueue, which becomes the value of a label."""
 LabelKey = Annotated[
     str, AfterValidator(_matches(_KEY, "a label's key, as in example.com/pool", 253 + 1 + 63))
 ]
@@ -73,10 +73,10 @@ Tag = Annotated[
 def _not_ours(labels: dict[str, str]) -> dict[str, str]:
     for key in labels:
         if _OURS.fullmatch(key):
-            raise ValueError(f"'{key}' is how pods are found; leave it out")
+            raise ValueError(f"'{key}' is a label by which pods are found; remove it")
     return labels
 
 
 OtherLabels = Annotated[Labels, AfterValidator(_not_ours)]
-"""Labels besides those of the charts. One of theirs with another value would take a pod out of its
-NetworkPolicy."""
+"""Labels other than those of the charts. Another value for one of the charts' own labels would take
+a pod out of its NetworkPolicy."""

@@ -1,4 +1,5 @@
-"""The manifest: what an artifact is, written last; a reader trusts nothing without one."""
+"""The manifest: what an artifact contains. It is written last, and readers ignore artifacts without
+a manifest."""
 
 from typing import Annotated
 
@@ -14,55 +15,62 @@ class FileEntry(Closed):
     """One file of an artifact."""
 
     name: str
-    """Path inside the artifact, with `/`."""
+    """Path of the file within the artifact, with `/` as separator."""
     size: Annotated[int, Field(ge=0)]
-    """Bytes."""
+    """Size of the file, in bytes."""
     sha256: Sha256
+    """SHA-256 of the file, in hexadecimal."""
 
 
 class Manifest(Closed):
-    """One committed artifact: a stage's output, a checkpoint, a cached model."""
+    """One committed artifact: the output of a stage, a checkpoint, or a cached model or dataset."""
 
     format: int = 1
-    """Version of this layout."""
+    """Version of the manifest's layout."""
     kind: str
-    """`prep`, `train`, `evaluate`, `checkpoint`, `model`, `dataset`."""
+    """Kind of artifact: `prep`, `train`, `evaluate`, `checkpoint`, `model` or `dataset`."""
     run: str | None
-    """Run that made it; null for the caches, which runs share."""
+    """Run that made the artifact. Null for cached models and datasets, which runs share."""
     attempt: str
-    """Folder under `attempts/` that holds the files."""
+    """Folder under `attempts/` that contains the files."""
     files: tuple[FileEntry, ...]
-    """Sorted by name."""
+    """Files of the artifact, sorted by name."""
     inputs: dict[str, Sha256]
-    """Digests of the manifests it was made from, by name."""
+    """Digests of the manifests that the artifact was made from, by name."""
     task_sha256: Sha256 | None
-    """Digest of the task, its store address left out."""
+    """Result digest of the task (`StageTask.result_digest`). Null for an artifact without a
+    task."""
     template_sha256: Sha256 | None = None
     """Digest of the chat template and prompt that rendered the text."""
     revisions: dict[str, str] = {}
-    """What `model` and `dataset` resolved to."""
+    """Revisions that were used of the model and the dataset."""
     versions: dict[str, str] = {}
-    """Versions of thinktune and of the libraries that made it."""
+    """Versions of thinktune and of the libraries that made the artifact."""
     metrics: dict[str, Metric] = {}
-    """Figures worth having without opening the files."""
+    """Metrics that can be read without opening the files."""
     created: str
-    """UTC time in ISO 8601."""
+    """Time of the commit, in UTC and ISO 8601."""
 
 
 class Progress(Closed):
-    """Live state of a stage, at `<stage>/progress.json`; overwritten, never trusted."""
+    """Live state of a stage, at `<stage>/progress.json`. It is overwritten as the stage goes on,
+    and no artifact depends on it."""
 
     stage: str
+    """Stage that this is the state of."""
     phase: str
-    """What it is doing: `train`, `generate base`, …"""
+    """What the stage is doing, such as `train` or `generate base`."""
     done: int
+    """Number of units that are finished in this phase."""
     of: int
+    """Number of units in this phase."""
     unit: str
-    """What is counted: `steps`, `rows`, `questions`."""
+    """What is counted, such as `steps`, `rows` or `questions`."""
     eta_s: float | None
-    """Seconds left of this phase; null until it can be told."""
+    """Estimated seconds until this phase is finished. Null until there is an estimate."""
     figures: dict[str, Metric] = {}
-    """Loss, tokens/s and the like."""
+    """Current metrics, such as loss and tokens/s."""
     attempt: str
+    """Attempt that the stage is working on."""
     heartbeat: str
-    """UTC time in ISO 8601 at which this was written."""
+    """Time at which this was written, in UTC and ISO 8601."""

@@ -1,7 +1,7 @@
-"""The recipe: what to do, never how to fit it (that is the plan's).
+"""The recipe: what a run does. How it fits the hardware is decided by the plan.
 
-One YAML file under `jobs/recipes/`; the file's name is the recipe's. Reading, extending and
-overriding one is `thinktune.recipes.compose`.
+A recipe is one YAML file under `jobs/recipes/`, and the file's name is the recipe's name.
+`thinktune.recipes.compose` reads, extends and overrides recipes.
 """
 
 import re
@@ -14,19 +14,20 @@ from thinktune.schema.closed import Closed
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""What every generator of random numbers takes."""
+"""A seed that every random number generator accepts."""
 
 
 class Filter(Closed):
-    """Keeps the rows whose column passes. Exactly one of the tests is given."""
+    """A filter keeps the rows whose column passes its test. Give exactly one test."""
 
     column: str
+    """Column of the dataset that the filter looks at."""
     any_of: tuple[str | int | float | bool, ...] | None = None
-    """Keeps rows whose value is one of these."""
+    """Keep rows whose value is one of these."""
     matches: str | None = None
-    """Keeps rows whose text matches this regular expression somewhere."""
+    """Keep rows whose text contains a match of this regular expression."""
     not_empty: Literal[True] | None = None
-    """Keeps rows with a value that is neither null nor blank."""
+    """Keep rows whose value is neither null nor blank."""
 
     @field_validator("matches")
     @classmethod
@@ -35,8 +36,8 @@ class Filter(Closed):
             re.compile(pattern or "")
         except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(
-                f"no regular expression of Python's ({error}); "
-                "fix it, with a backslash before a character that stands for itself"
+                f"not a valid Python regular expression ({error}); "
+                "correct it, and put a backslash before each character that is meant literally"
             ) from None
         return pattern
 
@@ -52,164 +53,190 @@ class Filter(Closed):
 
 
 class Balance(Closed):
-    """Takes the same number of rows for each value of a column."""
+    """Balancing keeps the same number of rows for each value of a column."""
 
     column: str
+    """Column of the dataset whose values are balanced."""
     values: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The values to keep; rows with others are dropped."""
+    """Values to keep. Rows with any other value are dropped."""
     rows_per_value: Count | None = None
-    """Rows of each; null: as many as the rarest has."""
+    """Rows to keep for each value. Null keeps as many as the rarest value has."""
 
 
 class Split(Closed):
-    """Who is held out, decided by a hash of the question, so the same question never stands on
-    both sides."""
+    """Which questions are held out of training. A hash of the question decides, so that one
+    question is never on both sides."""
 
     test_rows: Annotated[int, Field(ge=0)] = 0
-    """Questions kept for `evaluate`; never trained on."""
+    """Questions that are kept for the evaluation and never trained on."""
     validation_rows: Annotated[int, Field(ge=0)] = 0
-    """Questions whose loss is watched during training; never trained on."""
+    """Questions whose loss is measured during training and that are never trained on."""
     seed: Seed = 0
+    """Seed of the hash that chooses the held-out questions and the rows of `sample_rows`."""
 
 
 class DataSpec(Closed):
-    """From a dataset to tokens."""
+    """How a dataset becomes tokens to train on."""
 
     dataset: Name
-    """Name in the catalog, or `file` for a file of your own."""
+    """Name of a dataset in the catalog, or `file` for a file of your own."""
     revision: Revision | None = None
-    """Commit of the dataset on the hub, instead of the catalog's."""
+    """Commit of the dataset on the hub that replaces the one in the catalog."""
     path: str | None = None
-    """Your own file (.jsonl, .json, .parquet, .csv), with `dataset: file`."""
+    """Path of your own file (.jsonl, .json, .parquet or .csv). It requires `dataset: file`."""
     format: Format | None = None
-    """How rows are laid out; null: as the catalog says, or for your own file as its columns say."""
+    """Layout of the rows. Null takes the catalog's layout; for a file of your own, the layout
+    follows from its columns."""
     columns: ColumnMap = ColumnMap()
-    """Overrides of the catalog's column map."""
+    """Columns that replace those in the catalog's column map."""
     filters: tuple[Filter, ...] = ()
+    """Filters for rows. A row is kept only if it passes all of them."""
     require_reasoning: bool = True
-    """Drop rows without a complete think part. With none left, prep fails and says so."""
+    """Drop rows without complete reasoning. Prep fails if no row is left."""
     deduplicate: bool = True
-    """Keep the first row of each question."""
+    """Keep only the first row of each question."""
     balance: Balance | None = None
+    """Keep the same number of rows for each value of a column. Null keeps all rows."""
     expected_rows: Count | None = None
-    """Rows to plan with where the catalog does not know how many there are, as of your own file;
-    held-out ones included."""
+    """Number of rows, held-out ones included, that the plan counts with where the catalog does not
+    say it, for example for your own file."""
     sample_rows: Count | None = None
-    """Rows to draw, by seed, for training, after everything else; null: all."""
+    """Rows to draw at random for training, after all other selection. Null takes all rows."""
     split: Split = Split()
     system: str | None = None
-    """System prompt; DeepSeek advises none for R1 models."""
+    """System prompt. DeepSeek advises against one for R1 models."""
     prompt: str = "{question}"
-    """What the user says; fields in braces: question, options."""
+    """Text of the user's turn. It can contain the fields `{question}` and `{options}`."""
     answer: str = "{answer}"
-    """What follows the think part; fields in braces: answer, summary."""
+    """Text that follows the reasoning. It can contain the fields `{answer}` and `{summary}`."""
     final_answer: str | None = None
-    """Marker of the line that holds the checkable answer, such as `Final Answer:`."""
+    """Marker of the line that contains the answer to check, such as `Final Answer:`."""
     max_tokens: Annotated[int, Field(ge=16)] = 2048
-    """Longest training example, in tokens."""
+    """Length of the longest training example, in tokens."""
     too_long: Literal["drop", "truncate"] = "drop"
-    """`truncate` cuts the end of the reasoning, so that `</think>` and the answer stay."""
+    """What happens to an example that is longer than `max_tokens`. `truncate` cuts the end of its
+    reasoning, so that `</think>` and the answer stay."""
 
     @model_validator(mode="after")
     def _file_has_path(self) -> Self:
         if (self.dataset == "file") != (self.path is not None):
             raise ValueError(
                 "'path' and 'dataset: file' belong together; "
-                "give both for a file of your own, neither for a dataset of the catalog"
+                "give both for a file of your own, and neither for a dataset in the catalog"
             )
         return self
 
 
 class TrainSpec(Closed):
-    """LoRA fine-tuning of a frozen base. `batch_size` and the schedule mean the same on any
+    """LoRA fine-tuning of a frozen base model. `batch_size` and the schedule mean the same on any
     number of GPUs."""
 
     base: Literal["nf4", "16bit"] = "nf4"
-    """Frozen weights: 4-bit NormalFloat with double quantization (QLoRA, arXiv:2305.14314), or
-    16 bits."""
+    """Precision of the frozen weights: 4-bit NormalFloat with double quantization (QLoRA,
+    arXiv:2305.14314), or 16 bits."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """Compute type; `auto` is bfloat16 where the device has it, else float16 (a GPU) or float32."""
+    """Type in which the training computes. `auto` takes bfloat16 if the device supports it, else
+    float16 on a GPU and float32 on a CPU."""
     fp8: bool = False
-    """The frozen weights' products in FP8 (e4m3, a scale per row; arXiv:2209.05433) where the fused
-    path runs on an Ada or Hopper GPU: faster, with other rounding."""
+    """Multiply by the frozen weights in FP8 (e4m3 with one scale per row, arXiv:2209.05433) where
+    the fused path runs on an Ada or Hopper GPU. This is faster and rounds differently."""
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank r of the LoRA matrices."""
     alpha: Annotated[float, Field(gt=0)] = 32
-    """LoRA scale: α/r, or α/√r with rsLoRA."""
+    """LoRA's α. The adapter is scaled by α/r, or by α/√r with `rslora`."""
     rslora: bool = False
-    """Rank-stabilized scale (arXiv:2312.03732)."""
+    """Scale the adapter by α/√r (rank-stabilized LoRA, arXiv:2312.03732)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0
-    """LoRA dropout."""
+    """Probability of dropout on the input of the adapters."""
     targets: Literal["all", "attention", "mlp"] | tuple[str, ...] = "all"
-    """Layers that take an adapter: a group, or names from the model's catalog entry."""
+    """Linear layers that get an adapter: a group, or names from the model's catalog entry."""
     loss_on: Literal["completion", "answer"] = "completion"
-    """`answer` leaves the reasoning tokens out of the loss."""
+    """Tokens that the loss counts. `answer` leaves out the reasoning."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """8-bit states (arXiv:2110.02861) save 6 bytes per trained weight, and each step then waits for
-    the GPU once; the plain form is used where there is none."""
+    """Optimizer of the adapter. 8-bit states (arXiv:2110.02861) save 6 bytes per trained weight,
+    and each step then waits for the GPU once. Without a GPU, plain AdamW is used."""
     lr: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate changes after the warmup."""
     warmup: Fraction = 0.03
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps, from 0 to 1, over which the learning rate rises from 0."""
     weight_decay: Fraction = 0.0
+    """AdamW's decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
     spike_factor: Annotated[float, Field(gt=1)] | None = 10.0
-    """A step whose gradient norm is more than this many times the running mean changes nothing;
-    null: every finite one counts."""
+    """A step is skipped when its gradient norm exceeds this many times the running mean. Null skips
+    no step whose gradient is finite."""
     max_skipped: Count = 10
-    """Skipped steps, in all, with which the training fails."""
+    """Number of skipped steps, over the whole training, at which the training fails."""
     batch_size: Count
-    """Examples per optimizer step, over all GPUs."""
+    """Examples per optimizer step, summed over all GPUs."""
     epochs: Count = 1
+    """Number of times that each example is trained on."""
     max_steps: Count | None = None
-    """Stop after this many optimizer steps, also in the middle of an epoch."""
+    """Stop after this many optimizer steps, even in the middle of an epoch. Null trains all
+    epochs."""
     packing: bool = True
-    """Several examples per row, attention kept inside each; off: each example is a row of its
-    own, without padding."""
+    """Put several examples into one row, with attention confined to each. Without packing, each
+    example is a row of its own, without padding."""
     seed: Seed = 0
+    """Seed of the order of the examples, of the adapter's initial weights and of dropout."""
     evaluate_every_steps: Count | None = None
-    """How often the loss on the validation rows is measured; null: at the end only."""
+    """Measure the loss on the validation rows every this many steps. Null measures it once, at the
+    end."""
     checkpoint_every_steps: Count = 50
-    """How much work a kill can cost, in optimizer steps."""
+    """Save a checkpoint every this many optimizer steps, which is also the most work that a kill
+    can cost."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    """Newest checkpoints to keep; two, so that a damaged one has one before it."""
+    """Number of newest checkpoints to keep. With two, a damaged one still has one before it."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Trackers, through accelerate; their credentials come from the environment."""
+    """Experiment trackers to report to, through accelerate. Their credentials come from the
+    environment."""
 
 
 class EvaluateSpec(Closed):
-    """The same questions to the base model and to the tuned one."""
+    """How the base model and the tuned one answer the same held-out questions."""
 
     questions: Count | None = None
-    """PlanVsActual-out questions to ask; null: all of them."""
+    """Number of held-out questions to ask. Null asks all of them."""
     samples: Count = 1
-    """Answers per question and model; figures are averaged over them."""
+    """Answers per question and model, over which metrics are averaged."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 4096
+    """Longest answer in tokens, reasoning included. An answer that is cut off counts as not
+    answered."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.6
-    """0 is greedy. DeepSeek advises 0.6 with top_p 0.95 for R1 models; greedy alone misleads."""
+    """Sampling temperature; 0 decodes greedily. DeepSeek advises 0.6 with top_p 0.95 for R1 models,
+    whose greedy answers tend to repeat themselves."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Sample from the most likely tokens whose probabilities add up to this share (nucleus
+    sampling)."""
     batch_size: Count = 16
-    """Questions per generation batch."""
+    """Questions that are answered at once."""
     verifier: Literal["auto", "number", "choice", "math", "text", "none"] = "auto"
-    """How an answer is checked; `auto` looks at the reference answers; `none` measures no
-    accuracy."""
+    """How an answer is compared with the reference answer. `auto` chooses by looking at the
+    reference answers; `none` measures no accuracy."""
     side_by_side: Annotated[int, Field(ge=0)] = 3
-    """Questions shown with both answers at the end."""
+    """Number of questions that the report shows with both answers."""
     seed: Seed = 0
+    """Seed of sampling, of the confidence intervals and of the questions that the report shows."""
 
 
 class Recipe(Closed):
-    """One fine-tuning job, from data to judgement."""
+    """One fine-tuning job: data, training and evaluation."""
 
     name: Name
-    """The file's name; not written in it."""
+    """Name of the recipe, which is the name of its file and is not written in it."""
     description: str
+    """What the recipe is for. Its first sentence is shown in the list of recipes."""
     model: Name
-    """Name in the catalog."""
+    """Name of the model in the catalog."""
     revision: Revision | None = None
-    """Commit of the model on the hub, instead of the catalog's."""
+    """Commit of the model on the hub that replaces the one in the catalog."""
     hardware: Name
-    """Name in the catalog: the node that each training pod gets."""
+    """Name in the catalog of the node that each training pod gets."""
     nodes: Count = 1
+    """Number of such nodes that train together."""
     data: DataSpec
     train: TrainSpec
     evaluate: EvaluateSpec = EvaluateSpec()

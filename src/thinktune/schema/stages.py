@@ -15,13 +15,13 @@ Stage = Literal["prep", "train", "evaluate"]
 
 
 class PrepTask(StageTask):
-    """Fetch the model and the dataset, render, tokenize, split."""
+    """Prepare: fetch the model and the dataset, render the text, tokenize and split it."""
 
     stage: Literal["prep"] = "prep"
     dataset: DatasetEntry
     data: DataSpec
     source_sha256: str | None = None
-    """Digest of the user's own file at submission; prep refuses another file."""
+    """Digest of the user's own file at submission. Prep rejects a file with another digest."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -39,7 +39,7 @@ class PrepTask(StageTask):
 
 
 class TrainTask(StageTask):
-    """Fine-tune on prep's artifact."""
+    """Train: fine-tune the model on the artifact of prep."""
 
     stage: Literal["train"] = "train"
     train: TrainSpec
@@ -62,14 +62,14 @@ class TrainTask(StageTask):
 
 
 class EvaluateTask(StageTask):
-    """Ask base and tuned the held-out questions."""
+    """Evaluate: ask the base model and the tuned model the held-out questions."""
 
     stage: Literal["evaluate"] = "evaluate"
     evaluate: EvaluateSpec
     final_answer: str | None
-    """Marker of the line that holds the checkable answer; null: none is asked for."""
+    """Marker of the line that contains the answer to check. Null expects no such line."""
     base: Literal["nf4", "16bit"]
-    """Precision of the base model under the adapter: the one it was trained on."""
+    """Precision of the base model under the adapter, which is the one it was trained on."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
 
     @classmethod

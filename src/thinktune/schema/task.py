@@ -1,7 +1,7 @@
-"""The task: the frozen JSON that a stage's container gets, mounted from a ConfigMap.
+"""The task: the frozen JSON that a stage's container reads, mounted from a ConfigMap.
 
-It holds everything the stage needs; the environment adds rank, topology and credentials only.
-What each stage gets besides is in `thinktune.schema.stages`.
+It contains everything that the stage needs. The environment adds only rank, topology and
+credentials. The fields of each stage are in `thinktune.schema.stages`.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -13,38 +13,40 @@ from thinktune.schema.closed import Closed
 from thinktune.schema.recipe import Recipe
 
 NOT_IN_DIGEST: dict[str, Any] = {"store": "", "code": None}
-"""Values that replace the fields of a task that do not decide its result. Different code may give a
-different result; a run that its user has named continues all the same."""
+"""Fields of a task that its result digest leaves out. Another version of the code can give another
+result, but a run that its user has named continues all the same."""
 
 
 class Execution(Closed):
-    """How the plan decided to run a training: changes speed and memory, never the result."""
+    """How the plan decided to execute a training. It changes speed and memory, never the result."""
 
     num_processes: Count = 1
-    """Ranks over all nodes: one per GPU, or 1 without a GPU."""
+    """Number of ranks over all nodes: one per GPU, or 1 without GPUs."""
     micro_batch_tokens: Count = 4096
-    """Most tokens that one forward and backward pass takes on a rank; longer examples are
-    refused."""
+    """Largest number of tokens in one forward and backward pass on a rank. Longer examples are
+    rejected."""
     recompute_layers: Annotated[int, Field(ge=0)] = 0
-    """Layers whose activations are computed again in the backward pass instead of kept."""
+    """Number of layers whose activations are recomputed in the backward pass instead of kept."""
     recompute_mlps: Annotated[int, Field(ge=0)] = 0
-    """Layers after these of which only gate and up are computed again: most of what a layer keeps
-    for half of its arithmetic. The plain path recomputes such layers whole."""
+    """Number of further layers of which only the gate and up projections are recomputed. They are
+    most of what a layer keeps and half of its arithmetic. The plain path recomputes such layers
+    entirely."""
     unpacked_layers: Annotated[int, Field(ge=0)] = 0
-    """Last layers whose 4-bit weights are also kept in 16 bits, so that no pass unpacks them."""
+    """Number of last layers whose 4-bit weights are also kept in 16 bits, so that no pass unpacks
+    them."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage (arXiv:1910.02054)."""
+    """ZeRO stage (arXiv:1910.02054)."""
     stall_s: Count = 1800
-    """Seconds without progress after which a training ends itself, to be started again."""
+    """Seconds without progress after which a training ends itself, so that it is restarted."""
 
 
 class Forecast(Closed):
-    """What the plan expects of a training; its manifest records both."""
+    """What the plan predicts for a training. The manifest records it beside what was measured."""
 
     gpu_memory_bytes: Count
-    """Peak memory of one device, all causes included."""
+    """Predicted peak memory of one device, in bytes."""
     tokens_per_s: Annotated[float, Field(gt=0)]
-    """Tokens per second over all ranks."""
+    """Predicted tokens per second, summed over all ranks."""
 
 
 class RunFacts(Closed):
@@ -66,15 +68,15 @@ class RunFacts(Closed):
 
 
 class StageTask(Closed):
-    """What the tasks of all stages have in common."""
+    """Fields that all tasks have."""
 
     run: str
-    """Id of the run; keys in the store start with it."""
+    """Id of the run, with which its keys in the store start."""
     store: str
-    """Where artifacts are: `file:///path` or `s3://bucket/prefix`."""
+    """Address of the store: `file:///path` or `s3://bucket/prefix`."""
     code: str | None = None
-    """`code_version()` of whoever made the task, which the stage must have as well; null: any
-    version will do."""
+    """`code_version()` of the launcher. A stage whose code differs refuses to start. Null accepts
+    any code."""
     model_name: str
     """Name of the model in the catalog."""
     model: ModelEntry

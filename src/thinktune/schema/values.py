@@ -1,6 +1,7 @@
-"""Values of the chart `charts/task`: one stage of one run, as Helm gets it.
+"""Values of the charts: `charts/task` for one stage of one run, `charts/conductor` for a whole run.
 
-`charts/task/values.schema.json` is generated from this. Written as Helm writes them, in camelCase.
+The charts' `values.schema.json` files are generated from these models. Names are in camelCase
+there, as is usual in Helm.
 """
 
 from typing import Annotated, Literal
@@ -13,126 +14,151 @@ from thinktune.schema.cluster import Addresses, Dns, Egress, Ports, Toleration
 from thinktune.schema.stages import Stage
 
 NAME_LENGTH = 53
-"""Of a Helm release; what the chart derives from it then stays within Kubernetes's 63."""
+"""Longest name of a Helm release. The names that the charts derive from it then stay within the 63
+characters that Kubernetes allows."""
 
 
 class Values(Closed):
-    """camelCase outside, snake_case inside."""
+    """Base of all values: names in camelCase in YAML, in snake_case in Python."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True)
 
 
 class ImageValues(Values):
-    """What runs."""
+    """The container image."""
 
     reference: str
-    """`registry/repository:tag` or `…@sha256:…`."""
+    """Image as `registry/repository:tag` or `registry/repository@sha256:…`."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"]
+    """When a node pulls the image."""
     pull_secrets: tuple[str, ...]
+    """Secrets in the namespace with the credentials for the registry."""
 
 
 class TopologyValues(Values):
-    """How many pods and processes."""
+    """Number of pods and of processes in each."""
 
     nodes: Annotated[int, Field(ge=1)]
-    """More than one: an Indexed Job whose pods find each other by a headless Service."""
+    """Number of pods, one per node. More than one make an Indexed Job whose pods find each other
+    through a headless Service."""
     processes_per_node: Annotated[int, Field(ge=1)]
-    """One per GPU; torchrun starts them where there is more than one in all."""
+    """Number of processes in each pod, one per GPU. The stage starts them itself."""
 
 
 class ResourceValues(Values):
-    """Of one pod; requests are limits."""
+    """Resources of one pod. Requests and limits are the same."""
 
     gpus: Annotated[int, Field(ge=0)]
+    """Number of GPUs."""
     cpu_millis: Annotated[int, Field(ge=1)]
+    """CPU time, in thousandths of a CPU."""
     memory_mib: Annotated[int, Field(ge=1)]
+    """Memory in MiB, shared memory included."""
     disk_gib: Annotated[int, Field(ge=1)]
+    """Size of the scratch volume, in GiB."""
     shm_mib: Annotated[int, Field(ge=1)]
-    """/dev/shm; part of the memory."""
+    """Size of /dev/shm in MiB, which is part of the memory."""
 
 
 class FailureValues(Values):
-    """What a Job does about an exit code: the table of `thinktune.schema.exit_codes`."""
+    """What a Job does after a pod has failed, by exit code, from the table in
+    `thinktune.schema.exit_codes`."""
 
     fail_codes: tuple[int, ...]
-    """End the Job at once."""
+    """Exit codes that end the Job at once."""
     ignore_codes: tuple[int, ...]
-    """Start a new pod without counting."""
+    """Exit codes after which a new pod starts that does not count against `backoffLimit`."""
     backoff_limit: Annotated[int, Field(ge=0)]
-    """New pods for anything else."""
+    """Number of new pods that start after any other failure."""
 
 
 class TimeValues(Values):
-    """In seconds."""
+    """Time limits, in seconds."""
 
     grace: Annotated[int, Field(ge=1)]
-    """From SIGTERM to SIGKILL: the step at work and a last checkpoint."""
+    """Seconds from SIGTERM to SIGKILL, enough for the current step and a last checkpoint."""
     deadline: Annotated[int, Field(ge=1)]
+    """Seconds after which the Job is ended."""
     keep_finished: Annotated[int, Field(ge=0)]
+    """Seconds for which the Job and its pods are kept after they end."""
 
 
 class PlacementValues(Values):
-    """Which nodes."""
+    """Where and when pods are scheduled."""
 
     node_selector: dict[str, str]
+    """Labels that a node must have."""
     tolerations: tuple[Toleration, ...]
+    """Taints that the pods tolerate."""
     priority_class: str | None
+    """PriorityClass of the pods. Null uses the cluster's default."""
     queue: str | None
+    """LocalQueue of Kueue that the Job is submitted to. Null does without a queue."""
 
 
 class StorageValues(Values):
-    """Where a pod writes."""
+    """Volumes that a pod writes to."""
 
     scratch_storage_class: str | None
-    """Null: the node's own disk."""
+    """Storage class of the scratch volume. Null uses the node's own disk."""
     cache_claim: str | None
-    """PersistentVolumeClaim with base models, shared by pods; null: each pod fetches its own."""
+    """PersistentVolumeClaim that keeps base models between pods. Null makes each pod fetch the
+    model from the store."""
 
 
 class AccessValues(Values):
-    """Who the pod is, and what it may reach. Secrets by name only."""
+    """The pod's identity, and what it may connect to. Secrets are given by name only."""
 
     service_account: str | None
-    """One that is there; null: the release makes its own, with these annotations."""
+    """Existing service account. Null creates one with the annotations below."""
     service_account_annotations: dict[str, str]
+    """Annotations of the service account that the release creates."""
     pod_labels: dict[str, str]
+    """Further labels of the pods."""
     secrets: tuple[str, ...]
-    """Their keys become environment variables."""
+    """Secrets in the namespace whose keys become environment variables."""
     network_policy: bool
+    """Whether a NetworkPolicy limits what the pods may connect to."""
     store_cidrs: Addresses
+    """Addresses of the store."""
     store_ports: Ports
+    """Ports that the store listens on."""
     store_namespace: str | None
-    """Instead of the addresses."""
+    """Namespace of a store inside the cluster, which replaces its addresses."""
     hub: bool
-    """Port 443 of anything: for prep, which fetches."""
+    """Whether the pod may connect to port 443 of any address, as prep does to fetch files."""
     dns: Dns
     extra: tuple[Egress, ...]
+    """Further addresses that the pod may connect to."""
 
 
 class MonitoringValues(Values):
-    """For Prometheus's operator and Grafana's sidecar."""
+    """Monitoring by the Prometheus Operator and Grafana."""
 
     enabled: bool
-    """Figures of the training on `port`, a PodMonitor, alerts, a dashboard."""
+    """Whether the pod serves metrics, with a PodMonitor, alerts and a Grafana dashboard."""
     labels: dict[str, str]
-    """Of PodMonitor and PrometheusRule."""
+    """Further labels of the PodMonitor and the PrometheusRule."""
     namespace: str | None
-    """From which pods may be asked; null: from anywhere."""
+    """Only pods in this namespace may scrape metrics. Null allows pods in any namespace."""
     port: Annotated[int, Field(ge=1024, le=65535)]
+    """Port at which the pod serves its metrics."""
     stalled_after_seconds: Annotated[int, Field(ge=1)]
-    """The alert fires for a training whose last step is older."""
+    """The alert fires when a training has finished no step for this many seconds."""
 
 
 class TaskValues(Values):
-    """All values of the chart."""
+    """All values of the chart `charts/task`."""
 
     run: str
+    """Id of the run."""
     stage: Stage
+    """Stage of the run that the Job executes."""
     task: str
-    """The task file's text: JSON."""
+    """Text of the task file, in JSON."""
     wait: bool
-    """The Job is made suspended, and started by the launcher or its conductor once the stage before
-    it is committed."""
+    """Whether the Job is created suspended. The launcher or the conductor then starts it once the
+    previous stage has committed its artifact."""
     image: ImageValues
     topology: TopologyValues
     resources: ResourceValues
@@ -143,16 +169,19 @@ class TaskValues(Values):
     access: AccessValues
     monitoring: MonitoringValues
     env: dict[str, str]
+    """Environment variables of the container."""
 
 
 class ConductorValues(Values):
-    """All values of the chart `charts/conductor`: what starts the stages of one run in turn."""
+    """All values of the chart `charts/conductor`, whose Job starts the stages of one run in
+    turn."""
 
     run: str
+    """Id of the run."""
     pipeline: str
-    """What it is to do: JSON."""
+    """The stages to start and their order, in JSON."""
     jobs: tuple[str, ...]
-    """Names of the Jobs that it may start."""
+    """Names of the Jobs that the conductor may start."""
     image: ImageValues
     placement: PlacementValues
     fail_codes: tuple[int, ...]
@@ -161,9 +190,13 @@ class ConductorValues(Values):
     ignore_codes: tuple[int, ...]
     """Exit codes after which a new pod starts without being counted."""
     deadline_seconds: Annotated[int, Field(ge=1)]
+    """Seconds after which the conductor's Job is ended."""
     keep_finished_seconds: Annotated[int, Field(ge=0)]
+    """Seconds for which the Job and its pods are kept after they end."""
     access: AccessValues
     api_cidrs: Addresses
-    """Of the API server."""
+    """Addresses of the API server."""
     api_ports: Ports
+    """Ports of the API server."""
     env: dict[str, str]
+    """Environment variables of the container."""

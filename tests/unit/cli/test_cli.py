@@ -17,8 +17,8 @@ from thinktune.store import commit, new_attempt, open_store
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rn"], "no command 'rn'; did you mean 'run'"),
-        (["plan"], "no recipe; `thinktune recipes` lists them"),
+        (["rn"], "unknown command 'rn'; did you mean 'run'"),
+        (["plan"], "no recipe is given; choose one that `thinktune recipes` lists"),
         (["plan", "qwen32b"], "did you mean 'qwen-32b'"),
         (["plan", "qwen-32b", "--hardware", "h100x9"], "did you mean 'h100x8'"),
         (
@@ -94,8 +94,8 @@ def test_a_name_that_no_run_can_have(name: str, tmp_path: Path) -> None:
     ended = thinktune("run", "demo", "--local", "--run", name, "--store", str(tmp_path / "s"))
     assert ended.code == 64
     assert ended.err == (
-        f"error: --run: {name!r} is no name for a run; give it at most 48 lower-case letters, "
-        "digits, '-' and '.', none of those two at an end\n"
+        f"error: --run: {name!r} is not a valid name for a run; use at most 48 lower-case letters, "
+        "digits, '-' and '.', with a letter or digit at each end\n"
     )
     assert ended.out == ""
 
@@ -104,9 +104,9 @@ def test_a_name_that_no_run_can_have(name: str, tmp_path: Path) -> None:
     ("settings", "said"),
     [
         (["--store", "ftp://x"], "write file:///path or s3://bucket/prefix"),
-        (["--set", "nodes=2"], "for 2 nodes, and a local run has this machine only"),
+        (["--set", "nodes=2"], "for 2 nodes, and `thinktune run` uses one machine"),
         (["--set", "data.split.test_rows=0"], "--set data.split.test_rows=100, or stop"),
-        (["--set", "data.filters=[{column: id, matches: '('}]"], "no regular expression"),
+        (["--set", "data.filters=[{column: id, matches: '('}]"], "not a valid Python regular"),
         (["--set", "train.lr=.nan"], "it should be a finite number"),
         (["--set", "train.alpha=.inf"], "it should be a finite number"),
         (["--set", "train.seed=-1"], "'train.seed' is -1"),
@@ -197,7 +197,7 @@ def test_what_a_run_took_is_shown_beside_its_plan(tmp_path: Path) -> None:
     found = json.loads(thinktune("plan", "--actual", "r", "--store", store, "--output", "json").out)
     assert found[1]["what"] == "tokens_per_s"
     missing = thinktune("plan", "--actual", "other", "--store", store)
-    assert (missing.code, "no manifest of a training" in missing.err) == (66, True)
+    assert (missing.code, "has no finished training" in missing.err) == (66, True)
 
 
 def test_a_recipe_whose_file_is_missing_keeps_no_other_from_being_rendered(tmp_path: Path) -> None:

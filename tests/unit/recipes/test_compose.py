@@ -33,11 +33,11 @@ def test_overrides_are_typed_and_checked() -> None:
         (["train.rank=many"], "'train.rank' is 'many'"),
         (["train.rnk=3"], "unknown key 'train.rnk'"),
         (["train.rank"], "not key=value; write --set train.rank=32"),
-        (["model.name=x"], "'model' is a value and has no keys"),
+        (["model.name=x"], "'model' is a single value and has no keys"),
         (["hardware=h100x9"], "hardware 'h100x9' is not in the catalog; did you mean 'h100x8'"),
         (["model=r1-distil-qwen-32b"], "did you mean 'r1-distill-qwen-32b'"),
         (["data.dataset=medical"], "data.dataset 'medical' is not in the catalog"),
-        (["train.targets=[q_poj]"], "'q_poj' is no layer of smollm2-135m that takes an adapter"),
+        (["train.targets=[q_poj]"], "smollm2-135m has no layer 'q_poj' that can get an adapter"),
         (["name=other"], "'name' cannot be overridden"),
     ],
 )
@@ -70,14 +70,14 @@ def test_extending_in_a_circle(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs")
     (jobs / "recipes" / "a.yaml").write_text("extends: b")
     (jobs / "recipes" / "b.yaml").write_text("extends: a")
-    with pytest.raises(SpecInvalid, match="no circle"):
+    with pytest.raises(SpecInvalid, match="remove one of these"):
         load_recipe("a", catalog=load_catalog(jobs), folder=jobs)
 
 
 def test_a_recipe_has_no_name(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("extends: demo\nname: other\n")
-    assert "the file's name is the recipe's" in fault(str(path))
+    assert "the file gives the name" in fault(str(path))
 
 
 def test_a_recipe_is_a_mapping_of_text(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_file_whose_name_is_no_name(tmp_path: Path, stem: str) -> None:
     path = tmp_path / f"{stem}.yaml"
     path.write_text("extends: demo\n")
     said = fault(str(path))
-    assert said.startswith(f"{path}: the file's name is the recipe's, and {stem!r} is no name")
+    assert said.startswith(f"{path}: a recipe is named after its file, and {stem!r} is not a valid")
     assert "rename it: at most 48 lower-case letters" in said
     assert "^[a-z0-9]" not in said
 

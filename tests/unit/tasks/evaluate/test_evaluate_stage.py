@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from thinktune.schema.stages import EvaluateTask
 from tiny import tiny_entry
 from tokenizers import Tokenizer
 
@@ -12,6 +11,7 @@ from thinktune.schema.errors import InputMissing
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PromptFacts
 from thinktune.schema.recipe import EvaluateSpec
+from thinktune.schema.stages import EvaluateTask
 from thinktune.store import Store, commit, open_store
 from thinktune.tasks.evaluate import stage
 from thinktune.tasks.generate.protocol import Answer, Batch, Sampling
