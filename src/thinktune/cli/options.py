@@ -21,6 +21,8 @@ STORE_VARIABLE = "THINKTUNE_STORE"
 JOBS_VARIABLE = "THINKTUNE_JOBS"
 CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
 CLUSTER_FILE = "cluster.yaml"
+S3_ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
+"""As boto3 and every other AWS client take it."""
 COMPLETION_S = 3.0
 
 
@@ -109,11 +111,10 @@ context_option = click.option(
 
 
 def store_of(place: Cluster) -> Store:
-    """The cluster's store, by the way that leads there from here: AWS_ENDPOINT_URL_S3 of this
-    environment, else the cluster's own."""
-    if place.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
-        os.environ["AWS_ENDPOINT_URL_S3"] = place.store_endpoint
-    return open_store(place.store)
+    """The cluster's store, at the endpoint that this environment names (AWS_ENDPOINT_URL_S3: a
+    port-forward, for one), else at the cluster's own. The environment is left as it is."""
+    own = None if S3_ENDPOINT_VARIABLE in os.environ else place.store_endpoint
+    return open_store(place.store, endpoint=own)
 
 
 def read_cluster(given: Path | None) -> Cluster:
