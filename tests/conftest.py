@@ -1,4 +1,7 @@
-"""Shared by all tests: a real S3 server and the tiny model's tokenizer, made once."""
+"""Shared by all tests: a real S3 server and the tiny model's tokenizer, made once.
+
+Fixtures import `tiny` themselves: it loads torch, for which most tests would wait in vain.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from s3_server import BUCKET, S3Server, s3_server
-from tiny import write_model, write_tokenizer
 
 
 def pytest_configure() -> None:
@@ -24,6 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tokenizer.json of the tiny model."""
+    from tiny import write_tokenizer
+
     folder = tmp_path_factory.mktemp("tokenizer")
     write_tokenizer(folder)
     return folder / "tokenizer.json"
@@ -32,6 +36,8 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model in the hub's layout."""
+    from tiny import write_model
+
     folder = tmp_path_factory.mktemp("tiny")
     write_model(folder)
     return folder

@@ -21,6 +21,8 @@ STORE_VARIABLE = "THINKTUNE_STORE"
 JOBS_VARIABLE = "THINKTUNE_JOBS"
 CLUSTER_VARIABLE = "THINKTUNE_CLUSTER"
 CLUSTER_FILE = "cluster.yaml"
+S3_ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
+"""As boto3 and every other AWS client take it."""
 COMPLETION_S = 3.0
 
 
@@ -112,10 +114,9 @@ context_option = click.option(
 
 def store_of(cluster: Cluster) -> Store:
     """The cluster's store, reached from this machine: through AWS_ENDPOINT_URL_S3 if it is set
-    here, else through the endpoint in the cluster file."""
-    if cluster.store_endpoint and "AWS_ENDPOINT_URL_S3" not in os.environ:
-        os.environ["AWS_ENDPOINT_URL_S3"] = cluster.store_endpoint
-    return open_store(cluster.store)
+    here (for a port-forward, say), else through the endpoint in the cluster file."""
+    endpoint = None if S3_ENDPOINT_VARIABLE in os.environ else cluster.store_endpoint
+    return open_store(cluster.store, endpoint=endpoint)
 
 
 def read_cluster(given: Path | None) -> Cluster:

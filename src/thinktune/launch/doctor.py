@@ -17,6 +17,7 @@ import yaml
 from thinktune.launch.cluster.api import Forbidden, Object, Unauthenticated
 from thinktune.launch.cluster.charts import LEAST_HELM, helm, manifests, values_text
 from thinktune.launch.cluster.kube import INSTANCE_LABEL, Kube
+from thinktune.launch.other_hardware import shortage_error
 from thinktune.launch.preflight import (
     Request,
     check_nodes,
@@ -29,11 +30,16 @@ from thinktune.launch.status.pod_status import never_starts, unschedulable
 from thinktune.schema.cluster import Cluster, Identity
 from thinktune.schema.errors import ThinktuneError
 from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.termination import error_line, split_error
 from thinktune.schema.values import TaskValues
 
+POLL_S = 1.0
 POD_S = 90
+"""How long images may take to be pulled."""
 POLICY_S = 5.0
 """What a NetworkPolicy may take to hold for a new pod."""
+PROBE_LINES = 3
+"""Of the probe's log; its error is the last."""
 SMALL = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
 MADE = {
     "batch": ("jobs",),
@@ -148,13 +154,14 @@ def _trackers(request: Request, kube: Kube) -> Iterator[Check]:
 
 
 def _nodes(request: Request, kube: Kube) -> Check:
-    said: list[str] = []
     try:
-        check_nodes(request, kube, request.stages, said.append)
+        found = check_nodes(request, kube, request.stages)
     except ThinktuneError as error:
-        return Check("nodes", False, "; ".join([*said, error.fault]), error.remedy)
-    known = not any("unknown" in text for text in said)
-    return Check("nodes", True if known else None, "; ".join(said) or "there are enough")
+        return Check("nodes", False, error.fault, error.remedy)
+    if found.short is not None:
+        short = shortage_error(request, request.stages, found)
+        return Check("nodes", False, f"{found.said}; {short.fault}", short.remedy)
+    return Check("nodes", None if found.nodes is None else True, found.said)
 
 
 def _in_a_pod(request: Request, kube: Kube) -> Iterator[Check]:
@@ -189,7 +196,7 @@ def _of_pod(kube: Kube, name: str, by_identity: bool) -> Iterator[Check]:
         settled = [s for s in statuses.values() if _is_settled(s)]
         if len(settled) == len(STAGES) or time.monotonic() > until:
             break
-        time.sleep(1)
+        time.sleep(POLL_S)
     if not statuses:
         said = unschedulable(pod) or "the pod does not start"
         yield Check("pod", False, said, "see kubectl get events")
@@ -200,12 +207,12 @@ def _of_pod(kube: Kube, name: str, by_identity: bool) -> Iterator[Check]:
     if end is None:
         yield Check("store", None, f"the pod did not say within {POD_S} s", "try again")
         return
-    log = " ".join(kube.log(name, tail=3))
     if end["exitCode"] == 0:
         yield Check("store", True, "read, written, and written on condition from a pod")
         return
-    fault, _, remedy = log.removeprefix("error: ").rpartition("; ")
-    yield Check("store", None if by_identity else False, fault or log, remedy)
+    said = error_line("\n".join(kube.log(name, tail=PROBE_LINES)))
+    fault, remedy = split_error(said) or (said, "")
+    yield Check("store", None if by_identity else False, fault, remedy)
 
 
 def _is_settled(status: Object) -> bool:

@@ -1,17 +1,17 @@
-"""What is checked before anything is made: place, secrets, deadline, nodes. Called by `submit`,
-`render` and `doctor`.
+"""What is checked before anything is made: namespace, secrets, deadline, nodes.
+
+Called by `submit`, `render` and `doctor`.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 
 from thinktune.launch.cluster import capacity as schedule
 from thinktune.launch.cluster.api import Forbidden, Unauthenticated
+from thinktune.launch.cluster.capacity import Node, Shortage
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.runs import Run, compare_hardware, on_hardware, run_id, stage_values
-from thinktune.launch.status.watch import Say
+from thinktune.launch.runs import Run, stage_values
 from thinktune.launch.values import nodes_for
 from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
@@ -72,7 +72,8 @@ def check_place(request: Request, kube: Kube) -> None:
 
 @contextlib.contextmanager
 def _what_may_be_unseen() -> Iterator[None]:
-    """What is not ours to see, the pod will tell. Who is not known at all gets no further."""
+    """Without permission to look, skip the check: the pod will fail and say so. Somebody whom the
+    API server does not know gets no further."""
     try:
         yield
     except Unauthenticated:
@@ -119,16 +120,28 @@ def secret_remedy(cluster: Cluster, secret: str) -> str:
     return f"{make} generic {secret} {' '.join(f'--from-literal={key}=…' for key in keys)}"
 
 
-def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say) -> None:
-    """Says which GPUs are free. Raises SpecInvalid, naming what would fit, where a stage can never
-    be scheduled and that is not forced."""
+@dataclass(frozen=True)
+class NodeCheck:
+    """What the nodes of a cluster have for a run."""
+
+    nodes: Sequence[Node] | None
+    """None: to see them takes a right that we lack."""
+    said: str
+    """Which GPUs are free, in one line."""
+    short: Shortage | None = None
+    """Of the first stage that these nodes can never take."""
+    stage: Stage | None = None
+    """That stage."""
+
+
+def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage]) -> NodeCheck:
+    """Looks at the cluster's nodes; whether a shortage is an error is for the caller to say."""
     try:
         found = kube.nodes()
     except Unauthenticated:
         raise
     except Forbidden as error:
-        say(f"cluster: GPUs unknown ({error.fault})")
-        return
+        return NodeCheck(None, f"cluster: GPUs unknown ({error.fault})")
     try:
         nodes = schedule.nodes_of(found, kube.all_pods())
         free = schedule.free_gpus(nodes)
@@ -137,57 +150,16 @@ def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage], say: Say)
         nodes = schedule.nodes_of(found, ())
         every_gpu = schedule.free_gpus(nodes)
         said = [f"{every} {product}, free or not" for product, (_, every) in every_gpu.items()]
-    say(f"cluster: {', '.join(said) or 'no GPUs'}")
-    if request.force:
-        return
+    check = NodeCheck(nodes, f"cluster: {', '.join(said) or 'no GPUs'}")
     for stage in stages:
-        short = _shortage(request, request.run, stage, nodes)
+        short = shortage(request, request.run, stage, nodes)
         if short is not None:
-            place = f"{stage} of {request.run.id}"
-            raise SpecInvalid(place, short.fault, _remedy(request, stages, nodes, short))
+            return replace(check, short=short, stage=stage)
+    return check
 
 
-def _remedy(
-    request: Request,
-    stages: Sequence[Stage],
-    nodes: Sequence[schedule.Node],
-    short: schedule.Shortage,
-) -> str:
-    takers = (name for name in _other_hardware(request) if _takes(request, name, stages, nodes))
-    there = [f"--set hardware={name}" for name in islice(takers, 4)]
-    # Hardware is part of a derived id: what is done stays with the other run.
-    again = "" if _is_named(request) or "prep" in stages else " as another run, from prep on"
-    ways = [f"would be scheduled with {', or '.join(there)}{again}"] if there else []
-    ways += [*short.remedies, "--force where an autoscaler would bring such nodes"]
-    return "; or ".join(ways)
-
-
-def _other_hardware(request: Request) -> list[str]:
-    rows = compare_hardware(request.recipe, request.catalog)
-    return [row.hardware for row in rows if row.hardware != request.run.hardware]
-
-
-def _takes(
-    request: Request, hardware: str, stages: Sequence[Stage], nodes: Sequence[schedule.Node]
-) -> bool:
-    """Whether all the stages would run there on that hardware."""
-    try:
-        run = on_hardware(request.run, request.recipe, request.catalog, hardware)
-        check_deadline(run, request.cluster, stages)
-    except SpecInvalid:
-        return False
-    return all(_shortage(request, run, stage, nodes) is None for stage in stages)
-
-
-def _is_named(request: Request) -> bool:
-    own = request.run.own_file
-    derived = run_id(request.recipe, request.catalog, own.sha256 if own else None)
-    return request.run.id != derived
-
-
-def _shortage(
-    request: Request, run: Run, stage: Stage, nodes: Sequence[schedule.Node]
-) -> schedule.Shortage | None:
+def shortage(request: Request, run: Run, stage: Stage, nodes: Sequence[Node]) -> Shortage | None:
+    """What a stage lacks on these nodes; `run` may be planned for other hardware than was asked."""
     values = stage_values(run, stage, request.cluster)
     section, _ = nodes_for(stage, values.resources.gpus, run.hardware, request.cluster)
     return schedule.shortage(values, nodes, section)

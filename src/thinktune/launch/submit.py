@@ -18,10 +18,12 @@ from thinktune.launch.cluster.install import (
     install,
     installed_values,
     is_there,
+    not_installed,
     wait_until,
 )
 from thinktune.launch.cluster.kube import REPLACED, Kube
 from thinktune.launch.find_finished import finished
+from thinktune.launch.other_hardware import shortage_error
 from thinktune.launch.preflight import (
     Request,
     check_deadline,
@@ -33,7 +35,7 @@ from thinktune.launch.runs import conductor_of, pipeline_of, stage_values
 from thinktune.launch.status.observed import SUBMITTED, Observed, observe
 from thinktune.launch.status.watch import Say
 from thinktune.schema.cluster import Cluster
-from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
+from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.pipeline import Pipeline
 from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
@@ -58,7 +60,10 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Pipeline:
     check_place(request, kube)
     done = _done_before(request, store)
     wanted = [stage for stage in request.stages if stage not in done]
-    check_nodes(request, kube, wanted, say)
+    nodes = check_nodes(request, kube, wanted)
+    say(nodes.said)
+    if nodes.short is not None and not request.force:
+        raise shortage_error(request, wanted, nodes)
     if "prep" in wanted:
         _bring_source(request, store, say)
     for number, stage in enumerate(wanted):
@@ -68,7 +73,7 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Pipeline:
 
 def detach(pipeline: Pipeline, cluster: Cluster, kube: Kube, say: Say) -> None:
     """Leaves the rest to a conductor in the cluster; one that is at work keeps its stages."""
-    release, words = release_name(pipeline.run, CONDUCTOR), ""
+    release, refusal = release_name(pipeline.run, CONDUCTOR), None
     for _ in range(TRIES):
         there = kube.job(release)
         if there is not None:
@@ -82,12 +87,12 @@ def detach(pipeline: Pipeline, cluster: Cluster, kube: Kube, say: Say) -> None:
             _remove(there, pipeline.run, kube)
             continue
         text = values_text(conductor_of(pipeline, cluster))
-        words = install(release, "conductor", kube, text) or ""
-        if not words:
+        refusal = install(release, "conductor", kube, text)
+        if refusal is None:
             say("conductor: starts the stages in turn")
             return
-        clear_leftovers(release, pipeline.run, kube, words)
-    raise ServiceUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
+        clear_leftovers(release, pipeline.run, kube, refusal)
+    raise not_installed(release, TRIES, refusal)
 
 
 def _pipeline_of(release: str, kube: Kube) -> Pipeline | None:
@@ -138,8 +143,7 @@ def _ensure_stage(
     """Installs first and looks afterwards: of two submits at one moment Helm lets one do it."""
     run = request.run
     values = stage_values(run, stage, request.cluster, wait=wait)
-    release = release_name(run.id, stage)
-    words = ""
+    release, refusal = release_name(run.id, stage), None
     for _ in range(TRIES):
         seen = observe(run.id, stage, kube, store)
         if seen.state == "done":
@@ -154,12 +158,12 @@ def _ensure_stage(
                 say(f"{stage}: failed before; what it committed is kept")
             _remove(seen.job, run.id, kube)
         else:
-            words = install(release, "task", kube, values_text(values)) or ""
-            if not words:
+            refusal = install(release, "task", kube, values_text(values))
+            if refusal is None:
                 say(f"{stage}: submitted" + (", waits for the stage before it" if wait else ""))
                 return
-            clear_leftovers(release, run.id, kube, words)
-    raise ServiceUnavailable(f"release {release}", f"it is not to be had: {words}", "submit again")
+            clear_leftovers(release, run.id, kube, refusal)
+    raise not_installed(release, TRIES, refusal)
 
 
 def _remove(job: Object, run: str, kube: Kube) -> None:

@@ -4,6 +4,8 @@ import re
 
 from thinktune.schema.closed import Closed
 
+ERROR_PREFIX = "error: "
+"""What tasks and the command line write before an error of ours."""
 LONGEST = 2000
 """Of a last line, in characters."""
 _ERROR_LINE = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
@@ -15,6 +17,15 @@ def error_line(log: str) -> str:
     found: list[str] = _ERROR_LINE.findall(log)
     lines = [line.strip() for line in log[-LONGEST:].splitlines() if line.strip()]
     return found[-1] if found else (lines or [""])[-1]
+
+
+def split_error(line: str) -> tuple[str, str] | None:
+    """What an `error: place: fault; remedy` line says is wrong, and what to do; the latter is empty
+    where it says nothing of that. None for any other line."""
+    if not line.startswith(ERROR_PREFIX):
+        return None
+    fault, found, remedy = line.removeprefix(ERROR_PREFIX).rpartition("; ")
+    return (fault, remedy) if found else (remedy, "")
 
 
 class PodTermination(Closed):

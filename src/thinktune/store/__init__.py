@@ -31,11 +31,12 @@ __all__ = [
 ]
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, endpoint: str | None = None) -> Store:
     """Opens `file:///path` or `s3://bucket[/prefix]`, without asking it anything yet.
 
     A path's odd characters are quoted as in any URL: `Path.as_uri` writes it so.
-    Endpoint and credentials of S3 come from the environment, as boto3 takes them.
+    Credentials of S3 come from the environment, as boto3 takes them, and so does its endpoint where
+    none is given: AWS_ENDPOINT_URL_S3 and the like.
     Raises SpecInvalid for any other address.
     """
     parts = urlsplit(url)
@@ -62,6 +63,6 @@ def open_store(url: str) -> Store:
             S3Store,
         )  # boto3 takes long to import; `plan` needs none
 
-        return S3Store(parts.netloc, prefix)
+        return S3Store(parts.netloc, prefix, endpoint)
     remedy = "write file:///path or s3://bucket/prefix"
     raise SpecInvalid(place, "it is neither a folder nor S3", remedy)

@@ -61,15 +61,16 @@ class Refused(Exception):
 
 
 class Connection:
-    """Endpoint and credentials as boto3 takes them from the environment.
+    """Credentials as boto3 takes them from the environment; likewise the endpoint, where None.
 
     Raises ServiceUnavailable if they make no sense.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, endpoint: str | None) -> None:
+        self._endpoint = endpoint
         self._reached = False
         self._renewing = threading.Lock()
-        self._client = _new_client(place)
+        self._client = _new_client(place, endpoint)
 
     def ask(
         self, place: str, request: "Callable[[S3Client], T]", expected: Collection[int] = ()
@@ -109,11 +110,11 @@ class Connection:
         """Rereads the credentials: they may have been rotated since."""
         with self._renewing:
             if self._client is stale:
-                self._client = _new_client(place)
+                self._client = _new_client(place, self._endpoint)
             return self._client
 
 
-def _new_client(place: str) -> "S3Client":
+def _new_client(place: str, endpoint: str | None) -> "S3Client":
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -125,7 +126,8 @@ def _new_client(place: str) -> "S3Client":
     )
     try:
         # A session of its own: the default one is shared and keeps old credentials.
-        client: S3Client = boto3.session.Session().client("s3", config=config)
+        session = boto3.session.Session()
+        client: S3Client = session.client("s3", config=config, endpoint_url=endpoint)
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
         raise unavailable(place, type(error).__name__, None, "") from None
     return client

@@ -52,13 +52,14 @@ class _ReplacedError(Exception):
 
 
 class S3Store(Store):
-    """Endpoint and credentials come from the environment; credentials that expire are reread."""
+    """Credentials come from the environment, and are reread once they expire; the endpoint likewise
+    where it is None."""
 
-    def __init__(self, bucket: str, prefix: str) -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None = None) -> None:
         self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._bucket = bucket
         self._prefix = prefix
-        self._connection = Connection(self.url)
+        self._connection = Connection(self.url, endpoint)
         self._pool = ThreadPoolExecutor(4 * PARALLEL_PARTS, thread_name_prefix="s3-part")
 
     def get(self, key: str) -> bytes:

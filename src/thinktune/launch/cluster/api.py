@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from thinktune.launch.kube_messages import is_missing_right
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 
 Object = dict[str, Any]
@@ -120,11 +121,11 @@ class Api:
             raise Unauthenticated(place, message, remedy)
         if status == 403:
             remedy = "ask for a role in this namespace; `thinktune doctor` lists what is needed"
-            if " cannot " not in message:  # not a right but a rule: quota, Pod Security, a webhook
+            if not is_missing_right(message):
                 remedy = "change what it names, or ask who runs the cluster"
             raise Forbidden(place, message, remedy)
         if status == 422 or status == 409:
-            raise SpecInvalid(place, message, "see its words")
+            raise SpecInvalid(place, message, "change what it names")
         raise ServiceUnavailable(place, f"the API server answered {status}: {message}", "try again")
 
 

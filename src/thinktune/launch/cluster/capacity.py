@@ -4,7 +4,7 @@ Pure but for its two lists of objects. Called by `submit` and `doctor`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.cluster.api import Object
@@ -58,26 +58,31 @@ def nodes_of(nodes: Sequence[Object], pods: Sequence[Object]) -> list[Node]:
             if owners & DAEMONS:
                 for name, asked in (resources.get("requests") or {}).items():
                     daemons[where][name] += quantity(asked)
-    found = []
-    for node in nodes:
-        if node["spec"].get("unschedulable"):
-            continue
-        name, has = node["metadata"]["name"], node["status"].get("allocatable") or {}
-        gpus = int(has.get(GPU, 0))
-        found.append(
-            Node(
-                name,
-                node["metadata"].get("labels") or {},
-                tuple(node["spec"].get("taints") or ()),
-                gpus,
-                gpus - taken[name],
-                *(
-                    round(scale * (quantity(has.get(what, "0")) - daemons[name][what]))
-                    for what, scale in (("cpu", 1000), ("memory", 1), ("ephemeral-storage", 1))
-                ),
-            )
-        )
-    return found
+    return [
+        _node(node, taken[node["metadata"]["name"]], daemons[node["metadata"]["name"]])
+        for node in nodes
+        if not node["spec"].get("unschedulable")
+    ]
+
+
+def _node(node: Object, taken_gpus: int, by_daemons: Mapping[str, float]) -> Node:
+    """What a node can give, from its object and from what pods on it have."""
+    allocatable = node["status"].get("allocatable") or {}
+    gpus = int(allocatable.get(GPU, 0))
+
+    def left(resource: str) -> float:
+        return quantity(allocatable.get(resource, "0")) - by_daemons.get(resource, 0.0)
+
+    return Node(
+        name=node["metadata"]["name"],
+        labels=node["metadata"].get("labels") or {},
+        taints=tuple(node["spec"].get("taints") or ()),
+        gpus=gpus,
+        free_gpus=gpus - taken_gpus,
+        cpu_millis=round(1000 * left("cpu")),
+        memory_bytes=round(left("memory")),
+        disk_bytes=round(left("ephemeral-storage")),
+    )
 
 
 def quantity(text: str) -> float:

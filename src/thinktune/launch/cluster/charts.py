@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
@@ -14,13 +16,58 @@ from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvali
 from thinktune.schema.values import NAME_LENGTH, Values
 
 LEAST_HELM = (3, 14)
-UNREACHABLE = (
-    "cluster unreachable", "connection refused", "i/o timeout", "no such host", "TLS handshake",
-    "etcdserver", "forbidden", "Unauthorized",
-)  # fmt: skip
-"""What helm says where the API server does not answer, or refuses."""
 PLAIN = re.compile(r"[A-Za-z_/][\w./@:+-]*")
 WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
+
+
+class HelmFault(Enum):
+    """Why helm did not do what it was told, as far as the launcher goes on by it."""
+
+    UNAVAILABLE = "the API server does not answer, or refuses"
+    NAME_TAKEN = "another submit was first, with this release or an object of it"
+    MADE_WITHOUT_HELM = "an object of that name is there which helm did not make"
+    NO_RELEASE = "there is no such release"
+    OTHER = "anything else"
+
+
+HELM_TEXTS = (
+    # Of Kubernetes's client, in helm's errors.
+    ("cluster unreachable", HelmFault.UNAVAILABLE),
+    ("connection refused", HelmFault.UNAVAILABLE),
+    ("i/o timeout", HelmFault.UNAVAILABLE),
+    ("no such host", HelmFault.UNAVAILABLE),
+    ("TLS handshake", HelmFault.UNAVAILABLE),
+    ("etcdserver", HelmFault.UNAVAILABLE),
+    ("forbidden", HelmFault.UNAVAILABLE),
+    ("Unauthorized", HelmFault.UNAVAILABLE),
+    # helm 3 and 4, pkg/action/install.go, availableName
+    ("cannot re-use a name", HelmFault.NAME_TAKEN),
+    ("cannot reuse a name", HelmFault.NAME_TAKEN),
+    # Of the API server, where two helms are past that check: the release's Secret, an object
+    ("already exists", HelmFault.NAME_TAKEN),
+    # pkg/action/action.go, errPending
+    ("in progress", HelmFault.NAME_TAKEN),
+    # pkg/action/install.go and validate.go, where `kubectl apply` was first
+    ("cannot be imported", HelmFault.MADE_WITHOUT_HELM),
+    ("invalid ownership metadata", HelmFault.MADE_WITHOUT_HELM),
+    # pkg/storage/driver/driver.go, ErrReleaseNotFound
+    ("release: not found", HelmFault.NO_RELEASE),
+)
+"""What helm says and what it means. Its exit code is 1 for everything, and only its text differs;
+the first that is found counts."""
+
+
+class HelmRefused(SpecInvalid):
+    """Helm did not do it, and said why."""
+
+    def __init__(self, said: str, why: HelmFault) -> None:
+        super().__init__("helm", said, "change what it names")
+        self.why = why
+
+
+def helm_fault(said: str) -> HelmFault:
+    """Which fault helm speaks of."""
+    return next((fault for text, fault in HELM_TEXTS if text in said), HelmFault.OTHER)
 
 
 def chart_folder(name: str) -> Path:
@@ -64,8 +111,8 @@ def release_name(run: str, stage: str) -> str:
 def helm(*arguments: str, stdin: str | None = None) -> str:
     """Runs helm to its end and gives its output.
 
-    Raises InputMissing where helm is missing or too old, SpecInvalid with helm's words where it
-    refuses.
+    Raises InputMissing where helm is missing or too old, ServiceUnavailable where the API server does
+    not answer it or it is killed, HelmRefused for anything else.
     """
     done = subprocess.run(
         [_helm(os.environ.get("PATH", "")), *arguments],
@@ -74,11 +121,15 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
         text=True,
         check=False,
     )
+    if done.returncode < 0:
+        fault = f"it was killed by {signal.Signals(-done.returncode).name}"
+        raise ServiceUnavailable("helm", fault, "the same command again goes on from what it left")
     if done.returncode != 0:
-        words = done.stderr.strip() or done.stdout.strip()
-        if any(sign in words for sign in UNREACHABLE):
-            raise ServiceUnavailable("helm", words, "`thinktune doctor` says what is missing")
-        raise SpecInvalid("helm", words, "see its words")
+        said = done.stderr.strip() or done.stdout.strip()
+        why = helm_fault(said)
+        if why is HelmFault.UNAVAILABLE:
+            raise ServiceUnavailable("helm", said, "`thinktune doctor` says what is missing")
+        raise HelmRefused(said, why)
     return done.stdout
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.cluster.charts import chart_folder, helm, release_name
+from thinktune.launch.cluster.charts import HelmFault, HelmRefused, chart_folder, helm, release_name
 from thinktune.launch.cluster.kube import INSTANCE_LABEL, RUN_LABEL, Kube
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 from thinktune.schema.stages import STAGES
@@ -21,25 +21,21 @@ APPEARS_S = 10.0
 """How long after its release another submit's Job may appear."""
 TERMINATION_S = 2100.0
 """How long a Job that is being stopped may take: its pods' grace period, and a margin."""
-TAKEN = ("cannot re-use a name", "cannot reuse a name", "already exists", "in progress")
-"""What helm says where another submit was first."""
-WITHOUT_HELM = ("cannot be imported", "invalid ownership metadata")
-"""What helm says where `kubectl apply` was first."""
 
 
 class Foreign(SpecInvalid):
     """A name that we would need is somebody else's."""
 
 
-def install(release: str, chart: str, kube: Kube, values: str) -> str | None:
-    """Installs a release; where the name is taken, what helm says of that. Raises what `helm`
-    raises otherwise."""
+def install(release: str, chart: str, kube: Kube, values: str) -> HelmRefused | None:
+    """Installs a release; gives helm's refusal where something of that name is there already.
+    Raises what `helm` raises otherwise."""
     folder = str(chart_folder(chart))
     try:
         helm("install", release, folder, "--values", "-", *_place(kube), stdin=values)
-    except SpecInvalid as error:
-        if any(words in error.fault for words in (*TAKEN, *WITHOUT_HELM)):
-            return error.fault
+    except HelmRefused as refusal:
+        if refusal.why in (HelmFault.NAME_TAKEN, HelmFault.MADE_WITHOUT_HELM):
+            return refusal
         raise
     return None
 
@@ -48,8 +44,8 @@ def installed_values(release: str, kube: Kube) -> dict[str, Any] | None:
     """The values that a release was installed with; None where there is none."""
     try:
         text = helm("get", "values", release, "--output", "json", *_place(kube))
-    except SpecInvalid as error:
-        if "not found" in error.fault:
+    except HelmRefused as refusal:
+        if refusal.why is HelmFault.NO_RELEASE:
             return None
         raise
     return dict(json.loads(text) or {})
@@ -77,9 +73,9 @@ def uninstall(release: str, run: str, kube: Kube) -> bool:
     Raises Foreign where it is not this run's, ServiceUnavailable where pods outlive their grace
     period.
     """
-    check_ours(release, run, kube)
     job = kube.job(release)
     if job is not None:
+        check_ours(release, run, kube)
         delete_job(job, kube)
     return clear(release, run, kube) or job is not None
 
@@ -103,15 +99,23 @@ def clear(release: str, run: str, kube: Kube) -> bool:
     return bool(kube.delete_owned(f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"))
 
 
-def clear_leftovers(release: str, run: str, kube: Kube, words: str) -> None:
+def clear_leftovers(release: str, run: str, kube: Kube, refusal: HelmRefused) -> None:
     """What an expired Job left behind under a name, once no other submit's Job has appeared.
 
-    Raises Foreign, with helm's words, where something there is not ours.
+    Raises Foreign, with what helm said, where something there is not ours.
     """
     if wait_until(lambda: kube.job(release) is not None, APPEARS_S):
         check_ours(release, run, kube)
-    elif not clear(release, run, kube) and any(each in words for each in WITHOUT_HELM):
-        raise Foreign(f"release {release}", words, "take another name with --run")
+    elif not clear(release, run, kube) and refusal.why is HelmFault.MADE_WITHOUT_HELM:
+        raise Foreign(f"release {release}", refusal.fault, "take another name with --run")
+
+
+def not_installed(release: str, tries: int, refusal: HelmRefused | None) -> ServiceUnavailable:
+    """The error of a release that others make and remove as often as we try."""
+    fault = f"it could not be installed after {tries} attempts"
+    if refusal is not None:
+        fault += f": {refusal.fault}"
+    return ServiceUnavailable(f"release {release}", fault, "submit again")
 
 
 def await_gone(job: Object, kube: Kube) -> None:

@@ -3,11 +3,11 @@
 Pure. Called by `why` and `doctor`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.cluster.api import Object
+from thinktune.launch.kube_messages import missing_secret
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.termination import error_line
 
@@ -47,20 +47,19 @@ def never_starts(pod: Object) -> Diagnosis | None:
         if reason not in NEVER_STARTS:
             continue
         if reason == "CreateContainerConfigError":
-            secret = re.search(r'secret "([^"]+)" not found', message)
+            secret = missing_secret(message)
             remedy = "Fix the configuration, then cancel and submit again."
             if secret:
                 remedy = (
-                    f"kubectl create secret generic {secret[1]} --from-literal=AWS_ACCESS_KEY_ID=…"
+                    f"kubectl create secret generic {secret} --from-literal=AWS_ACCESS_KEY_ID=…"
                     " --from-literal=AWS_SECRET_ACCESS_KEY=… and it starts by itself."
                 )
             cause = "The pod lacks something that it is configured with"
             return Diagnosis(cause, (message,), remedy, ExitCode.INPUT_MISSING, hopeless=True)
-        if reason in ("CreateContainerError",):
-            return Diagnosis(
-                "The container cannot be made", (message,), "See its words.",
-                ExitCode.INTERNAL, hopeless=True,
-            )  # fmt: skip
+        if reason == "CreateContainerError":
+            cause = "The container cannot be made"
+            remedy = "Fix what it names, then cancel and submit again."
+            return Diagnosis(cause, (message,), remedy, ExitCode.INTERNAL, hopeless=True)
         return Diagnosis(
             f"The image {status['image']} cannot be pulled ({reason})",
             (message,),

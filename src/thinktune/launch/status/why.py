@@ -4,11 +4,16 @@
 and sees it fail.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import QUEUE_LABEL, WAITS, Kube, newest_last
+from thinktune.launch.kube_messages import (
+    created_workload,
+    failed_exit_code,
+    is_quota,
+    is_uncovered_resource,
+)
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import (
     Diagnosis,
@@ -21,11 +26,10 @@ from thinktune.launch.status.pod_status import (
 )
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.stages import STAGES
+from thinktune.schema.termination import split_error
 
 SILENT_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
-WORKLOAD = re.compile(r"Created Workload: [^/]+/(\S+)")
-"""What Kueue says of a Job that it has taken into its queue."""
 REFUSED_TIMES = 3
 """Pods that the API server refused, one after the other, until we take it to mean it."""
 
@@ -119,12 +123,13 @@ def _queued(each: Observed, queue: str, events: Callable[[Object], list[Object]]
     """By what Kueue says of the Workload that it made of the Job, or of the Job it stopped."""
     assert each.job is not None
     about_job = events(each.job)
-    made = [found[1] for e in about_job if (found := WORKLOAD.search(e.get("message", "")))]
+    taken = [e for e in about_job if e.get("reason") == "CreatedWorkload"]
+    made = [name for e in taken if (name := created_workload(e.get("message", "")))]
     about = [e for e in about_job if e.get("reason") == "Stopped"]
     about += events({"kind": "Workload", "metadata": {"name": made[-1]}}) if made else []
     said = tuple(words for e in newest_last(about)[-1:] if (words := e.get("message")))
     remedy = f"`kubectl describe localqueue {queue}` shows what is before it."
-    if said and "unavailable in ClusterQueue" in said[0]:
+    if said and is_uncovered_resource(said[0]):
         remedy = (
             "Its ClusterQueue must cover that resource (coveredResources), or Kueue's configuration"
             " leave it out (resources.excludeResourcePrefixes)."
@@ -155,17 +160,18 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
     told = each.own_terminations
     words = last_said(ended) or (told[-1].error_line if told else "")
     code = next((int(e["exitCode"]) for e in ended), told[-1].code if told else ExitCode.INTERNAL)
-    if exited := re.search(r"exit code (\d+)", message):
-        code = int(exited[1])
+    if reason == "PodFailurePolicy":
+        code = failed_exit_code(message) or code
     if not ended and not told and each.job is not None:
         refused = [e for e in events(each.job) if e.get("type") == "Warning"]
         evidence += [e.get("message", "") for e in refused[-1:]]
     evidence += node_said(each.pods)
     cause = f"{each.stage} failed with {_named(code)}"
-    if words.startswith("error: "):
-        place_and_fault, _, remedy = words.removeprefix("error: ").rpartition("; ")
-        evidence.insert(0, place_and_fault or words)
-        remedy = f"{remedy[:1].upper()}{remedy[1:]}." if place_and_fault else ""
+    error = split_error(words)
+    if error is not None:
+        fault, remedy = error
+        evidence.insert(0, fault)
+        remedy = f"{remedy[:1].upper()}{remedy[1:]}." if remedy else ""
     else:
         evidence += [f"Its last line: {words}"] if words else []
         remedy = f"`thinktune logs {each.run} --stage {each.stage}` shows the whole of it."
@@ -201,7 +207,7 @@ def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Diagno
                 "Fix what the API server names: quota, Pod Security, a missing account.",
                 ExitCode.SERVICE_UNAVAILABLE,
                 # A quota frees up, and a webhook may fail once; the Job tries again.
-                hopeless="exceeded quota" not in said and times >= REFUSED_TIMES,
+                hopeless=times >= REFUSED_TIMES and not is_quota(said),
             )
         return Diagnosis(
             f"{each.stage} was submitted a moment ago", (), "Its pod is not there yet."

@@ -1,0 +1,82 @@
+"""A cluster in memory, a store in a folder, and the launcher between them, with the real helm."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kube_cluster import Cluster
+from kube_server import KubeServer, kube_server
+from launching import NAMESPACE, use_kubeconfig
+
+from thinktune.launch import cancel, conduct, doctor, install, submit, tail
+from thinktune.launch.cluster.kube import Kube
+from thinktune.store import Store, open_store
+
+TOOLS = Path(__file__).parents[3] / ".tools"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def helm_on_the_path() -> Iterator[None]:
+    """The one that `make` fetches, where it is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("GOGC", "off")  # it is over before collecting its garbage pays
+        yield
+
+
+@pytest.fixture
+def helm() -> None:
+    """For tests that install; a test without helm would prove nothing, so it fails."""
+    if shutil.which("helm") is None:
+        pytest.fail("helm is not there; `make .tools/helm` fetches it")
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that the launcher waits for comes at once here, or never."""
+    for module in (conduct, install, cancel, doctor):
+        monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(conduct, "GONE_S", 0.3)
+    monkeypatch.setattr(install, "APPEARS_S", 0.2)
+    monkeypatch.setattr(submit, "ABANDONED_S", 0.3)
+    monkeypatch.setattr(tail, "AGAIN_S", 0.01)
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
+    """The API server that the kubeconfig leads to."""
+    with kube_server() as server:
+        use_kubeconfig(server.kubeconfig(tmp_path, NAMESPACE), monkeypatch)
+        yield server
+
+
+@pytest.fixture
+def cluster(api: KubeServer) -> Cluster:
+    """Its namespace, and a node without GPUs."""
+    found = Cluster(api, NAMESPACE)
+    found.add_node("plain")
+    return found
+
+
+@pytest.fixture
+def kube(cluster: Cluster) -> Kube:
+    """The launcher's own client."""
+    return Kube(NAMESPACE)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the launcher says."""
+    return []
+
+
+@pytest.fixture
+def say(said: list[str]) -> Callable[[str], None]:
+    return said.append
