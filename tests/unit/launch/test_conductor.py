@@ -23,7 +23,7 @@ from launching import (
 
 from thinktune.launch import conductor as module
 from thinktune.launch.cluster.kube import QUEUE, QUEUE_LABEL, WAITS, Kube
-from thinktune.launch.conductor import main
+from thinktune.launch.conductor import main, run_pipeline
 from thinktune.launch.preflight import Request
 from thinktune.launch.runs import pipeline_of
 from thinktune.launch.status import watch

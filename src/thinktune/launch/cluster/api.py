@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from thinktune.launch.kube_messages import is_missing_right
+from thinktune.launch.cluster.kube_messages import is_missing_right
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 
 Object = dict[str, Any]

@@ -111,8 +111,8 @@ def release_name(run: str, stage: str) -> str:
 def helm(*arguments: str, stdin: str | None = None) -> str:
     """Runs helm to its end and gives its output.
 
-    Raises InputMissing where helm is missing or too old, ServiceUnavailable where the API server does
-    not answer it or it is killed, HelmRefused for anything else.
+    Raises InputMissing where helm is missing or too old, ServiceUnavailable where the API server
+    does not answer it or it is killed, HelmRefused for anything else.
     """
     done = subprocess.run(
         [_helm(os.environ.get("PATH", "")), *arguments],

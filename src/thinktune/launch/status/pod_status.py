@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.kube_messages import missing_secret
+from thinktune.launch.cluster.kube_messages import missing_secret
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.termination import error_line
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import QUEUE_LABEL, WAITS, Kube, newest_last
-from thinktune.launch.kube_messages import (
+from thinktune.launch.cluster.kube_messages import (
     created_workload,
     failed_exit_code,
     is_quota,
