@@ -10,8 +10,10 @@ from kube_cluster import Cluster
 from kube_server import KubeServer, kube_server
 from launching import NAMESPACE, use_kubeconfig
 
-from thinktune.launch import cancel, conduct, doctor, install, submit, tail
+from thinktune.launch import cancel, conductor, doctor, submit
+from thinktune.launch.cluster import install
 from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.status import tail
 from thinktune.store import Store, open_store
 
 TOOLS = Path(__file__).parents[3] / ".tools"
@@ -36,9 +38,9 @@ def helm() -> None:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything that the launcher waits for comes at once here, or never."""
-    for module in (conduct, install, cancel, doctor):
+    for module in (conductor, install, cancel, doctor):
         monkeypatch.setattr(module, "POLL_S", 0.01)
-    monkeypatch.setattr(conduct, "GONE_S", 0.3)
+    monkeypatch.setattr(conductor, "GONE_S", 0.3)
     monkeypatch.setattr(install, "APPEARS_S", 0.2)
     monkeypatch.setattr(submit, "ABANDONED_S", 0.3)
     monkeypatch.setattr(tail, "AGAIN_S", 0.01)
