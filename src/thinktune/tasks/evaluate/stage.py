@@ -21,7 +21,13 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, Metric
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit, fetch, manifest_digest
-from thinktune.tasks.base_model import (
+from thinktune.tasks.evaluate.generate import generate
+from thinktune.tasks.evaluate.page import write_html
+from thinktune.tasks.evaluate.parts import Parts
+from thinktune.tasks.evaluate.report import build_report
+from thinktune.tasks.evaluate.samples import VARIANTS, Question, Sample, Variant
+from thinktune.tasks.evaluate.wording import terminal_summary
+from thinktune.tasks.model.base import (
     compute_dtype,
     device_name,
     load_base,
@@ -29,12 +35,6 @@ from thinktune.tasks.base_model import (
     unpack_on_cpu,
     versions,
 )
-from thinktune.tasks.evaluate.generate import generate
-from thinktune.tasks.evaluate.page import write_html
-from thinktune.tasks.evaluate.parts import Parts
-from thinktune.tasks.evaluate.report import build_report
-from thinktune.tasks.evaluate.samples import VARIANTS, Question, Sample, Variant
-from thinktune.tasks.evaluate.wording import terminal_summary
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.inputs import stage_manifest
