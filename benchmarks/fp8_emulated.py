@@ -3,7 +3,7 @@
     python benchmarks/fp8_emulated.py
 
 SmolLM2-135M in NF4 on the demo's own questions, once with the frozen products in fp32 and once with
-their operands rounded as `thinktune.tasks.train.fused.fp8` rounds them (e4m3, a scale per row, both
+their operands rounded as `thinktune.tasks.model.fused.fp8` rounds them (e4m3, a scale per row, both
 ways). Sums are in fp32 as there. Only the rounding is emulated, so only the loss means anything.
 Takes half an hour on two cores.
 """
@@ -27,18 +27,19 @@ from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.stages import TrainTask
 from thinktune.store import fetch, open_store, read_manifest
-from thinktune.tasks.base_model import load_base
+from thinktune.tasks.model.adapter import add_adapter
+from thinktune.tasks.model.attention import choose_attention
+from thinktune.tasks.model.base import load_base
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
-from thinktune.tasks.train.adapter import add_adapter
-from thinktune.tasks.train.attention import choose_attention
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
-from thinktune.tasks.train.examples import read_examples
-from thinktune.tasks.train.loop import Data, Loop
-from thinktune.tasks.train.loss import PlainLoss
+from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.train.sft.examples import Data, read_examples
+from thinktune.tasks.train.sft.loss import PlainLoss
+from thinktune.tasks.train.sft.objective import SftObjective
 
 STEPS, LAST = 300, 50
 CPU = torch.device("cpu")
@@ -96,14 +97,15 @@ def losses(task: TrainTask, folder: Path, *, fp8: bool) -> np.ndarray:
     accelerator = Accelerator(cpu=True)
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     examples = read_examples(folder / "prep", "train", "completion")
-    loop = Loop(
-        task, context, accelerator, model, Data(examples, []),
-        Checkpoints(context, Identity("b", {}, "0" * 64), 2), metrics,
-        row_loss=PlainLoss(model, torch.float32), dtype=torch.float32,
-    )  # fmt: skip
+    row_loss = PlainLoss(model, torch.float32)
+    objective = SftObjective(task, context, accelerator, Data(examples, []), row_loss)
+    checkpoints = Checkpoints(context, Identity("b", {}, "0" * 64), 2)
+    lifecycle = Lifecycle(
+        task, context, accelerator, model, objective, checkpoints, metrics, dtype=torch.float32
+    )
     for step in range(STEPS):
-        loop.step(step)
-    loop.finish()
+        lifecycle.step(step)
+    lifecycle.finish()
     return np.array([float(row["loss"] or 0) for row in metrics.rows()])
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from train import Cell, make_loop
+from train import Cell, make_training
 
-from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.loop import Data
+from thinktune.tasks.train.sft.examples import Data, TrainExample
 
 STEPS, PLAIN_STEPS = 300, 200
 DOCUMENTS, PHRASES, WORDS = 64, 40, 24
@@ -48,12 +47,12 @@ def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
 def losses(cell: Cell, steps: int) -> np.ndarray:
     """Of each step."""
     torch.manual_seed(0)
-    loop, _, metrics = make_loop(cell, Data(phrased(), []))
+    training = make_training(cell, Data(phrased(), []))
     for step in range(steps):
-        loop.step(step)
-    loop.finish()
-    found = np.array([float(row["loss"] or 0) for row in metrics.rows()])
-    del loop
+        training.lifecycle.step(step)
+    training.lifecycle.finish()
+    found = np.array([float(row["loss"] or 0) for row in training.metrics.rows()])
+    del training
     gc.collect()
     torch.cuda.empty_cache()
     return found

@@ -14,11 +14,10 @@ from shapes import documents, quantized
 from torch.nn.functional import cross_entropy, dropout, linear, rms_norm, silu
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from thinktune.tasks.train.batches import pack
-from thinktune.tasks.train.fused.attention import attend, attend_back
-from thinktune.tasks.train.fused.fp8 import LARGEST, SMALLEST, Fp8Group, quantize
-from thinktune.tasks.train.fused.head import HeadLoss
-from thinktune.tasks.train.fused.kernels import (
+from thinktune.tasks.model.fused.attention import attend, attend_back
+from thinktune.tasks.model.fused.fp8 import LARGEST, SMALLEST, Fp8Group, quantize
+from thinktune.tasks.model.fused.head import HeadLoss
+from thinktune.tasks.model.fused.kernels import (
     Heads,
     add_dropped,
     dropped,
@@ -27,8 +26,9 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantize, dequantize_fp8
-from thinktune.tasks.train.fused.weights import Group, Mask
+from thinktune.tasks.model.fused.nf4 import dequantize, dequantize_fp8
+from thinktune.tasks.model.fused.weights import Mask, ProjectionGroup
+from thinktune.tasks.train.sft.batches import pack
 
 TOKENS, WIDTH, INNER = 16384, 4096, 14336
 HEADS, KV_HEADS, SIZE = 32, 8, 128
@@ -100,19 +100,23 @@ def unpacking() -> Iterator[tuple[str, Work, Work]]:
         return dequantize_4bit(layer.weight.data, layer.weight.quant_state, out=out)
 
     yield "NF4 to bf16", lambda: dequantize(layer, out), theirs
-    for turned, name in ((False, "NF4 to FP8"), (True, "NF4 to FP8, transposed")):
-        divisors = (theirs().abs().amax(0 if turned else 1).float() / LARGEST).clamp_min(SMALLEST)
-        shape = (WIDTH, INNER) if turned else (INNER, WIDTH)
+    for transposed, name in ((False, "NF4 to FP8"), (True, "NF4 to FP8, transposed")):
+        divisors = (theirs().abs().amax(0 if transposed else 1).float() / LARGEST).clamp_min(
+            SMALLEST
+        )
+        shape = (WIDTH, INNER) if transposed else (INNER, WIDTH)
         small = torch.empty(shape, dtype=torch.float8_e4m3fn, device="cuda")
 
         def ours(
-            divisors: torch.Tensor = divisors, small: torch.Tensor = small, turned: bool = turned
+            divisors: torch.Tensor = divisors,
+            small: torch.Tensor = small,
+            transposed: bool = transposed,
         ) -> None:
-            dequantize_fp8(layer, divisors, small, turned=turned)
+            dequantize_fp8(layer, divisors, small, transposed=transposed)
 
-        def two(divisors: torch.Tensor = divisors, turned: bool = turned) -> torch.Tensor:
-            scaled = theirs() / (divisors if turned else divisors[:, None])
-            return (scaled.T if turned else scaled).to(torch.float8_e4m3fn).contiguous()
+        def two(divisors: torch.Tensor = divisors, transposed: bool = transposed) -> torch.Tensor:
+            scaled = theirs() / (divisors if transposed else divisors[:, None])
+            return (scaled.T if transposed else scaled).to(torch.float8_e4m3fn).contiguous()
 
         yield name, ours, two
 
@@ -148,10 +152,10 @@ def rotations() -> Iterator[tuple[str, Work, Work]]:
         out = torch.empty_like(qkv)
 
         def ours(heads: Heads = heads) -> None:
-            heads.turn(qkv, cos, sin)
+            heads.rotate(qkv, cos, sin)
 
         def ours_back(heads: Heads = heads, out: torch.Tensor = out) -> None:
-            heads.turn_back(gradients, qkv, cos, sin, out)
+            heads.rotate_back(gradients, qkv, cos, sin, out)
 
         def theirs(leaf: torch.Tensor = qkv, normed: bool = norms is not None) -> torch.Tensor:
             q = leaf.unflatten(-1, (-1, SIZE))[:, : HEADS + KV_HEADS]
@@ -163,12 +167,12 @@ def rotations() -> Iterator[tuple[str, Work, Work]]:
             return q * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]
 
         leaf = random(*qkv.shape).requires_grad_()
-        turned = theirs(leaf)
+        rotated = theirs(leaf)
 
         def theirs_back(
-            turned: torch.Tensor = turned, leaf: torch.Tensor = leaf
+            rotated: torch.Tensor = rotated, leaf: torch.Tensor = leaf
         ) -> tuple[torch.Tensor, ...]:
-            return torch.autograd.grad(turned, leaf, joined, retain_graph=True)
+            return torch.autograd.grad(rotated, leaf, joined, retain_graph=True)
 
         yield name, ours, theirs
         yield f"{name}, backward", ours_back, theirs_back
@@ -176,11 +180,11 @@ def rotations() -> Iterator[tuple[str, Work, Work]]:
 
 def attention() -> Iterator[tuple[str, Work, Work]]:
     """Of a packed row of documents, both ways, against torch's document by document."""
-    chosen, room = [], TOKENS
+    chosen, left = [], TOKENS
     for example in documents(100, VOCABULARY):
-        if example.tokens <= room:
+        if example.tokens <= left:
             chosen.append(example)
-            room -= example.tokens
+            left -= example.tokens
     row = pack(chosen).to(torch.device("cuda"))
     total = sum(row.lengths)
     query, key, value = (random(total, heads, SIZE) for heads in (HEADS, KV_HEADS, KV_HEADS))
@@ -272,22 +276,24 @@ def products() -> Iterator[tuple[str, Work, Work]]:
     def theirs_back() -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(y, [leaf, *factors], dy, retain_graph=True)
 
-    for kind, name in ((Group, "gate and up"), (Fp8Group, "gate and up, FP8")):
+    for kind, name in ((ProjectionGroup, "gate and up"), (Fp8Group, "gate and up, FP8")):
         group = kind(layers, torch.bfloat16, keep=False)
-        room = group.room(x, WIDTH)
-        room[:, :WIDTH] = x
-        roomy = group.with_room(dy)
-        low = group.low(x, mask, room)
+        inputs = group.new_padded(x, WIDTH)
+        inputs[:, :WIDTH] = x
+        gradient = group.padded(dy)
+        act = group.lora_act(x, mask, inputs)
 
-        def ours(group: Group = group, room: torch.Tensor = room) -> None:
-            group.product(room, group.low(room[:, :WIDTH], mask, room))
+        def ours(group: ProjectionGroup = group, inputs: torch.Tensor = inputs) -> None:
+            group.product(inputs, group.lora_act(inputs[:, :WIDTH], mask, inputs))
 
         def ours_back(
-            group: Group = group, roomy: torch.Tensor = roomy, low: torch.Tensor = low
+            group: ProjectionGroup = group,
+            gradient: torch.Tensor = gradient,
+            act: torch.Tensor = act,
         ) -> None:
-            low_back = group.low_back(roomy)
-            group.factor_gradients(x, roomy, low, low_back, mask)
-            group.product_back(roomy, low_back, mask)
+            lora_grad = group.lora_grad(gradient)
+            group.factor_gradients(x, gradient, act, lora_grad, mask)
+            group.product_back(gradient, lora_grad, mask)
 
         yield name, ours, theirs
         yield f"{name}, backward", ours_back, theirs_back

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Co
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from thinktune.schema.catalog import ModelEntry
-from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.train.sft.examples import TrainExample
 
 MEAN_TOKENS, MAX_TOKENS, SIGMA = 1000, 4096, 0.8
 """Of the documents' lengths: lognormal, cut off."""
@@ -75,7 +75,7 @@ def random_base(entry: ModelEntry, attention: str) -> PreTrainedModel:
 
 
 class RandomWeights:
-    """What `together.from_weights` reads, made up: by name, for a model of this shape."""
+    """What `parallel_load.from_weights` reads, made up: by name, for a model of this shape."""
 
     def __init__(self, config: PretrainedConfig) -> None:
         with torch.device("meta"):

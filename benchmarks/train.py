@@ -33,20 +33,21 @@ from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.stages import TrainTask
 from thinktune.schema.task import Execution
 from thinktune.store import open_store
-from thinktune.tasks.base_model import local_device
+from thinktune.tasks.model import fused
+from thinktune.tasks.model.adapter import add_adapter
+from thinktune.tasks.model.attention import choose_attention
+from thinktune.tasks.model.base import local_device, recompute_layers
+from thinktune.tasks.model.packed_row import PackedRow, RowLoss
+from thinktune.tasks.model.parallel_load import from_weights
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
-from thinktune.tasks.train import fused
-from thinktune.tasks.train.adapter import add_adapter
-from thinktune.tasks.train.attention import choose_attention
-from thinktune.tasks.train.batches import PackedRow
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
-from thinktune.tasks.train.loop import Data, Loop
-from thinktune.tasks.train.loss import PlainLoss, RowLoss
+from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.stage import choose_path, recompute_layers
-from thinktune.tasks.train.together import from_weights
+from thinktune.tasks.train.sft.examples import Data
+from thinktune.tasks.train.sft.loss import PlainLoss, choose_path
+from thinktune.tasks.train.sft.objective import Row, SftObjective
 
 WARMUP = 3
 
@@ -106,8 +107,18 @@ class Longest:
         return self._row_loss(row)
 
 
-def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Metrics]:
-    """The product's loop over random weights, and documents unless there is `data`."""
+@dataclass(frozen=True)
+class Training:
+    """The product's training, and what is measured of it."""
+
+    lifecycle: Lifecycle[Row]
+    model: PeftModel
+    metrics: Metrics
+    longest: Longest
+
+
+def make_training(cell: Cell, data: Data | None = None) -> Training:
+    """The product's training over random weights, and random documents unless there is `data`."""
     entry = load_catalog().models[cell.model]
     device, dtype = local_device(), torch.bfloat16
     torch.cuda.set_device(device)
@@ -158,41 +169,42 @@ def make_loop(cell: Cell, data: Data | None = None) -> tuple[Loop, PeftModel, Me
     else:
         recompute_layers(model, entry.layers if padded else cell.recompute)
         row_loss = PaddedLoss(model) if padded else PlainLoss(model, dtype)
-    loop = Loop(
-        task, context, accelerator, model, data, checkpoints, metrics,
-        row_loss=row_loss, dtype=dtype,
-    )  # fmt: skip
-    return loop, model, metrics
+    longest = Longest(row_loss)
+    objective = SftObjective(task, context, accelerator, data, longest)
+    lifecycle = Lifecycle(
+        task, context, accelerator, model, objective, checkpoints, metrics, dtype=dtype
+    )
+    return Training(lifecycle, model, metrics, longest)
 
 
 def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     """Median of the steps after the warm-up, each timed with the GPU at rest on both sides."""
     began = time.monotonic()
-    loop, model, _ = make_loop(cell)
-    loop._row_loss = longest = Longest(loop._row_loss)
+    training = make_training(cell)
+    lifecycle = training.lifecycle
     loaded = time.monotonic() - began
     load_peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     rates, seconds = [], []
     for step in range(WARMUP + cell.steps):
-        together()
+        wait_for_all()
         began = time.perf_counter()
-        tokens = loop.step(step)
-        together()
+        tokens = lifecycle.step(step)
+        wait_for_all()
         seconds.append(time.perf_counter() - began)
         rates.append(tokens / seconds[-1])
     rate = statistics.median(rates[WARMUP:])
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     free, total = torch.cuda.mem_get_info()
     outside = total - free - torch.cuda.memory_reserved()
-    rows = profiled(loop, WARMUP + cell.steps) if profile or cell.gpus > 1 else []
+    rows = profiled(lifecycle, WARMUP + cell.steps) if profile or cell.gpus > 1 else []
     if profile:
         write_profile(rows)
-    gemms = sum(p.numel() for p in linears(model))
+    gemms = sum(p.numel() for p in linears(training.model))
     peak = gpu_peak(torch.cuda.get_device_name())
     figures = {
         **vars(cell),
-        "longest_row": longest.tokens,
+        "longest_row": training.longest.tokens,
         "tokens_per_s": round(rate),
         "slowest": round(min(rates[WARMUP:])),
         "allocated_gib": round(allocated / 2**30, 2),
@@ -205,13 +217,13 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
         "share_of_peak_6n": round(6 * gemms * rate / peak / cell.gpus, 3),
         "load_s": round(loaded, 1),
     }
-    del loop, model
+    del training, lifecycle
     gc.collect()
     torch.cuda.empty_cache()
     return figures
 
 
-def together() -> None:
+def wait_for_all() -> None:
     """Waits for this GPU and for the other ranks."""
     torch.cuda.synchronize()
     if dist.is_initialized():
@@ -219,10 +231,10 @@ def together() -> None:
         torch.cuda.synchronize()
 
 
-def profiled(loop: Loop, step: int) -> list[tuple[str, float, int]]:
+def profiled(lifecycle: Lifecycle[Row], step: int) -> list[tuple[str, float, int]]:
     """Kernels of one more step: name, seconds, calls; those of most time first."""
     with torch.profiler.profile() as profiler:
-        loop.step(step)
+        lifecycle.step(step)
         torch.cuda.synchronize()
     rows = [e for e in profiler.key_averages() if e.self_device_time_total > 0]
     rows = [e for e in rows if e.device_type == torch.autograd.DeviceType.CUDA]

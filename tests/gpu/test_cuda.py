@@ -5,10 +5,10 @@ import torch
 from trainer import Make, some_examples
 
 from thinktune.schema.errors import OutOfGpuMemory
-from thinktune.tasks.train import attention
-from thinktune.tasks.train.adapter import trainable
-from thinktune.tasks.train.batches import pack
-from thinktune.tasks.train.examples import TrainExample
+from thinktune.tasks.model import attention
+from thinktune.tasks.model.adapter import trainable
+from thinktune.tasks.train.sft.batches import pack
+from thinktune.tasks.train.sft.examples import TrainExample
 
 Gradients = dict[str, torch.Tensor]
 CUDA = torch.device("cuda", 0)
@@ -81,12 +81,12 @@ def test_eight_bit_states_resume(make_trainer: Make) -> None:
     settings = {"dtype": "bfloat16", "base": "nf4", "epochs": 9, "dropout": 0.1}
     settings |= {"optimizer": "adamw_8bit", "max_steps": 6, "checkpoint_every_steps": 3}
     whole = make_trainer(**settings)
-    whole.loop.run()
-    assert whole.loop._update.name == "AdamW with 8-bit states"
+    whole.lifecycle.run()
+    assert whole.lifecycle._optimizer.name == "AdamW with 8-bit states"
     expected = {n: p.detach().clone() for n, p in trainable(whole.model).items()}
     whole.context.store.delete_prefix("runs/r/train/checkpoints/step-000006")
     again = make_trainer(**settings)
-    again.loop.run()
+    again.lifecycle.run()
     parameters = {n: p.detach() for n, p in trainable(again.model).items()}
     assert cosine(parameters, expected) > 0.9999
 
@@ -100,10 +100,10 @@ def test_out_of_memory_is_said_and_not_retried(make_trainer: Make) -> None:
         (torch.cuda.memory_reserved() + 2**20) / total  # a megabyte more than it has
     )
     long = [TrainExample(f"l{n}", some_examples(1)[0].ids.repeat(400), 1) for n in range(20)]
-    object.__setattr__(trainer.loop._data, "train", long)
+    object.__setattr__(trainer.objective._data, "train", long)
     try:
         with pytest.raises(OutOfGpuMemory, match="rows of 65536 tokens") as raised:
-            trainer.loop.run()
+            trainer.lifecycle.run()
         assert raised.value.exit_code == 73
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -9,10 +9,10 @@ import torch
 from dense import KINDS, write_shape
 from trainer import Make, losses_that_moved, maker, some_examples
 
-from thinktune.tasks.train.batches import pack
-from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.fused import kept, kernels
-from thinktune.tasks.train.fused.decoder import FusedLoss
+from thinktune.tasks.model.fused import kept, kernels
+from thinktune.tasks.model.fused.decoder import FusedLoss
+from thinktune.tasks.train.sft.batches import pack
+from thinktune.tasks.train.sft.examples import TrainExample
 
 Gradients = dict[str, torch.Tensor]
 CUDA = torch.device("cuda", 0)
@@ -223,15 +223,15 @@ def test_a_step_never_waits_for_the_gpu(make_trainer: Make) -> None:
         {"micro_batch_tokens": 256}, fused=True, dtype="bfloat16", base="nf4", dropout=0.1
     )
     for step in range(3):
-        trainer.loop.step(step)
+        trainer.lifecycle.step(step)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.loop.step(3)
+        trainer.lifecycle.step(3)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     with torch.profiler.profile() as profiler:
-        trainer.loop.step(4)
+        trainer.lifecycle.step(4)
     names = [event.name for event in profiler.events()]
     waits = [n for n in names if "StreamSynchronize" in n or "DeviceSynchronize" in n]
     # The profiler itself waits once at its end.
@@ -254,7 +254,7 @@ def test_fp8_products_are_near(
     compare(small, half, norm=0.1, cosine=0.97)
 
 
-def test_windows_of_32k_tokens(tmp_path: Path, gpu: torch.device) -> None:
+def test_sequences_of_32k_tokens(tmp_path: Path, gpu: torch.device) -> None:
     folder = write_shape(tmp_path / "model", "llama", max_position_embeddings=32768)
     ids = some_examples(600)
     long = TrainExample("long", np.concatenate([e.ids for e in ids] * 4)[:32768], 100)
@@ -275,8 +275,8 @@ def test_two_hundred_steps_lose_nothing(tmp_path: Path, gpu: torch.device) -> No
         trainer = maker(folder, tmp_path, gpu)(
             fused=fused, dtype="bfloat16", base="nf4", lr=1e-3, epochs=200, max_steps=200
         )
-        trainer.loop.run()
-        rows = trainer.loop._metrics.rows()
+        trainer.lifecycle.run()
+        rows = trainer.metrics.rows()
         curves.append([float(row["loss"]) for row in rows if "loss" in row])
         trainer.context.store.delete_prefix("runs/r")
         (tmp_path / "metrics.jsonl").unlink()

@@ -5,9 +5,9 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from thinktune.tasks.train.fused.fp8 import quantize
-from thinktune.tasks.train.fused.head import HeadLoss
-from thinktune.tasks.train.fused.kernels import (
+from thinktune.tasks.model.fused.fp8 import quantize
+from thinktune.tasks.model.fused.head import HeadLoss
+from thinktune.tasks.model.fused.kernels import (
     Heads,
     add_dropped,
     dropped,
@@ -16,10 +16,10 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantize, dequantize_fp8
+from thinktune.tasks.model.fused.nf4 import dequantize, dequantize_fp8
 
 CUDA = torch.device("cuda", 0)
-MARGIN = 16
+PADDING = 16
 HALVES = [torch.bfloat16, torch.float16]
 
 
@@ -43,7 +43,7 @@ def test_nf4_is_what_bitsandbytes_gives(
     kind = {"compress_statistics": nested, "quant_type": "nf4"}
     layer = Linear4bit(ins, outs, bias=False, compute_dtype=dtype, **kind)
     layer.weight = Params4bit(random(*shape, dtype=dtype) * 0.02, False, **kind).to(CUDA)
-    out = torch.zeros(outs, ins + MARGIN, dtype=dtype, device=CUDA)
+    out = torch.zeros(outs, ins + PADDING, dtype=dtype, device=CUDA)
     dequantize(layer, out[:, :ins])
     wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     # The scale of a block may be rounded once instead of twice.
@@ -61,19 +61,19 @@ def test_nf4_to_fp8(shape: tuple[int, int]) -> None:
     wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
     rows, columns = wanted.abs().amax(1) / 448, wanted.abs().amax(0) / 448
     out = torch.zeros(outs, ins, dtype=torch.float8_e4m3fn, device=CUDA)
-    dequantize_fp8(layer, rows, out, turned=False)
+    dequantize_fp8(layer, rows, out, transposed=False)
     # e4m3 has 3 bits of fraction: half a step is 1/16.
     assert relative(out.float() * rows[:, None], wanted) < 0.04
     assert torch.allclose(out.float() * rows[:, None], wanted, rtol=0.07, atol=1e-4)
-    turned = torch.zeros(ins, outs + 16, dtype=torch.float8_e4m3fn, device=CUDA)
-    dequantize_fp8(layer, columns, turned[:, :outs], turned=True)
-    assert torch.allclose(turned[:, :outs].float().T * columns, wanted, rtol=0.07, atol=1e-4)
-    assert not turned[:, outs:].float().any()
+    transposed = torch.zeros(ins, outs + 16, dtype=torch.float8_e4m3fn, device=CUDA)
+    dequantize_fp8(layer, columns, transposed[:, :outs], transposed=True)
+    assert torch.allclose(transposed[:, :outs].float().T * columns, wanted, rtol=0.07, atol=1e-4)
+    assert not transposed[:, outs:].float().any()
 
 
 @pytest.mark.parametrize("width", [48, 5120, 8193, 28672])
 def test_fp8_rows(width: int) -> None:
-    x = random(37, width + MARGIN)[:, :width] * 3
+    x = random(37, width + PADDING)[:, :width] * 3
     x[5] = 0
     small, scales = quantize(x)
     again = small.float() * scales
@@ -86,11 +86,11 @@ def test_norm(width: int) -> None:
     x, w = random(33, width), random(width)
     exact = x.double().requires_grad_()
     wanted = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-6) * w.double()
-    y = torch.zeros(33, width + MARGIN, dtype=x.dtype, device=CUDA)
+    y = torch.zeros(33, width + PADDING, dtype=x.dtype, device=CUDA)
     rstd = norm(x, w, 1e-6, y[:, :width])
     assert relative(y[:, :width], wanted) < 1e-2
     assert not y[:, width:].any()
-    upstream, residual = random(33, width), random(33, width + MARGIN)[:, :width]
+    upstream, residual = random(33, width), random(33, width + PADDING)[:, :width]
     dx = torch.zeros_like(y)
     again = norm_back(upstream, x, w, rstd, residual, dx[:, :width])
     wanted.backward(upstream.double())
@@ -111,20 +111,20 @@ def test_heads(query: int, key: int, size: int, normed: bool) -> None:
     cos, sin = (torch.cat([f(angle)] * 2, -1).bfloat16() for f in (torch.cos, torch.sin))
     weights = (random(size), random(size)) if normed else None
     exact = qkv.double().requires_grad_()
-    wanted = turned(exact, query, key, cos.double(), sin.double(), weights)
+    wanted = rotated(exact, query, key, cos.double(), sin.double(), weights)
     own = Heads(query, key, size, weights, 1e-6)
     raw = qkv.clone()
-    got = own.turn(raw, cos, sin).unflatten(-1, (-1, size))
+    got = own.rotate(raw, cos, sin).unflatten(-1, (-1, size))
     assert relative(got[:, : query + key], torch.cat(wanted[:2], 1)) < 1e-2
     upstream = [random(*part.shape) for part in wanted]
     torch.autograd.backward(wanted, [part.double() for part in upstream])
-    out = torch.zeros(tokens, heads * size + MARGIN, dtype=qkv.dtype, device=CUDA)
-    own.turn_back(tuple(upstream), raw, cos, sin, out[:, : heads * size])
+    out = torch.zeros(tokens, heads * size + PADDING, dtype=qkv.dtype, device=CUDA)
+    own.rotate_back(tuple(upstream), raw, cos, sin, out[:, : heads * size])
     assert relative(out[:, : heads * size], exact.grad) < 1e-2
     assert not out[:, heads * size :].any()
 
 
-def turned(
+def rotated(
     x: torch.Tensor,
     query: int,
     key: int,
@@ -146,21 +146,21 @@ def turned(
 
 @pytest.mark.parametrize("width", [96, 8960])
 def test_swiglu(width: int) -> None:
-    x = random(17, 2 * width + MARGIN)
+    x = random(17, 2 * width + PADDING)
     exact = x[:, : 2 * width].double().requires_grad_()
     gate, up = exact.chunk(2, dim=-1)
     wanted = torch.nn.functional.silu(gate) * up
-    y = torch.zeros(17, width + MARGIN, dtype=x.dtype, device=CUDA)
+    y = torch.zeros(17, width + PADDING, dtype=x.dtype, device=CUDA)
     swiglu(x, y[:, :width])
     assert relative(y[:, :width], wanted) < 1e-2
     assert not y[:, width:].any()
     upstream = random(17, width)
     wanted.backward(upstream.double())
-    margin = x[:, 2 * width :].clone()
+    padding = x[:, 2 * width :].clone()
     again = swiglu_back(upstream, x)
     assert torch.equal(again, y[:, :width])
     assert relative(x[:, : 2 * width], exact.grad) < 1e-2
-    assert torch.equal(x[:, 2 * width :], margin)
+    assert torch.equal(x[:, 2 * width :], padding)
 
 
 def test_dropout() -> None:

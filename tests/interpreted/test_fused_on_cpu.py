@@ -18,14 +18,15 @@ from trainer import CPU, Make, losses_that_moved, maker
 
 from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.task import Execution
-from thinktune.tasks.base_model import Base
-from thinktune.tasks.train.adapter import add_adapter, trainable
-from thinktune.tasks.train.attention import choose_attention
-from thinktune.tasks.train.batches import PackedRow, pack
-from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.fused import layer, weights
-from thinktune.tasks.train.fused.decoder import FusedLoss
-from thinktune.tasks.train.together import load_together
+from thinktune.tasks.model.adapter import add_adapter, trainable
+from thinktune.tasks.model.attention import choose_attention
+from thinktune.tasks.model.base import Base
+from thinktune.tasks.model.fused import layer, weights
+from thinktune.tasks.model.fused.decoder import FusedLoss
+from thinktune.tasks.model.packed_row import PackedRow
+from thinktune.tasks.model.parallel_load import load_in_parallel
+from thinktune.tasks.train.sft.batches import pack
+from thinktune.tasks.train.sft.examples import TrainExample
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
 Gradients = dict[str, torch.Tensor]
@@ -44,14 +45,14 @@ def attention(
     value: torch.Tensor,
     row: PackedRow,
     scale: float,
-    window: int | None,
+    sliding_window: int | None,
 ) -> torch.Tensor:
     lengths = list(row.lengths)
     parts = []
     for q, k, v in zip(*(x.float().split(lengths) for x in (query, key, value)), strict=True):
         band = torch.ones(len(q), len(q), dtype=torch.bool).tril()
-        if window is not None:
-            band = band.triu(1 - window)
+        if sliding_window is not None:
+            band = band.triu(1 - sliding_window)
         heads = (x.transpose(0, 1) for x in (q, k, v))
         out = scaled_dot_product_attention(*heads, attn_mask=band, scale=scale, enable_gqa=True)
         parts.append(out.transpose(0, 1).flatten(-2))
@@ -91,7 +92,7 @@ def fused_gradients(
     causal = trainer.model.get_base_model()
     settings = Execution(**execution)
     loss = FusedLoss(causal, settings, torch.float16, dropout=train.get("dropout", 0.0), fp8=False)
-    trainer.loop._row_loss = loss
+    trainer.objective._row_loss = loss
     return trainer.gradients(examples)
 
 
@@ -197,7 +198,7 @@ def test_a_base_divided_among_ranks_changes_no_bit(
 def gradients_of(folder: Path, base: Base, execution: Execution, *, divided: bool) -> Gradients:
     spec = TrainSpec(batch_size=1, base=base)
     attention_form = choose_attention(CPU, torch.float16, SHAPE["head_dim"])
-    model, sharded = load_together(
+    model, sharded = load_in_parallel(
         folder, base, torch.float16, CPU, attention=attention_form, divided=divided
     )
     assert (sharded is not None) == divided

@@ -9,7 +9,7 @@ import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 
-from thinktune.tasks.train.fused.kernels import (
+from thinktune.tasks.model.fused.kernels import (
     Heads,
     add_dropped,
     dropped,
@@ -18,9 +18,9 @@ from thinktune.tasks.train.fused.kernels import (
     swiglu,
     swiglu_back,
 )
-from thinktune.tasks.train.fused.nf4 import dequantize
+from thinktune.tasks.model.fused.nf4 import dequantize
 
-TOKENS, MARGIN = 7, 16
+TOKENS, PADDING = 7, 16
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_nf4_is_what_bitsandbytes_gives(shape: tuple[int, int], nested: bool) ->
     kind = {"compress_statistics": nested, "quant_type": "nf4"}
     layer = Linear4bit(ins, outs, bias=False, compute_dtype=torch.float16, **kind)
     layer.weight = Params4bit(random(*shape) * 0.02, False, **kind).to("cpu")
-    out = torch.zeros(outs, ins + MARGIN, dtype=torch.float16)
+    out = torch.zeros(outs, ins + PADDING, dtype=torch.float16)
     dequantize(layer, out[:, :ins])
     assert torch.equal(out[:, :ins], dequantize_4bit(layer.weight.data, layer.weight.quant_state))
     assert not out[:, ins:].any()
@@ -48,11 +48,11 @@ def test_nf4_is_what_bitsandbytes_gives(shape: tuple[int, int], nested: bool) ->
 def test_norm_both_ways() -> None:
     width = 100
     x, w, dy = random(TOKENS, width), random(width), random(TOKENS, width)
-    residual = random(TOKENS, width + MARGIN)[:, :width]
+    residual = random(TOKENS, width + PADDING)[:, :width]
     exact = x.double().requires_grad_()
     wanted = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + 1e-6) * w.double()
     wanted.backward(dy.double())
-    y, dx = (torch.zeros(TOKENS, width + MARGIN, dtype=x.dtype) for _ in range(2))
+    y, dx = (torch.zeros(TOKENS, width + PADDING, dtype=x.dtype) for _ in range(2))
     rstd = norm(x, w, 1e-6, y[:, :width])
     again = norm_back(dy, x, w, rstd, residual, dx[:, :width])
     assert near(y[:, :width], wanted.detach())
@@ -65,7 +65,7 @@ def test_norm_both_ways() -> None:
 
 @pytest.mark.parametrize("normed", [False, True])
 def test_heads_are_rotated_back_to_where_they_were(normed: bool) -> None:
-    """Rotation is orthogonal: the gradient of ‖turned‖² is twice what came in, v untouched."""
+    """Rotation is orthogonal: the gradient of ‖rotated‖² is twice what came in, v untouched."""
     query, key, size = 6, 2, 24
     qkv = random(TOKENS, (query + 2 * key) * size)
     angle = random(TOKENS, size // 2)
@@ -74,41 +74,41 @@ def test_heads_are_rotated_back_to_where_they_were(normed: bool) -> None:
     weights = (torch.full((size,), 2.0).half(), torch.full((size,), 0.5).half())
     heads = Heads(query, key, size, weights if normed else None, 0.0)
     raw = qkv.clone()
-    turned = heads.turn(raw, cos, sin).unflatten(-1, (-1, size))
+    rotated = heads.rotate(raw, cos, sin).unflatten(-1, (-1, size))
     split = qkv.unflatten(-1, (-1, size))
     before = split[:, : query + key]
     if normed:
         before = before / before.float().pow(2).mean(-1, keepdim=True).sqrt()
         before[:, :query] *= 2
         before[:, query:] *= 0.5
-    assert near(turned[:, : query + key].float().norm(dim=-1), before.double().norm(dim=-1))
-    out = torch.zeros(TOKENS, qkv.shape[1] + MARGIN, dtype=qkv.dtype)
-    parts = (turned[:, :query], turned[:, query : query + key], split[:, query + key :])
-    heads.turn_back(parts, raw, cos, sin, out[:, :-MARGIN])
-    back = out[:, :-MARGIN].unflatten(-1, (-1, size))
+    assert near(rotated[:, : query + key].float().norm(dim=-1), before.double().norm(dim=-1))
+    out = torch.zeros(TOKENS, qkv.shape[1] + PADDING, dtype=qkv.dtype)
+    parts = (rotated[:, :query], rotated[:, query : query + key], split[:, query + key :])
+    heads.rotate_back(parts, raw, cos, sin, out[:, :-PADDING])
+    back = out[:, :-PADDING].unflatten(-1, (-1, size))
     assert near(back[:, query + key :], split[:, query + key :].double())
     if normed:  # a norm's output does not change along its input
         assert float(back[:, : query + key].abs().max()) < 2e-2
     else:
         assert near(back[:, : query + key], split[:, : query + key].double())
-    assert not out[:, -MARGIN:].any()
+    assert not out[:, -PADDING:].any()
 
 
 def test_swiglu_both_ways() -> None:
     width = 96
-    x, dy = random(TOKENS, 2 * width + MARGIN), random(TOKENS, width)
+    x, dy = random(TOKENS, 2 * width + PADDING), random(TOKENS, width)
     exact = x[:, : 2 * width].double().requires_grad_()
     gate, up = exact.chunk(2, -1)
     wanted = torch.nn.functional.silu(gate) * up
     wanted.backward(dy.double())
-    margin = x[:, 2 * width :].clone()
+    padding = x[:, 2 * width :].clone()
     y = torch.zeros(TOKENS, width, dtype=x.dtype)
     swiglu(x, y)
     again = swiglu_back(dy, x)
     assert near(y, wanted.detach())
     assert torch.equal(again, y)
     assert near(x[:, : 2 * width], exact.grad)
-    assert torch.equal(x[:, 2 * width :], margin)
+    assert torch.equal(x[:, 2 * width :], padding)
 
 
 def test_dropout_is_the_same_by_seed() -> None:

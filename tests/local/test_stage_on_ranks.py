@@ -58,7 +58,7 @@ def test_a_rank_that_waits_for_ever_shows_where_and_ends(shop: Workshop, tmp_pat
             os.kill(frozen, signal.SIGKILL)
     assert process.returncode == 70
     assert "error: train: no progress for 0:20" in err
-    assert "loop.py" in err  # the stack of the step
+    assert "lifecycle.py" in err  # the stack of the step
     assert "rank 0 of this node ended first, with exit code 70" in err
 
 

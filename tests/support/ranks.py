@@ -73,7 +73,7 @@ def _rank(model: Path, folder: Path) -> None:
     import torch.distributed as dist
     from trainer import maker
 
-    from thinktune.tasks.train.adapter import trainable
+    from thinktune.tasks.model.adapter import trainable
 
     plan = json.loads((folder / "plan.json").read_text())
     device = torch.device("cpu")
@@ -86,7 +86,7 @@ def _rank(model: Path, folder: Path) -> None:
         make = maker(model, own, device, store=folder / f"store-{number}")
         settings = {**plan["settings"]}
         trainer = make(execution, fused=settings.pop("fused", False), **settings)
-        trainer.loop.run()
+        trainer.lifecycle.run()
         adapter = {name: p.detach().cpu() for name, p in trainable(trainer.model).items()}
         if dist.is_initialized() and dist.get_world_size() > 1:
             _same_everywhere(adapter)

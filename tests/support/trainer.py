@@ -1,4 +1,4 @@
-"""The tiny model with an adapter and the loop around it, in this process."""
+"""The tiny model with an adapter and the training around it, in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +16,22 @@ from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.stages import TrainTask
 from thinktune.schema.task import Execution
 from thinktune.store import open_store
-from thinktune.tasks.base_model import compute_dtype
+from thinktune.tasks.model.adapter import add_adapter, trainable
+from thinktune.tasks.model.attention import choose_attention
+from thinktune.tasks.model.base import compute_dtype
+from thinktune.tasks.model.load import load_model
+from thinktune.tasks.model.packed_row import RowLoss
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
-from thinktune.tasks.train.adapter import add_adapter, trainable
-from thinktune.tasks.train.attention import choose_attention
-from thinktune.tasks.train.base import load_model
-from thinktune.tasks.train.batches import pack
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
-from thinktune.tasks.train.examples import TrainExample
-from thinktune.tasks.train.loop import Data, Loop
-from thinktune.tasks.train.loss import PlainLoss, RowLoss
+from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.stage import choose_path
+from thinktune.tasks.train.objective import Batch, Objective
+from thinktune.tasks.train.sft.batches import pack
+from thinktune.tasks.train.sft.examples import Data, TrainExample
+from thinktune.tasks.train.sft.loss import PlainLoss, choose_path
+from thinktune.tasks.train.sft.objective import Row, SftObjective
 
 CPU = torch.device("cpu")
 
@@ -47,17 +49,30 @@ def some_examples(count: int, seed: int = 0) -> list[TrainExample]:
 
 @dataclass
 class Trainer:
-    """A loop and what it trains."""
+    """A training and its parts."""
 
-    loop: Loop
+    lifecycle: Lifecycle[Row]
+    objective: SftObjective
     model: PeftModel
     context: Context
     row_loss: RowLoss
+    metrics: Metrics
+    checkpoints: Checkpoints
+    task: TrainTask
+    accelerator: Accelerator
+    dtype: torch.dtype
 
     def gradients(self, examples: list[TrainExample]) -> tuple[float, dict[str, torch.Tensor]]:
         """Loss and gradient of one optimizer step."""
-        loss = self.loop.gradients(examples)
+        loss = self.lifecycle.gradients(self.objective.batches_of(examples))
         return float(loss), {n: p.grad.clone() for n, p in trainable(self.model).items()}
+
+    def lifecycle_of(self, objective: Objective[Batch]) -> Lifecycle[Batch]:
+        """A training of the same parts with another objective."""
+        return Lifecycle(
+            self.task, self.context, self.accelerator, self.model, objective, self.checkpoints,
+            self.metrics, dtype=self.dtype,
+        )  # fmt: skip
 
 
 def losses_that_moved(
@@ -128,17 +143,13 @@ def maker(
             row_loss = choose_path(model, task, dtype, context, sharded)
         else:
             row_loss = PlainLoss(model, dtype)
-        loop = Loop(
-            task,
-            context,
-            accelerator,
-            model,
-            data,
-            checkpoints,
-            metrics,
-            row_loss=row_loss,
-            dtype=dtype,
+        objective = SftObjective(task, context, accelerator, data, row_loss)
+        lifecycle = Lifecycle(
+            task, context, accelerator, model, objective, checkpoints, metrics, dtype=dtype
         )
-        return Trainer(loop, model, context, row_loss)
+        return Trainer(
+            lifecycle, objective, model, context, row_loss, metrics, checkpoints, task,
+            accelerator, dtype,
+        )  # fmt: skip
 
     return make

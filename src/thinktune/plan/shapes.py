@@ -8,21 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from thinktune.schema.catalog import LatentAttention, Mixture, ModelEntry
+from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import TrainSpec
-
-ATTENTION = frozenset(
-    {
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "q_a_proj",
-        "q_b_proj",
-        "kv_a_proj_with_mqa",
-        "kv_b_proj",
-    }
-)
-"""What `targets: attention` can mean; the model's `lora_targets` narrow it."""
 
 
 @dataclass(frozen=True)
@@ -154,18 +141,6 @@ def active_parameters(model: ModelEntry) -> int:
 def largest_linear(model: ModelEntry) -> int:
     """Weights of the largest single matrix that is dequantized at once."""
     return max(linear.inputs * linear.outputs for linear in linears(model))
-
-
-def target_names(model: ModelEntry, train: TrainSpec) -> frozenset[str]:
-    """Names of the linears that take an adapter: what the recipe asks for and the model allows."""
-    allowed = frozenset(model.lora_targets)
-    if train.targets == "all":
-        return allowed
-    if train.targets == "attention":
-        return allowed & ATTENTION
-    if train.targets == "mlp":
-        return allowed - ATTENTION
-    return allowed & frozenset(train.targets)
 
 
 def adapter_parameters(model: ModelEntry, train: TrainSpec) -> int:

@@ -15,6 +15,7 @@ import thinktune
 from thinktune.schema.catalog import NAME_RULE, DatasetEntry, HardwareEntry, ModelEntry, is_name
 from thinktune.schema.closed import Closed, declared_type, parse_yaml
 from thinktune.schema.errors import SpecInvalid, near_misses
+from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import Recipe
 
 OWN_FILE = "file"
@@ -194,12 +195,10 @@ def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
             more = [*known, OWN_FILE] if field == "data.dataset" else known
             fault = f"{field} '{name}' is not in the catalog"
             raise SpecInvalid(place, fault, near_misses(name, more))
-    targets = recipe.train.targets
-    possible = catalog.models[recipe.model].lora_targets
-    for target in targets if isinstance(targets, tuple) else ():
-        if target not in possible:
-            fault = f"train.targets: {recipe.model} has no layer '{target}' that can get an adapter"
-            raise SpecInvalid(place, fault, near_misses(target, possible))
+    try:
+        target_names(catalog.models[recipe.model], recipe.train)
+    except SpecInvalid as error:
+        raise SpecInvalid(place, f"{error.place}: {error.fault}", error.remedy) from None
 
 
 def _check_context(recipe: Recipe, model: ModelEntry, place: str) -> None:

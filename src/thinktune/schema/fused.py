@@ -1,6 +1,6 @@
 """What the fused training path takes, by shape and hardware, before anything runs.
 
-Read by the plan and, for its own checks, by `thinktune.tasks.train.fused`.
+Read by the plan and, for its own checks, by `thinktune.tasks.model.fused`.
 """
 
 from thinktune.schema.catalog import HardwareEntry, ModelEntry

@@ -37,7 +37,12 @@ def test_overrides_are_typed_and_checked() -> None:
         (["hardware=h100x9"], "hardware 'h100x9' is not in the catalog; did you mean 'h100x8'"),
         (["model=r1-distil-qwen-32b"], "did you mean 'r1-distill-qwen-32b'"),
         (["data.dataset=medical"], "data.dataset 'medical' is not in the catalog"),
-        (["train.targets=[q_poj]"], "smollm2-135m has no layer 'q_poj' that can get an adapter"),
+        (
+            ["train.targets=[q_poj]"],
+            "train.targets: 'q_poj' is no layer of HuggingFaceTB/SmolLM2-135M-Instruct that takes"
+            " an adapter; did you mean 'q_proj'",
+        ),
+        (["train.targets=[]"], "names no layer of HuggingFaceTB/SmolLM2-135M-Instruct that"),
         (["name=other"], "'name' cannot be overridden"),
     ],
 )

@@ -1,6 +1,6 @@
 """Memory that a packed row takes on its way through the model and back.
 
-Called by `memory`. The fused path's counts follow what `thinktune.tasks.train.fused.layer` keeps;
+Called by `memory`. The fused path's counts follow what `thinktune.tasks.model.fused.layer` keeps;
 the plain path's are calibrated.
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from thinktune.plan import shapes
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.fused import ALIGNMENT, GROUPS, LOGITS_BYTES
+from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.task import Execution
 
@@ -34,7 +35,7 @@ class Bytes:
 
 def margins(model: ModelEntry, train: TrainSpec) -> list[int]:
     """Columns that each projection group has for its adapters."""
-    names = shapes.target_names(model, train)
+    names = target_names(model, train)
     ranks = (train.rank * sum(name in names for name in group) for group in GROUPS)
     return [-(-rank // ALIGNMENT) * ALIGNMENT for rank in ranks]
 

@@ -22,7 +22,6 @@ from thinktune.schema.prompt import PromptFacts
 from thinktune.schema.report import VARIANTS, Report, Variant
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit, fetch, manifest_digest
-from thinktune.tasks.base_model import versions
 from thinktune.tasks.evaluate.metrics.registry import Registry
 from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.page import write_html
@@ -31,6 +30,7 @@ from thinktune.tasks.evaluate.samples import Question, Sample
 from thinktune.tasks.generate.answers import AnswerStore, generate
 from thinktune.tasks.generate.protocol import Batch, Engine, Request, Sampling
 from thinktune.tasks.generate.transformers import TransformersEngine
+from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest

@@ -13,7 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from thinktune.tasks.base_model import (
+from thinktune.tasks.generate.protocol import Answer, Batch, Sampling
+from thinktune.tasks.model.base import (
     Base,
     Dtype,
     compute_dtype,
@@ -22,7 +23,6 @@ from thinktune.tasks.base_model import (
     local_device,
     unpack_on_cpu,
 )
-from thinktune.tasks.generate.protocol import Answer, Batch, Sampling
 from thinktune.tasks.runtime.entry import Context
 
 

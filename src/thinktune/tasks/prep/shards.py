@@ -1,6 +1,7 @@
 """Prep's Parquet files: tokenized examples for training, rendered questions for evaluation.
 
-Written by `stage`; read by `thinktune.tasks.train.examples` and `thinktune.tasks.evaluate.stage`.
+Written by `stage`; read by `thinktune.tasks.train.sft.examples` and
+`thinktune.tasks.evaluate.stage`.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
 """Checkpoints: adapter, optimizer and metrics so far, committed like any artifact.
 
-Called by `loop` and `stage`. Safetensors and JSON only. The data position is the step's number; the
-schedule and the random state of a step follow from it, so none of them needs a file. Older
-checkpoints are removed once a newer one is committed; a damaged one is passed over for the one
-before it.
+Called by `lifecycle` and `stage`. Safetensors and JSON only. The step's number says where in the
+data the training is; the learning rate and the random state of a step follow from it, so none of
+them needs a file. Older checkpoints are removed once a newer one is committed; a damaged one is
+passed over for the one before it.
 """
 
 import json
@@ -23,9 +23,9 @@ from thinktune.schema.manifest import Manifest
 from thinktune.store import commit, fetch, read_manifest
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
+from thinktune.tasks.train.adapter_optimizer import AdapterOptimizer
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import Moments
-from thinktune.tasks.train.update import Update
 
 FIRST, SECOND = "first", "second"
 """Adam's moments in `optimizer.safetensors`, per parameter, in float32: neither the number of
@@ -47,7 +47,7 @@ class State:
     """What a training step changes."""
 
     parameters: Mapping[str, torch.nn.Parameter]
-    update: Update
+    optimizer: AdapterOptimizer
     guard: SpikeGuard
 
 
@@ -94,8 +94,8 @@ class Checkpoints:
     def newest(self) -> Iterator[tuple[int, Path] | None]:
         """The newest checkpoint that is whole, as files in a folder.
 
-        A damaged one is said, removed, and passed over. Raises Foreign where the newest belongs to
-        another recipe or other data.
+        A damaged one is logged, removed, and passed over. Raises Foreign where the newest belongs
+        to another recipe or other data.
         """
         with tempfile.TemporaryDirectory(prefix="thinktune-resume-") as temporary:
             for step in self.steps():
@@ -110,7 +110,7 @@ class Checkpoints:
                 except Foreign:
                     raise
                 except InputMissing as error:
-                    self._context.reporter.say(f"checkpoint of step {step} is no use: {error}")
+                    self._context.reporter.say(f"checkpoint of step {step} is unusable: {error}")
                     self._context.store.delete_prefix(prefix)
                     continue
                 yield step, folder
@@ -146,5 +146,5 @@ def restore(folder: Path, state: State) -> None:
     tensors = load_file(folder / "optimizer.safetensors")
     first, second = ([tensors[f"{kind}/{n}"] for n in state.parameters] for kind in (FIRST, SECOND))
     step = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))["step"]
-    state.update.load(Moments(step, first, second))
+    state.optimizer.load(Moments(step, first, second))
     state.guard.load(json.loads((folder / "guard.json").read_text(encoding="utf-8")))

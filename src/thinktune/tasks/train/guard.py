@@ -1,8 +1,9 @@
 """Which steps must not change the adapter: decided on the device, so that no step waits for it.
 
-Called by `loop`. A step whose loss or gradient is not finite, or whose gradient is far larger than
-those before it, is skipped; the host reads the counts later and ends the training where there are
-too many. Its state goes into checkpoints: a resumed training skips the same steps.
+Made by `lifecycle`, called by the optimizers. A step whose loss or gradient is not finite, or whose
+gradient is far larger than those before it, is skipped; the host reads the counts later and ends
+the training where there are too many. The guard's state goes into checkpoints: a resumed training
+skips the same steps.
 """
 
 import torch
@@ -10,7 +11,7 @@ import torch
 WARMUP_STEPS = 10
 """Steps before a gradient can be called large."""
 WINDOW_STEPS = 50
-"""Steps that the running mean of the norm looks back on, about."""
+"""About how many steps the running mean of the norm looks back on."""
 
 
 class SpikeGuard:
@@ -21,7 +22,7 @@ class SpikeGuard:
         self._mean = torch.zeros((), device=device)
         self._seen = torch.zeros((), device=device)
         self.skipped = torch.zeros((), device=device)
-        """Steps, in all."""
+        """Steps skipped so far."""
 
     def judge(self, loss: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
         """1 where the step must be skipped, else 0: float32, a scalar on the device."""
@@ -41,7 +42,7 @@ class SpikeGuard:
         return self._mean
 
     def state(self) -> list[float]:
-        """For a checkpoint; waits for the device."""
+        """The guard's state for a checkpoint; waits for the device."""
         return [float(x) for x in (self._mean, self._seen, self.skipped)]
 
     def load(self, state: list[float]) -> None:

@@ -1,7 +1,7 @@
 """Figures of each step: `metrics.jsonl` always, trackers where the recipe names them.
 
-Called by `loop`. The file goes into checkpoints, so after a resume it reads as if nothing had
-happened.
+Called by `step_log` and `lifecycle`. The file goes into checkpoints, so after a resume it reads as
+if the training had never stopped.
 """
 
 import json
@@ -14,7 +14,7 @@ from thinktune.schema.manifest import Metric
 
 
 class Metrics:
-    """Appends rows; one per optimizer step, and one per measurement of the validation loss."""
+    """Appends rows: one per optimizer step, and one per validation."""
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
         self.path = path

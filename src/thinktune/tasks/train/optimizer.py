@@ -1,10 +1,8 @@
-"""The optimizer, its moments in a form that every optimizer here reads, and each step's rate.
+"""AdamW, and its moments in a form that every optimizer here reads.
 
-Called by `update` and `zero`. The schedule is a function of the step, so a resume has nothing to
-restore.
+Called by `adapter_optimizer` and `zero`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +23,7 @@ class Moments:
     is kept in 8 bits, or divided over any number of ranks."""
 
     step: float
-    """Updates so far, skipped ones not counted."""
+    """Updates so far, not counting skipped steps."""
     first: list[torch.Tensor]
     second: list[torch.Tensor]
 
@@ -47,7 +45,7 @@ def make_optimizer(
     return plain, f"AdamW{reason}"
 
 
-def update(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
+def apply_step(optimizer: torch.optim.Optimizer, skip: torch.Tensor) -> None:
     """One step, or none where `skip` is 1. The fused form decides on the device; the 8-bit one
     makes the host wait for it."""
     if optimizer.defaults.get("fused"):
@@ -132,16 +130,3 @@ def _to_eight_bits(state: dict[str, Any], number: str, values: torch.Tensor) -> 
     scales.copy_(largest)
     nearest = torch.bucketize(blocks / largest.clamp_min(TINY)[:, None], (code[1:] + code[:-1]) / 2)
     kept.copy_(nearest.flatten()[: kept.numel()].view_as(kept))
-
-
-def learning_rate(train: TrainSpec, step: int, steps: int) -> float:
-    """Learning rate of step `step` (from 0) of `steps`: a linear rise, then the schedule to 0."""
-    warmup = math.ceil(train.warmup * steps)
-    if step < warmup:
-        return train.lr * (step + 1) / warmup
-    if train.schedule == "constant":
-        return train.lr
-    share = (step - warmup) / max(1, steps - warmup)
-    if train.schedule == "linear":
-        return train.lr * (1 - share)
-    return train.lr * 0.5 * (1 + math.cos(math.pi * share))

@@ -22,26 +22,20 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, Metric
 from thinktune.schema.stages import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
-from thinktune.tasks.base_model import (
-    compute_dtype,
-    device_name,
-    local_device,
-    versions,
-)
+from thinktune.tasks.model.adapter import add_adapter, save_adapter, trainable
+from thinktune.tasks.model.attention import choose_attention
+from thinktune.tasks.model.base import compute_dtype, device_name, local_device, versions
+from thinktune.tasks.model.load import load_model, weights_of
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.inputs import stage_manifest
 from thinktune.tasks.runtime.progress import utc_now
 from thinktune.tasks.runtime.watchdog import Watchdog
-from thinktune.tasks.train import fused
-from thinktune.tasks.train.adapter import add_adapter, save_adapter, trainable
-from thinktune.tasks.train.attention import choose_attention
-from thinktune.tasks.train.base import load_model, weights_of
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
-from thinktune.tasks.train.examples import read_examples
-from thinktune.tasks.train.loop import Data, Loop
-from thinktune.tasks.train.loss import PlainLoss, RowLoss
+from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.sharded import ShardedBase
+from thinktune.tasks.train.sft.examples import Data, read_examples
+from thinktune.tasks.train.sft.loss import choose_path
+from thinktune.tasks.train.sft.objective import Row, SftObjective
 
 TRACKING = "tracking"
 
@@ -56,8 +50,8 @@ def run(task: TrainTask, context: Context) -> Manifest:
         folder = Path(temporary)
         accelerator = _accelerator(task, folder)
         with weights_of(task, prep.revisions["model"], context, accelerator) as weights:
-            loop, model, metrics = _prepare(task, context, accelerator, prep, weights, folder)
-            loop.run()
+            lifecycle, model, metrics = _prepare(task, context, accelerator, prep, weights, folder)
+            lifecycle.run()
         for tracker in accelerator.trackers:
             tracker.finish()  # writes what it holds back, before the artifact is put together
         summary = _summary(task, metrics, accelerator)
@@ -75,8 +69,8 @@ def _prepare(
     prep: Manifest,
     weights: Path,
     folder: Path,
-) -> tuple[Loop, PeftModel, Metrics]:
-    """Data, model and loop."""
+) -> tuple[Lifecycle[Row], PeftModel, Metrics]:
+    """Reads the data, loads the model, and puts the training together."""
     data = _data(task, context, prep, folder / "prep")
     context.reporter.say(f"loads {task.model.repo} ({task.train.base})")
     device, began = local_device(), time.monotonic()
@@ -96,11 +90,11 @@ def _prepare(
     metrics = Metrics(folder / "metrics.jsonl", accelerator)
     checkpoints = Checkpoints(context, _identity(task, prep), task.train.keep_checkpoints)
     row_loss = choose_path(model, task, dtype, context, sharded)
-    loop = Loop(
-        task, context, accelerator, model, data, checkpoints, metrics,
-        row_loss=row_loss, dtype=dtype,
-    )  # fmt: skip
-    return loop, model, metrics
+    objective = SftObjective(task, context, accelerator, data, row_loss)
+    lifecycle = Lifecycle(
+        task, context, accelerator, model, objective, checkpoints, metrics, dtype=dtype
+    )
+    return lifecycle, model, metrics
 
 
 def _identity(task: TrainTask, prep: Manifest) -> Identity:
@@ -142,11 +136,11 @@ def _commit(
 def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
     for tracker in task.train.tracking:
         _check_tracker(tracker)
-    # Ranks wait for the one that uploads a checkpoint; it is the watchdog that ends a wait.
-    patience = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * task.execution.stall_s))
+    # Ranks wait while one of them uploads a checkpoint; the watchdog ends a wait that is too long.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(seconds=2 * task.execution.stall_s))
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[patience],
+        kwargs_handlers=[timeout],
         log_with=list(task.train.tracking) or None,
         project_dir=folder / TRACKING,
     )
@@ -157,7 +151,7 @@ def _accelerator(task: TrainTask, folder: Path) -> Accelerator:
 
 
 def _check_tracker(name: str) -> None:
-    """accelerate leaves out what is not there without a word; the recipe asked for it."""
+    """Refuses a tracker that cannot work: accelerate would leave it out silently."""
     off = "--set 'train.tracking=[]'"
     if importlib.util.find_spec(name) is None:
         fault = f"tracking with {name}, which is not installed"
@@ -177,42 +171,8 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
     )
 
 
-def choose_path(
-    model: PeftModel,
-    task: TrainTask,
-    dtype: torch.dtype,
-    context: Context,
-    sharded: ShardedBase | None = None,
-) -> RowLoss:
-    """The fused path where it is right, else the plain one; the log says which and why."""
-    execution = task.execution
-    reason = fused.why_not(model, dtype)
-    if reason is None:
-        no_fp8 = fused.why_not_fp8(model) if task.train.fp8 else None
-        fp8 = task.train.fp8 and no_fp8 is None
-        note = ", FP8 products" if fp8 else f" without FP8 ({no_fp8})" if no_fp8 else ""
-        context.reporter.say(f"fused path{note}")
-        dropout = task.train.dropout
-        return fused.fuse(model, execution, dtype, dropout=dropout, fp8=fp8, sharded=sharded)
-    context.reporter.say(f"plain path ({reason})")
-    if sharded is not None:
-        sharded.watch(model.get_base_model().model.layers)
-    recompute_layers(model, execution.recompute_layers + execution.recompute_mlps)
-    return PlainLoss(model, dtype)
-
-
-def recompute_layers(model: PeftModel, layers: int) -> None:
-    """Recomputes the activations of the first `layers` layers; keeps those of the others."""
-    if layers == 0:
-        return
-    causal = model.get_base_model()
-    causal.gradient_checkpointing_enable({"use_reentrant": False})
-    for number, layer in enumerate(causal.model.layers):
-        layer.gradient_checkpointing = number < layers
-
-
 def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dict[str, Metric]:
-    """Figures of the whole training; every rank calls it."""
+    """The figures of the whole training; every rank calls it."""
     rows = metrics.rows()
     steps = [row for row in rows if "loss" in row]
     validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
@@ -236,7 +196,7 @@ def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dic
 
 
 def _peaks(accelerator: Accelerator) -> dict[str, Metric]:
-    """Of the rank that took most: tensors at once, and all that the device was asked for."""
+    """Peak memory of the rank that took most: of tensors, and of all that the GPU was asked for."""
     device = accelerator.device
     if device.type != "cuda":
         return {"peak_allocated_bytes": None, "peak_gpu_memory_bytes": None}

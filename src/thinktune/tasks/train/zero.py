@@ -1,11 +1,12 @@
 """The adapter's optimizer over several ranks: DeepSpeed's ZeRO stages 0 to 2 (arXiv:1910.02054).
 
-Called by `loop` where there is more than one rank. DeepSpeed gets the adapter alone, flat and in
-float32: it adds the ranks' gradients up once per optimizer step in one bucket, and divides moments
-(1) and gradients (2) among them. The frozen base is not its business: it stands whole on each rank,
-or is divided by `sharded` (stage 3, whose adapter is treated as in stage 1).
+Called by `lifecycle` where there is more than one rank. DeepSpeed gets the adapter alone, flat and
+in float32: it adds the ranks' gradients up once per optimizer step in one bucket, and divides
+moments (1) and gradients (2) among them. DeepSpeed does not see the frozen base: each rank has all
+of it, or `thinktune.tasks.model.sharded` divides it (stage 3, whose adapter is treated as in
+stage 1).
 
-The engine is made by DeepSpeed itself, not through accelerate, which leaves DeepSpeed out on a CPU
+DeepSpeed itself makes the engine, not accelerate, which leaves DeepSpeed out on a CPU
 and counts micro-batches by its own rules; accelerate supplies the process group and the trackers.
 """
 
@@ -17,12 +18,12 @@ import torch
 import torch.distributed as dist
 
 from thinktune.schema.recipe import TrainSpec
+from thinktune.tasks.train.adapter_optimizer import clip, total_norm
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.optimizer import Moments, make_optimizer, read_moments, write_moments
-from thinktune.tasks.train.update import clip, total_norm
 
 LARGEST_BUCKET = 2**29
-"""Numbers reduced at once, at most: 2 GiB in float32."""
+"""The most numbers that are reduced at once: 2 GiB in float32."""
 
 
 def configuration(zero_stage: int, ranks: int, numbers: int) -> dict[str, Any]:
@@ -34,20 +35,20 @@ def configuration(zero_stage: int, ranks: int, numbers: int) -> dict[str, Any]:
         zero |= {"compute_grad_norm": False, "contiguous_gradients": False, "overlap_comm": False}
         zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     return {
-        # Rows and their number are the loop's; DeepSpeed is told of steps alone.
+        # Batches and their number are ours; DeepSpeed is told of steps alone.
         "train_batch_size": ranks,
         "train_micro_batch_size_per_gpu": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0,
-        # Both would wait for the device in every step; the ledger has the figures.
+        # Both would wait for the device in every step; the step log has the figures.
         "timers": {"throughput": {"enabled": False}},
         "steps_per_print": None,
         "zero_optimization": zero,
     }
 
 
-class Zero:
-    """`update.Update` by DeepSpeed."""
+class ZeroOptimizer:
+    """`AdapterOptimizer` by DeepSpeed."""
 
     def __init__(
         self,
@@ -58,7 +59,9 @@ class Zero:
         zero_stage: int,
     ) -> None:
         deepspeed = _deepspeed(device)
-        self._parameters, self._guard, self._device = parameters, guard, device
+        self._parameters = parameters
+        self._guard = guard
+        self._device = device
         self._max_norm = train.max_grad_norm
         self._ranks = dist.get_world_size()
         self._base, name = make_optimizer(train, parameters, device, self._ranks)
@@ -66,7 +69,8 @@ class Zero:
         numbers = sum(p.numel() for p in parameters)
         config = configuration(zero_stage, self._ranks, numbers)
         stage = config["zero_optimization"]["stage"]
-        self._divided, self._gradients_divided = stage > 0, stage > 1
+        self._divided = stage > 0
+        self._gradients_divided = stage > 1
         self._engine, *_ = deepspeed.initialize(
             model=torch.nn.ParameterList(parameters), optimizer=self._base, config=config
         )
@@ -74,13 +78,14 @@ class Zero:
         self._loss = self._norm = self._skip = torch.zeros((), device=device)
 
     def clear(self) -> None:
-        """As `Update.clear`."""
+        """As `AdapterOptimizer.clear`."""
         for parameter in self._parameters:
             parameter.grad = None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """As `Update.backward`. DeepSpeed takes the mean over the ranks, so each gives more. Where
-        it divides gradients it must know of every row; else it reads them at the step."""
+        """As `AdapterOptimizer.backward`. DeepSpeed takes the mean over the ranks, so each rank
+        multiplies its loss by their number. Where DeepSpeed divides gradients it must know of every
+        batch; otherwise it reads them at the step."""
         loss = loss * self._ranks
         if self._gradients_divided:
             self._engine.backward(loss, scale_wrt_gas=False)
@@ -88,7 +93,7 @@ class Zero:
             loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, loss: torch.Tensor, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Update.step`."""
+        """As `AdapterOptimizer.step`."""
         self._loss = loss
         for group in self._base.param_groups:
             group["lr"] = rate
@@ -96,7 +101,7 @@ class Zero:
         return self._norm, self._skip
 
     def _before(self, optimizer: torch.optim.Optimizer, *arguments: Any) -> None:
-        """Just before AdamW changes this rank's share, whose gradients are summed by now."""
+        """Runs just before AdamW changes this rank's share, whose gradients are summed by now."""
         del arguments
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -105,19 +110,20 @@ class Zero:
             square = norm.square()
             dist.all_reduce(square)
             norm = square.sqrt()
-        self._norm, self._skip = norm, self._guard.judge(self._loss, norm)
+        self._norm = norm
+        self._skip = self._guard.judge(self._loss, norm)
         clip(gradients, norm, self._max_norm)
         optimizer.found_inf = self._skip  # type: ignore[attr-defined]
 
     def moments(self) -> Moments:
-        """As `Update.moments`: rank 0 gets them, which writes them down."""
+        """As `AdapterOptimizer.moments`: rank 0 gets them, which writes them down."""
         if not self._divided:
             return Moments(*read_moments(self._base, self._parameters))
         step, *both = read_moments(self._base, [self._partition])
         return Moments(step, *(self._joined(shares[0]) for shares in both))
 
     def load(self, moments: Moments) -> None:
-        """As `Update.load`."""
+        """As `AdapterOptimizer.load`."""
         if not self._divided:
             write_moments(self._base, self._parameters, moments.step, moments.first, moments.second)
             return

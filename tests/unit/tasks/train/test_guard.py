@@ -8,8 +8,10 @@ import torch
 from trainer import Make, Trainer
 
 from thinktune.schema.errors import LossNotFinite
-from thinktune.tasks.train.adapter import trainable
+from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.train.guard import WARMUP_STEPS, SpikeGuard
+from thinktune.tasks.train.objective import BatchLoss, StepBatches
+from thinktune.tasks.train.sft.objective import Row
 
 CPU = torch.device("cpu")
 
@@ -50,17 +52,17 @@ def test_its_state_goes_on_where_it_was() -> None:
 
 def spiking(trainer: Trainer, steps: range) -> None:
     """Multiplies the gradients of those steps."""
-    inner = trainer.loop._gradients
+    inner = trainer.lifecycle._gradients
 
-    def larger(rows: object, chosen: object, step: int) -> torch.Tensor:
-        loss = inner(rows, chosen, step)  # type: ignore[arg-type]
+    def larger(taken: StepBatches[Row], step: int) -> BatchLoss:
+        loss = inner(taken, step)
         if step in steps:
             for parameter in trainable(trainer.model).values():
                 assert parameter.grad is not None
                 parameter.grad *= 1e4
         return loss
 
-    trainer.loop._gradients = larger  # type: ignore[method-assign, assignment]
+    trainer.lifecycle._gradients = larger  # type: ignore[method-assign]
 
 
 def test_a_skipped_step_changes_nothing_and_is_counted(
@@ -69,23 +71,23 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
     trainer = make_trainer(epochs=99, max_steps=16, max_grad_norm=1e9)
     spiking(trainer, range(12, 13))
     for step in range(12):
-        trainer.loop.step(step)
+        trainer.lifecycle.step(step)
     before = {n: p.detach().clone() for n, p in trainable(trainer.model).items()}
-    trainer.loop.step(12)
+    trainer.lifecycle.step(12)
     for name, parameter in trainable(trainer.model).items():
         assert torch.equal(parameter, before[name]), name
-    trainer.loop.step(13)
-    trainer.loop.finish()
+    trainer.lifecycle.step(13)
+    trainer.lifecycle.finish()
     assert any(not torch.equal(p, before[n]) for n, p in trainable(trainer.model).items())
     assert "step 13 skipped: gradient norm" in capsys.readouterr().out
-    assert [row["skipped"] for row in trainer.loop._metrics.rows()] == [0] * 12 + [1, 1]
+    assert [row["skipped"] for row in trainer.metrics.rows()] == [0] * 12 + [1, 1]
 
 
 def test_too_many_skipped_steps_end_the_training(make_trainer: Make) -> None:
     trainer = make_trainer(epochs=99, max_steps=30, max_grad_norm=1e9, max_skipped=3)
     spiking(trainer, range(12, 30))
     with pytest.raises(LossNotFinite, match=r"step 15: .*; 3 steps skipped so far") as raised:
-        trainer.loop.run()
+        trainer.lifecycle.run()
     assert raised.value.exit_code == 74
 
 
@@ -93,31 +95,31 @@ def test_too_many_skipped_steps_end_the_training(make_trainer: Make) -> None:
 def test_nothing_of_a_step_that_is_not_finite_is_kept(make_trainer: Make, stop: bool) -> None:
     """Its figures are read one step late: neither a checkpoint nor a request to stop gets past."""
     trainer = make_trainer(epochs=99, max_steps=9, checkpoint_every_steps=1)
-    inner = trainer.loop._gradients
+    inner = trainer.lifecycle._gradients
 
-    def broken(rows: object, chosen: object, step: int) -> torch.Tensor:
-        loss = inner(rows, chosen, step)  # type: ignore[arg-type]
+    def broken(taken: StepBatches[Row], step: int) -> BatchLoss:
+        loss = inner(taken, step)
         if step == 4:
             trainer.context.stop.requested = stop
             for parameter in trainable(trainer.model).values():
                 parameter.grad = torch.full_like(parameter, math.nan)
         return loss
 
-    trainer.loop._gradients = broken  # type: ignore[method-assign, assignment]
+    trainer.lifecycle._gradients = broken  # type: ignore[method-assign]
     with pytest.raises(LossNotFinite, match="step 5: the gradient norm is nan"):
-        trainer.loop.run()
-    assert trainer.loop._checkpoints.steps() == [4, 3]
+        trainer.lifecycle.run()
+    assert trainer.checkpoints.steps() == [4, 3]
     assert all(torch.isfinite(p).all() for p in trainable(trainer.model).values())
 
 
 def test_the_guard_goes_on_where_a_checkpoint_left_it(make_trainer: Make) -> None:
     settings = {"epochs": 99, "checkpoint_every_steps": 6}
     first = make_trainer(**settings, max_steps=12)
-    first.loop.run()
+    first.lifecycle.run()
     first.context.store.delete_prefix("runs/r/train/checkpoints/step-000012")
     again = make_trainer(**settings, max_steps=12)
-    again.loop.run()
-    assert again.loop._state.guard.state() == first.loop._state.guard.state()
+    again.lifecycle.run()
+    assert again.lifecycle._state.guard.state() == first.lifecycle._state.guard.state()
 
 
 def test_all_examples_of_a_failed_step_are_written_down(make_trainer: Make) -> None:
@@ -125,6 +127,6 @@ def test_all_examples_of_a_failed_step_are_written_down(make_trainer: Make) -> N
     with torch.no_grad():
         next(iter(trainable(trainer.model).values())).fill_(float("nan"))
     with pytest.raises(LossNotFinite, match=r"and 4 more \(all in file://.*step-000001.json\)"):
-        trainer.loop.run()
+        trainer.lifecycle.run()
     written = trainer.context.store.get("runs/r/train/not-finite-step-000001.json")
     assert len(json.loads(written)["examples"]) == 12
