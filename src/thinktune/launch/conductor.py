@@ -59,7 +59,9 @@ class _Stage:
     """One stage on its way to its artifact."""
 
     def __init__(self, each: PipelineStage, watch: Watch, patience_s: float) -> None:
-        self._each, self.watch, self._patience_s = each, watch, patience_s
+        self._each = each
+        self.watch = watch
+        self._patience_s = patience_s
 
     def look(self) -> Observed:
         """The stage as it is; starts it where it waits for us. Raises StageFailed."""

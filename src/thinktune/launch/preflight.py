@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from thinktune.launch.cluster import capacity as schedule
+from thinktune.launch.cluster import capacity
 from thinktune.launch.cluster.api import Forbidden, Unauthenticated
 from thinktune.launch.cluster.capacity import Node, Shortage
 from thinktune.launch.cluster.kube import Kube
@@ -143,12 +143,12 @@ def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage]) -> NodeCh
     except Forbidden as error:
         return NodeCheck(None, f"cluster: GPUs unknown ({error.fault})")
     try:
-        nodes = schedule.nodes_of(found, kube.all_pods())
-        free = schedule.free_gpus(nodes)
+        nodes = capacity.nodes_of(found, kube.all_pods())
+        free = capacity.free_gpus(nodes)
         said = [f"{some} of {every} {product} free" for product, (some, every) in free.items()]
     except Forbidden:
-        nodes = schedule.nodes_of(found, ())
-        every_gpu = schedule.free_gpus(nodes)
+        nodes = capacity.nodes_of(found, ())
+        every_gpu = capacity.free_gpus(nodes)
         said = [f"{every} {product}, free or not" for product, (_, every) in every_gpu.items()]
     check = NodeCheck(nodes, f"cluster: {', '.join(said) or 'no GPUs'}")
     for stage in stages:
@@ -162,4 +162,4 @@ def shortage(request: Request, run: Run, stage: Stage, nodes: Sequence[Node]) ->
     """What a stage lacks on these nodes; `run` may be planned for other hardware than was asked."""
     values = stage_values(run, stage, request.cluster)
     section, _ = nodes_for(stage, values.resources.gpus, run.hardware, request.cluster)
-    return schedule.shortage(values, nodes, section)
+    return capacity.shortage(values, nodes, section)

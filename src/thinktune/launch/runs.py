@@ -179,13 +179,14 @@ def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
 
     `source` is the digest of the user's own file, which stands for it wherever it lies.
     """
+    recipe = recipe.model_copy(update={"description": ""})  # prose decides nothing
     if source is not None:
         data = recipe.data.model_copy(update={"path": None})
         recipe = recipe.model_copy(update={"data": data})
     parts = [
         recipe.canonical(),
         _model(recipe, catalog).canonical(),
-        _dataset(recipe, catalog).canonical(),
+        _dataset(recipe, catalog).model_copy(update={"description": ""}).canonical(),
         source or "",
         code_version(),
     ]

@@ -5,6 +5,7 @@ Called by the launcher's `render` and `submit`.
 
 import math
 
+from thinktune.launch.cluster.capacity import PRODUCT
 from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
@@ -27,8 +28,6 @@ from thinktune.schema.values import (
 )
 
 MIB = 1024**2
-PRODUCT = "nvidia.com/gpu.product"
-"""Node label of GPU feature discovery."""
 TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
 """As GPU nodes have it nearly everywhere."""
 BACKOFF_LIMIT = 3

@@ -33,9 +33,12 @@ class PrepTask(StageTask):
         }
 
     def result_digest(self) -> str:
-        """As for every task; the user's file is known by its content, wherever it lies."""
+        """As for every task. The user's file is identified by its content, not by its path, and the
+        dataset's description decides nothing."""
         data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
-        return self.model_copy(update=NOT_IN_DIGEST | {"data": data}).digest()
+        dataset = self.dataset.model_copy(update={"description": ""})
+        neutral = {"data": data, "dataset": dataset}
+        return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
 
 
 class TrainTask(StageTask):
@@ -45,6 +48,7 @@ class TrainTask(StageTask):
     train: TrainSpec
     execution: Execution = Execution()
     forecast: Forecast | None = None
+    """What the plan predicts. Null where it predicts nothing."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class TrainTask(StageTask):
         }
 
     def result_digest(self) -> str:
-        """As for every task; a training may resume on another topology."""
+        """As for every task. A training can resume on another topology, so execution is left
+        out."""
         neutral = {"execution": Execution(), "forecast": None}
         return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
 
@@ -71,6 +76,7 @@ class EvaluateTask(StageTask):
     base: Literal["nf4", "16bit"]
     """Precision of the base model under the adapter, which is the one it was trained on."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type in which answers are computed, which is the one of the training."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.values import PRODUCT
 from thinktune.schema.catalog import GIB
 from thinktune.schema.values import TaskValues
 
 GPU = "nvidia.com/gpu"
+PRODUCT = "nvidia.com/gpu.product"
+"""Node label of GPU feature discovery."""
 UNITS = {f"{letter}i": 2.0 ** (10 * n) for n, letter in enumerate("KMGTPE", 1)}
 UNITS |= {letter: 1000.0**n for n, letter in enumerate("kMGTPE", 1)}
 UNITS |= {"n": 1e-9, "u": 1e-6, "m": 1e-3}

@@ -16,7 +16,8 @@ class Tail:
     """One thread per pod, which says its lines until the pod ends."""
 
     def __init__(self, kube: Kube, say: Callable[[str], None]) -> None:
-        self._kube, self._say = kube, say
+        self._kube = kube
+        self._say = say
         self._threads: dict[str, threading.Thread] = {}
         self._closed = False
         self._deaf: OSError | None = None

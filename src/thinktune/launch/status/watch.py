@@ -25,8 +25,11 @@ class Watch:
     """Observes one stage, and says what is in the way, once."""
 
     def __init__(self, run: str, stage: Stage, kube: Kube, store: Store, say: Say) -> None:
-        self.run, self.stage = run, stage
-        self.kube, self.store, self.say = kube, store, say
+        self.run = run
+        self.stage = stage
+        self.kube = kube
+        self.store = store
+        self.say = say
         self._before: Observed | None = None
         self._answered = False
         self._said: tuple[str, float] = ("", 0.0)

@@ -36,7 +36,9 @@ class Log:
     """What the stage printed: passed on at once, kept in the store every few seconds."""
 
     def __init__(self, store: Store | None, prefix: str, pod: str) -> None:
-        self._store, self._prefix, self._pod = store, prefix, pod
+        self._store = store
+        self._prefix = prefix
+        self._pod = pod
         self._text = bytearray()
         self._lock = threading.Lock()
         self._said = self._stored = 0

@@ -50,7 +50,10 @@ class Reporter:
         self._console = _Steadfast(highlight=False, soft_wrap=True)
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
-        self._phase, self._unit, self._done, self._of = "start", "", 0, 0
+        self._phase = "start"
+        self._unit = ""
+        self._done = 0
+        self._of = 0
         self._figures: dict[str, Metric] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._first = True
@@ -89,7 +92,10 @@ class Reporter:
         """Begins to count `of` things; `done` of them were done before this process began."""
         self.heartbeat()
         self._close_bar()
-        self._phase, self._of, self._unit, self._done = name, of, unit, done
+        self._phase = name
+        self._of = of
+        self._unit = unit
+        self._done = done
         if self._exporter is not None:
             self._exporter.count(done, of)
         self._figures = {}
