@@ -41,7 +41,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit cover-launch charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,9 +79,13 @@ locks: setup ## Write the images' requirements anew from uv.lock
 reference: setup ## Write the charts' schemas and READMEs and the pages of docs/ anew
 	@$(BIN)/python tools/reference.py
 
-unit: setup ## Unit tests, with a real S3 server and a tiny model
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
+unit: setup .tools/helm ## Unit tests, with a real S3 server, a real helm and a tiny model
+	@PATH="$(CURDIR)/.tools:$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit
 	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted
+
+cover-launch: setup .tools/helm ## The launcher's unit tests alone; fails below 85% of its lines
+	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q tests/unit/launch \
+		--cov=thinktune.launch --cov-report=term:skip-covered --cov-fail-under=85
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
