@@ -35,6 +35,10 @@ LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
 LOCK_serve/requirements.txt :=
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
+UNIT := PATH="$(CURDIR)/.tools:$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+COVER_LAUNCH := $(UNIT) tests/unit/launch --cov=thinktune.launch --cov-report=term:skip-covered \
+	--cov-fail-under=85
+
 export BUILDER
 # The machine's own Python, never a downloaded one.
 export UV_PYTHON_DOWNLOADS := never
@@ -42,7 +46,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit interpreted charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit cover-launch interpreted charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,8 +84,12 @@ locks: setup ## Regenerate the images' requirements from uv.lock
 reference: setup ## Regenerate the charts' schemas and READMEs and docs/reference/
 	@$(BIN)/python tools/reference.py
 
-unit: setup ## Run the unit tests, with a real S3 server and a tiny model: all, or ROOM=store (launch, tasks/prep, …)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/unit/$(ROOM)
+unit: setup .tools/helm ## Run the unit tests, with a real S3 server, a real helm and a tiny model: all, or ROOM=store (launch, tasks/prep, …)
+	@$(if $(ROOM),$(UNIT) tests/unit/$(ROOM),$(UNIT) --ignore tests/unit/launch tests/unit)
+	@$(if $(ROOM),true,$(COVER_LAUNCH))
+
+cover-launch: setup .tools/helm ## Run the launcher's unit tests; fails if they reach less than 85% of its lines
+	@$(COVER_LAUNCH)
 
 interpreted: setup ## Test the Triton kernels in Triton's interpreter
 	@OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest -q tests/interpreted

@@ -189,24 +189,30 @@ class Objects:
             self._ends[metadata["uid"]] = time.monotonic() + after
 
     def _settle(self) -> None:
-        """The garbage collector and the kubelets: again until nothing changes."""
-        while any(self._settle_one(key, each) for key, each in list(self._found.items())):
-            pass
+        """The garbage collector and the kubelets: again until nothing changes. Without anything on
+        its way out there is nothing for them to do."""
+        while self._ends:
+            by_uid = {each["metadata"]["uid"]: each for each in self._found.values()}
+            if not any(self._settle_one(*item, by_uid) for item in list(self._found.items())):
+                self._ends = {uid: at for uid, at in self._ends.items() if uid in by_uid}
+                break
 
-    def _settle_one(self, key: tuple[Resource, str, str], each: Object) -> bool:
+    def _settle_one(
+        self, key: tuple[Resource, str, str], each: Object, by_uid: dict[str, Object]
+    ) -> bool:
+        """Whether anything has changed."""
         metadata = each["metadata"]
         owners = metadata.get("ownerReferences") or []
-        by_uid = {other["metadata"]["uid"]: other for other in self._found.values()}
-        gone = owners and not any(owner["uid"] in by_uid for owner in owners)
-        awaited = any(FOREGROUND in _finalizers(by_uid.get(o["uid"], {})) for o in owners)
-        if (gone or awaited) and "deletionTimestamp" not in metadata:
-            self._mark(key[0], each)
-            return True
         if "deletionTimestamp" not in metadata:
+            gone = owners and not any(owner["uid"] in by_uid for owner in owners)
+            awaited = any(FOREGROUND in _finalizers(by_uid.get(o["uid"], {})) for o in owners)
+            if gone or awaited:
+                self._mark(key[0], each)
+                return True
             return False
         if FOREGROUND in _finalizers(each) and not self._has_dependents(metadata["uid"]):
             metadata["finalizers"].remove(FOREGROUND)
-        if _finalizers(each) or time.monotonic() < self._ends.get(metadata["uid"], 0.0):
+        if _finalizers(each) or time.monotonic() < self._ends[metadata["uid"]]:
             return False
         del self._found[key]
         return True

@@ -4,10 +4,9 @@ Source: k8s.io/api/core/v1/generated.proto; protobuf.dev, Encoding. Used by `kub
 """
 
 import base64
-from collections.abc import Iterator
+import json
+from io import BytesIO
 from typing import Any
-
-import yaml
 
 Object = dict[str, Any]
 MAGIC = b"k8s\0"
@@ -16,9 +15,12 @@ NAME, NAMESPACE, RESOURCE_VERSION, LABELS = 1, 3, 6, 11
 
 
 def decoded(body: bytes) -> Object:
-    """A request's body: JSON, YAML, a Secret in protobuf; empty for its other messages."""
+    """A request's body: JSON, a Secret in protobuf; empty for its other messages."""
+    if not body:
+        return {}
     if not body.startswith(MAGIC):
-        return yaml.safe_load(body) or {} if body else {}
+        found: Object = json.loads(body)
+        return found
     envelope = _fields(body.removeprefix(MAGIC))
     kind = dict(_fields(dict(envelope)[1]))[2].decode()
     return _secret(dict(envelope)[2]) if kind == "Secret" else {}
@@ -57,19 +59,22 @@ def _entry(message: bytes) -> tuple[str, bytes]:
 
 def _fields(message: bytes) -> list[tuple[int, bytes]]:
     """Number and content of each; of those that are numbers, no content."""
-    found, rest = [], iter(message)
+    found, rest = [], BytesIO(message)
     while (tag := _varint(rest)) is not None:
-        length = _varint(rest)
-        assert length is not None
-        content = bytes(next(rest) for _ in range(length)) if tag & 7 == 2 else b""
-        found.append((tag >> 3, content))
+        value = _varint(rest)
+        assert value is not None
+        found.append((tag >> 3, rest.read(value) if tag & 7 == 2 else b""))
     return found
 
 
-def _varint(rest: Iterator[int]) -> int | None:
+def _varint(rest: BytesIO) -> int | None:
+    """The next number; None at the end."""
     value = None
-    for shift, byte in enumerate(rest):
-        value = (value or 0) | (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
+    for shift in range(0, 64, 7):
+        byte = rest.read(1)
+        if not byte:
+            break
+        value = (value or 0) | (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
             break
     return value

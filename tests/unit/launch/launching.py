@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,6 +131,17 @@ def wait_for(true: Callable[[], object], seconds: float = 10.0) -> None:
     while not true():
         assert time.monotonic() < until, "it did not come"
         time.sleep(0.005)
+
+
+def children(word: str) -> list[int]:
+    """Processes that this one has started, with that in their command line."""
+    found = []
+    for thread in Path("/proc/self/task").iterdir():
+        for pid in (thread / "children").read_text().split():
+            with suppress(OSError):
+                if word.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+    return found
 
 
 class Meanwhile:

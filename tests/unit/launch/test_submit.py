@@ -14,6 +14,7 @@ from kube_server import KubeServer
 from launching import (
     NAMESPACE,
     Meanwhile,
+    children,
     commit_stage,
     request,
 )
@@ -408,11 +409,9 @@ def test_a_quota_that_is_used_up_and_then_raised(
 
 
 def kill_helm() -> None:
-    """Whichever this process has started."""
-    for thread in Path("/proc/self/task").iterdir():
-        for pid in (thread / "children").read_text().split():
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "helm":
-                os.kill(int(pid), signal.SIGKILL)
+    """Whichever is at work."""
+    for pid in children("helm"):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("at", ["PATCH .*/configmaps/.*", "PATCH .*/jobs/.*", "PUT .*/secrets/.*"])

@@ -6,13 +6,13 @@ import pytest
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import QUEUE_LABEL
-from thinktune.launch.status.chain import abandoned, broken_chain
+from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
 from thinktune.schema.manifest import FileEntry, Manifest, Progress
 from thinktune.schema.stages import STAGES, Stage
-from thinktune.schema.termination import PodTermination
+from thinktune.schema.termination import PodTermination, split_error
 
 NOW = "2026-11-22T10:00:00+00:00"
 
@@ -240,3 +240,90 @@ def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: st
     )
     seen = Observed("r", "train", job(active=1), [pod("Running")], terminations=terminations)
     assert words in said(seen).paragraph()
+
+
+@pytest.mark.parametrize(
+    ("line", "taken_apart"),
+    [
+        ("error: GPU: out of memory; lower it", ("GPU: out of memory", "lower it")),
+        ("error: a: b; c; d", ("a: b; c", "d")),
+        ("error: nothing to do about it", ("nothing to do about it", "")),
+        ("KeyError: 'x'; really", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_an_error_line(line: str, taken_apart: tuple[str, str] | None) -> None:
+    assert split_error(line) == taken_apart
+
+
+def test_a_code_in_a_message_counts_only_where_the_reason_says_so() -> None:
+    """A webhook's text may have any words in it."""
+    told = "too often; the last pod: exit code 73"
+    assert said(Observed("r", "train", failed("BackoffLimitExceeded", told))).code == 70
+    policy = "Container task for pod jobs/p failed with exit code 73 matching FailJob rule"
+    assert said(Observed("r", "train", failed("PodFailurePolicy", policy))).code == 73
+
+
+def test_a_container_that_cannot_be_made() -> None:
+    waiting = {"reason": "CreateContainerError", "message": "no such device"}
+    status = {"name": "task", "image": "i", "state": {"waiting": waiting}}
+    found = said(Observed("r", "train", job(active=1), [pod(containerStatuses=[status])]))
+    assert found.hopeless
+    assert found.evidence == ("no such device",)
+    assert found.remedy == "Fix what it names, then cancel and submit again."
+
+
+def test_what_a_node_says_of_a_pod_that_it_gave_up() -> None:
+    evicted = pod("Failed", reason="Evicted", message="The node was low on memory")
+    found = said(Observed("r", "train", job(), [evicted]))
+    assert found.evidence == ("A pod was ended by its node: Evicted, The node was low on memory",)
+
+
+def test_a_pod_with_a_node_that_does_not_start() -> None:
+    """Its volume, say; nothing in its status has it."""
+    found = said(Observed("r", "train", job(), [pod()]), 'MountVolume.SetUp failed for "cache"')
+    assert "has a node but does not start" in found.cause
+    assert "kubectl describe pod r-train-1" in found.remedy
+    assert "is about to start" in said(Observed("r", "train", job(), [pod()])).cause
+
+
+@pytest.mark.parametrize(
+    ("states", "at"),
+    [
+        (("done", "failed", "absent"), "train"),
+        (("done", "running", "waiting"), "train"),
+        (("done", "waiting", "waiting"), "train"),
+        (("done", "done", "absent"), "evaluate"),
+        (("done", "done", "done"), "evaluate"),
+    ],
+)
+def test_where_a_run_is(states: tuple[str, ...], at: str) -> None:
+    def seen(stage: Stage, state: str) -> Observed:
+        if state == "done":
+            return Observed("r", stage, manifest=manifest(stage, {}))
+        objects: dict[str, Any] = {
+            "absent": None,
+            "failed": failed("BackoffLimitExceeded", "too often"),
+            "running": job(active=1),
+            "waiting": job() | {"spec": {"suspend": True}},
+        }
+        pods = [pod("Running")] if state == "running" else []
+        return Observed("r", stage, objects[state], pods)
+
+    stages = [seen(stage, state) for stage, state in zip(STAGES, states, strict=True)]
+    assert [each.state for each in stages] == list(states)
+    assert first_that_matters(stages).stage == at
+
+
+def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
+    held = job()
+    held["spec"]["suspend"] = True
+    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    no_node = pod(conditions=[condition | {"message": "0/1 nodes"}])
+    found = abandoned(stages, job(), [no_node])
+    assert found is not None and "its conductor finds no node" in found.cause
+    ended = abandoned(stages, failed("PodFailurePolicy", "prep failed"), [])
+    assert ended is not None and "its conductor has ended" in ended.cause
+    assert ended.evidence == ("prep failed",)

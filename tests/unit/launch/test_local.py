@@ -1,0 +1,54 @@
+"""Stages as processes of this machine: what is done already, what fails, what is refused.
+
+Those that are killed or stopped in the middle are in tests/local: they need a model.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from launching import CATALOG, commit_stage
+
+from thinktune.launch.local import run_local
+from thinktune.launch.runs import Run, make_run
+from thinktune.recipes.compose import load_recipe
+from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
+from thinktune.schema.stages import STAGES
+from thinktune.store import Store
+
+CPU = CATALOG.hardware["cpu"]
+Say = Callable[[str], None]
+
+
+@pytest.fixture
+def run(store: Store) -> Run:
+    recipe = load_recipe("demo", (), catalog=CATALOG)
+    return make_run(recipe, CATALOG, store.url, "r")
+
+
+def test_what_is_done_is_not_run_again(run: Run, store: Store, say: Say, said: list[str]) -> None:
+    made = {stage: commit_stage(store, run, stage) for stage in STAGES}
+    assert run_local(run, CPU, until="evaluate", say=say) == made
+    assert said == [f"{stage}: done already" for stage in STAGES]
+
+
+def test_an_artifact_of_another_recipe(run: Run, store: Store, say: Say) -> None:
+    commit_stage(store, run, "prep", task_sha256="0" * 64)
+    with pytest.raises(InputMissing, match="made by another recipe"):
+        run_local(run, CPU, until="prep", say=say)
+
+
+def test_hardware_that_this_machine_has_not(run: Run, say: Say) -> None:
+    """Neither a laptop nor a node with GPUs runs several ranks."""
+    with pytest.raises(SpecInvalid, match=r"no NVIDIA GPU|one GPU") as refused:
+        run_local(run, CATALOG.hardware["a100-80x8"], until="prep", say=say)
+    assert "submit it to a cluster" in refused.value.remedy
+
+
+def test_a_stage_that_fails_has_its_exit_code(run: Run, say: Say) -> None:
+    """As with an image that is older than the launcher."""
+    other = run.tasks["prep"].model_copy(update={"code": "0" * 64})
+    old = replace(run, tasks=run.tasks | {"prep": other})
+    with pytest.raises(StageFailed, match="prep failed with exit code 64") as failed:
+        run_local(old, CPU, until="prep", say=say)
+    assert failed.value.code == 64
