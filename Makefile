@@ -6,6 +6,7 @@ SYNC ?=
 MODEL ?=
 RUN ?=
 SET ?=
+REF ?=
 CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
 OUTPUT ?= bench-gpu.json
@@ -41,7 +42,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit charts local same-bits locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -85,6 +86,10 @@ unit: setup ## Unit tests, with a real S3 server and a tiny model
 
 local: setup ## The main job in real processes: killed, stopped, resumed; bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
+
+same-bits: setup ## REF=commit: whether the tree trains the tiny model and the demo as REF does, to the bit
+	@test -n "$(REF)" || { echo "compared with what? make same-bits REF=main" >&2; exit 64; }
+	@$(BIN)/python tools/same_bits.py "$(REF)"
 
 charts: setup .tools/helm ## The charts, rendered for every recipe by a real helm
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q tests/charts
