@@ -7,6 +7,7 @@ MODEL ?=
 RUN ?=
 ROOM ?=
 SET ?=
+REF ?=
 CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
 OUTPUT ?= bench-gpu.json
@@ -46,7 +47,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit cover-launch interpreted charts local locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -96,6 +97,10 @@ interpreted: setup ## Test the Triton kernels in Triton's interpreter
 
 local: setup ## Run all stages in real processes that are killed, stopped and resumed; test bad input
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/local
+
+same-bits: setup ## Compare the training of this tree with that of REF=commit, to the bit
+	@test -n "$(REF)" || { echo "REF is missing: make same-bits REF=main" >&2; exit 64; }
+	@$(BIN)/python tools/same_bits.py "$(REF)"
 
 charts: setup .tools/helm ## Test the charts, rendered by a real helm for every recipe
 	@PATH="$(CURDIR)/.tools:$$PATH" $(BIN)/python -m pytest -q tests/charts
