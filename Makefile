@@ -47,7 +47,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-cells clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -128,8 +128,8 @@ gpu: setup ## Run the tests that need a CUDA GPU: exactness of the fused path, f
 bench-gpu: setup ## Measure speed and memory on this GPU: OUTPUT=bench-gpu.json
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/gpu.py --output $(OUTPUT)
 
-bench-cells: setup ## Measure speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/cells.jsonl
-	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/cells.py
+bench-scaling: setup ## Measure speed and memory on 1, 2 and 4 GPUs of this host, for benchmarks/results/measurements.jsonl
+	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/scaling.py
 
 # On the cluster of the current context, as $(CLUSTER) describes it.
 ON_CLUSTER := prep train evaluate pipeline status fetch

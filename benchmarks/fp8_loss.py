@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from train import Cell, make_training
+from train import Case, make_training
 
 from thinktune.tasks.train.sft.examples import Data, TrainExample
 
@@ -18,13 +18,13 @@ STEPS, PLAIN_STEPS = 300, 200
 DOCUMENTS, PHRASES, WORDS = 64, 40, 24
 LAST = 50
 """Steps at the end whose mean loss is compared."""
-CELL = Cell("r1-distill-qwen-1.5b", row_tokens=8192, batch_size=8)
+CASE = Case("r1-distill-qwen-1.5b", row_tokens=8192, batch_size=8)
 
 
 def compare() -> dict[str, Any]:
     """Loss at both ends, and the differences."""
-    fused, fp8 = losses(CELL, STEPS), losses(replace(CELL, fp8=True), STEPS)
-    plain = losses(replace(CELL, path="plain"), PLAIN_STEPS)
+    fused, fp8 = losses(CASE, STEPS), losses(replace(CASE, fp8=True), STEPS)
+    plain = losses(replace(CASE, path="plain"), PLAIN_STEPS)
     return {
         "first_loss": round(float(fused[0]), 4),
         "last_loss": round(float(fused[-LAST:].mean()), 4),
@@ -44,10 +44,10 @@ def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     }
 
 
-def losses(cell: Cell, steps: int) -> np.ndarray:
+def losses(case: Case, steps: int) -> np.ndarray:
     """Of each step."""
     torch.manual_seed(0)
-    training = make_training(cell, Data(phrased(), []))
+    training = make_training(case, Data(phrased(), []))
     for step in range(steps):
         training.lifecycle.step(step)
     training.lifecycle.finish()

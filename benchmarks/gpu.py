@@ -2,7 +2,7 @@
 
     make bench-gpu          # or: python benchmarks/gpu.py --output figures.json
 
-One JSON file and one table. A cell that fails says so and the others go on; the exit status is then
+One JSON file and one table. A case that fails says so and the others go on; the exit status is then
 1. Takes about ten minutes on an H100.
 """
 
@@ -24,24 +24,24 @@ import peft
 import torch
 import transformers
 import triton
-from train import Cell, measure
+from train import Case, measure
 
 SMALL, MIDDLE, LARGE = "r1-distill-qwen-1.5b", "r1-distill-llama-8b", "r1-distill-qwen-32b"
-CELLS = [
-    Cell(SMALL, "padded", row_tokens=4096, batch_size=16, steps=5),
-    Cell(SMALL, "plain", batch_size=32),
-    Cell(SMALL),
-    Cell(SMALL, fp8=True),
-    Cell(SMALL, row_tokens=8192, recompute=8, recompute_mlps=20),
-    Cell(MIDDLE, "padded", row_tokens=4096, batch_size=16, steps=5),
-    Cell(MIDDLE, "plain", row_tokens=8192, recompute=32, batch_size=16),
-    Cell(MIDDLE, batch_size=32),
-    Cell(MIDDLE, batch_size=32, fp8=True),
-    Cell(MIDDLE, row_tokens=8192, recompute=18, recompute_mlps=14, batch_size=32),
-    Cell(LARGE, "plain", row_tokens=8192, recompute=64, batch_size=8, steps=5),
-    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24),
-    Cell(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24, fp8=True),
-    Cell(LARGE, row_tokens=8192, recompute=42, recompute_mlps=22, batch_size=24),
+CASES = [
+    Case(SMALL, "padded", row_tokens=4096, batch_size=16, steps=5),
+    Case(SMALL, "plain", batch_size=32),
+    Case(SMALL),
+    Case(SMALL, fp8=True),
+    Case(SMALL, row_tokens=8192, recompute=8, recompute_mlps=20),
+    Case(MIDDLE, "padded", row_tokens=4096, batch_size=16, steps=5),
+    Case(MIDDLE, "plain", row_tokens=8192, recompute=32, batch_size=16),
+    Case(MIDDLE, batch_size=32),
+    Case(MIDDLE, batch_size=32, fp8=True),
+    Case(MIDDLE, row_tokens=8192, recompute=18, recompute_mlps=14, batch_size=32),
+    Case(LARGE, "plain", row_tokens=8192, recompute=64, batch_size=8, steps=5),
+    Case(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24),
+    Case(LARGE, row_tokens=8192, recompute_mlps=36, batch_size=24, fp8=True),
+    Case(LARGE, row_tokens=8192, recompute=42, recompute_mlps=22, batch_size=24),
 ]
 SHOWN = ("model", "path", "fp8", "row_tokens", "recompute", "recompute_mlps", "tokens_per_s")
 MEMORY = ("allocated_gib", "reserved_gib", "share_of_peak_4n", "share_of_peak_6n")
@@ -52,9 +52,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("bench-gpu.json"))
     parser.add_argument("--only", choices=["kernels", "train", "losses"], help="one part")
-    parser.add_argument("--cells", help="numbers of the cells to run, as 0,2,5")
+    parser.add_argument("--cases", help="numbers of the cases to run, as 0,2,5")
     parser.add_argument("--seed", type=int, default=0, help="of the documents' lengths")
-    parser.add_argument("--steps", type=int, help="per cell, instead of its own number")
+    parser.add_argument("--steps", type=int, help="per case, instead of its own number")
     options = parser.parse_args()
     found: dict[str, Any] = {"about": about(), "kernels": [], "train": [], "losses": None}
     failed = False
@@ -62,10 +62,10 @@ def main() -> int:
         failed |= not _part(lambda: found.update(kernels=kernel_times.rows()))
         write_table(found["kernels"], ("kernel", "ms", "torch_ms", "ratio"))
     if options.only in (None, "train"):
-        chosen = [CELLS[int(n)] for n in options.cells.split(",")] if options.cells else CELLS
-        for cell in chosen:
-            changed = replace(cell, seed=options.seed, steps=options.steps or cell.steps)
-            failed |= not _part(lambda cell=changed: found["train"].append(measure(cell)))
+        chosen = [CASES[int(n)] for n in options.cases.split(",")] if options.cases else CASES
+        for case in chosen:
+            changed = replace(case, seed=options.seed, steps=options.steps or case.steps)
+            failed |= not _part(lambda case=changed: found["train"].append(measure(case)))
         write_table(found["train"], SHOWN + MEMORY)
     if options.only in (None, "losses"):
         failed |= not _part(lambda: found.update(losses=fp8_loss.compare()))

@@ -2,7 +2,7 @@
 
     python benchmarks/train.py --model r1-distill-llama-8b --row-tokens 16384
 
-One GPU, or one rank of several where RANK is set (`cells` sets it).
+One GPU, or one rank of several where RANK is set (`scaling` sets it).
 
 Documents are lognormal with mean 1,000 and at most 4,096 tokens; only real tokens are counted.
 Each step is the product's own: data, forward, backward, clipping, optimizer. `fused` and `plain`
@@ -53,7 +53,7 @@ WARMUP = 3
 
 
 @dataclass(frozen=True)
-class Cell:
+class Case:
     """One configuration to measure."""
 
     model: str
@@ -117,36 +117,36 @@ class Training:
     longest: Longest
 
 
-def make_training(cell: Cell, data: Data | None = None) -> Training:
+def make_training(case: Case, data: Data | None = None) -> Training:
     """The product's training over random weights, and random documents unless there is `data`."""
-    entry = load_catalog().models[cell.model]
+    entry = load_catalog().models[case.model]
     device, dtype = local_device(), torch.bfloat16
     torch.cuda.set_device(device)
-    batch_size = cell.batch_size * cell.gpus
+    batch_size = case.batch_size * case.gpus
     spec = TrainSpec(
-        batch_size=batch_size, rank=cell.rank, dropout=cell.dropout, epochs=1000, fp8=cell.fp8
+        batch_size=batch_size, rank=case.rank, dropout=case.dropout, epochs=1000, fp8=case.fp8
     )
     execution = Execution(
-        micro_batch_tokens=cell.row_tokens,
-        recompute_layers=cell.recompute,
-        recompute_mlps=cell.recompute_mlps,
-        unpacked_layers=cell.unpacked,
-        zero_stage=cell.zero_stage,
-        num_processes=cell.gpus,
+        micro_batch_tokens=case.row_tokens,
+        recompute_layers=case.recompute,
+        recompute_mlps=case.recompute_mlps,
+        unpacked_layers=case.unpacked,
+        zero_stage=case.zero_stage,
+        num_processes=case.gpus,
     )
     task = TrainTask(
         run="benchmark",
         store=f"file://{tempfile.mkdtemp()}",
-        model_name=cell.model,
+        model_name=case.model,
         model=entry,
         train=spec,
         execution=execution,
     )
-    padded = cell.path == "padded"
+    padded = case.path == "padded"
     accelerator = Accelerator()
     attention = "sdpa" if padded else choose_attention(device, dtype, entry.head_size)
     sharded = None
-    if cell.zero_stage == 3:
+    if case.zero_stage == 3:
         config = configuration(entry)
         weights = RandomWeights(config)
         base, sharded = from_weights(
@@ -160,14 +160,14 @@ def make_training(cell: Cell, data: Data | None = None) -> Training:
     metrics = Metrics(Path(tempfile.mkdtemp()) / "metrics.jsonl", accelerator)
     checkpoints = Checkpoints(context, Identity("b", {}, "0" * 64), 2)
     if data is None:
-        data = Data(documents(batch_size * 8, entry.vocabulary, cell.seed), [])
+        data = Data(documents(batch_size * 8, entry.vocabulary, case.seed), [])
     row_loss: RowLoss
-    if cell.path == "fused":
+    if case.path == "fused":
         if (reason := fused.why_not(model, dtype)) is not None:
             raise SystemExit(f"no fused path: {reason}")
         row_loss = choose_path(model, task, dtype, context, sharded)
     else:
-        recompute_layers(model, entry.layers if padded else cell.recompute)
+        recompute_layers(model, entry.layers if padded else case.recompute)
         row_loss = PaddedLoss(model) if padded else PlainLoss(model, dtype)
     longest = Longest(row_loss)
     objective = SftObjective(task, context, accelerator, data, longest)
@@ -177,16 +177,16 @@ def make_training(cell: Cell, data: Data | None = None) -> Training:
     return Training(lifecycle, model, metrics, longest)
 
 
-def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
+def measure(case: Case, *, profile: bool = False) -> dict[str, Any]:
     """Median of the steps after the warm-up, each timed with the GPU at rest on both sides."""
     began = time.monotonic()
-    training = make_training(cell)
+    training = make_training(case)
     lifecycle = training.lifecycle
     loaded = time.monotonic() - began
     load_peak = torch.cuda.max_memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     rates, seconds = [], []
-    for step in range(WARMUP + cell.steps):
+    for step in range(WARMUP + case.steps):
         wait_for_all()
         began = time.perf_counter()
         tokens = lifecycle.step(step)
@@ -197,13 +197,13 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     free, total = torch.cuda.mem_get_info()
     outside = total - free - torch.cuda.memory_reserved()
-    rows = profiled(lifecycle, WARMUP + cell.steps) if profile or cell.gpus > 1 else []
+    rows = profiled(lifecycle, WARMUP + case.steps) if profile or case.gpus > 1 else []
     if profile:
         write_profile(rows)
     gemms = sum(p.numel() for p in linears(training.model))
     peak = gpu_peak(torch.cuda.get_device_name())
     figures = {
-        **vars(cell),
+        **vars(case),
         "longest_row": training.longest.tokens,
         "tokens_per_s": round(rate),
         "slowest": round(min(rates[WARMUP:])),
@@ -213,8 +213,8 @@ def measure(cell: Cell, *, profile: bool = False) -> dict[str, Any]:
         "load_peak_gib": round(load_peak / 2**30, 2),
         "step_s": round(statistics.median(seconds[WARMUP:]), 3),
         "communication_s": round(sum(s for name, s, _ in rows if "nccl" in name.lower()), 3),
-        "share_of_peak_4n": round(4 * gemms * rate / peak / cell.gpus, 3),
-        "share_of_peak_6n": round(6 * gemms * rate / peak / cell.gpus, 3),
+        "share_of_peak_4n": round(4 * gemms * rate / peak / case.gpus, 3),
+        "share_of_peak_6n": round(6 * gemms * rate / peak / case.gpus, 3),
         "load_s": round(loaded, 1),
     }
     del training, lifecycle
@@ -263,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="r1-distill-qwen-1.5b")
     parser.add_argument("--path", choices=["fused", "plain", "padded"], default="fused")
-    for name, value in vars(Cell("")).items():
+    for name, value in vars(Case("")).items():
         if name not in ("model", "path"):
             option = f"--{name.replace('_', '-')}"
             kind = {"action": "store_true"} if value is False else {"type": type(value)}
@@ -271,7 +271,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="one more step, by kernel")
     options = vars(parser.parse_args())
     profile = options.pop("profile")
-    figures = measure(Cell(**options), profile=profile)
+    figures = measure(Case(**options), profile=profile)
     versions = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
     if int(os.environ.get("RANK", "0")) == 0:
         sys.stdout.write(json.dumps(figures | versions) + "\n")

@@ -38,7 +38,7 @@ shop = workshop(Path(sys.argv[1]))
 print(json.dumps({"jobs": str(shop.jobs), "store": shop.store}))
 """
 WHERE = "import thinktune; print(thinktune.__file__)"
-KIND = "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())"
+KIND = "import torch; from cpu_kind import cpu_kind; print(torch.__version__, cpu_kind())"
 Figures = dict[str, Any]
 """Lists of numbers per step, by name; and the adapter's digest."""
 
@@ -48,13 +48,13 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        package = self._python("-c", WHERE).strip()
+        package = self.python("-c", WHERE).strip()
         if not Path(package).is_relative_to(root):
             raise SystemExit(f"error: {root}: Python imports {package} instead; look at PYTHONPATH")
 
     def tiny(self, folder: Path) -> Figures:
         """What comes of training the tests' tiny model."""
-        made = json.loads(self._python("-c", MAKE_WORKSHOP, str(folder)).splitlines()[-1])
+        made = json.loads(self.python("-c", MAKE_WORKSHOP, str(folder)).splitlines()[-1])
         return self._train("tiny", made["store"], THINKTUNE_JOBS=made["jobs"])
 
     def demo(self, folder: Path) -> Figures:
@@ -64,10 +64,10 @@ class Tree:
     def _train(self, recipe: str, store: str, **environment: str) -> Figures:
         command = ("-m", "thinktune", "run", recipe, "--local", "--store", store, "--run", RUN)
         settings = ("--until", "train", "--set", f"train.max_steps={STEPS}")
-        self._python(*command, *settings, **environment)
+        self.python(*command, *settings, **environment)
         return figures_of(Path(store.removeprefix("file://")) / "runs" / RUN / "train")
 
-    def _python(self, *arguments: str, **environment: str) -> str:
+    def python(self, *arguments: str, **environment: str) -> str:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("THINKTUNE_", "AWS_"))}
         path = f"{self._root / 'src'}:{self._root / 'tests' / 'support'}"
         # More threads add up in another order.
@@ -157,9 +157,8 @@ def write() -> int:
     """Commits the working tree's values of the tiny model."""
     with tempfile.TemporaryDirectory() as temporary:
         found = Tree(ROOT).tiny(Path(temporary) / "tiny")
-    kind = subprocess.run([sys.executable, "-c", KIND], capture_output=True, text=True, check=True)
-    torch, capability = kind.stdout.split()
-    document = {"torch": torch, "cpu_capability": capability, **found}
+        torch, _, cpu = Tree(ROOT).python("-c", KIND).strip().partition(" ")
+    document = {"torch": torch, "cpu": cpu, **found}
     COMMITTED.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"wrote {COMMITTED.relative_to(ROOT)}\n")
     return 0

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_kind import cpu_kind
 from workshop import Workshop, artifact
 
 COMMITTED = json.loads(Path(__file__).with_name("same_bits.json").read_text(encoding="utf-8"))
-HERE = (torch.__version__, torch.backends.cpu.get_cpu_capability())
-THERE = (COMMITTED["torch"], COMMITTED["cpu_capability"])
+HERE = (torch.__version__, cpu_kind())
+THERE = (COMMITTED["torch"], COMMITTED["cpu"])
 
 
 @pytest.mark.skipif(

@@ -19,8 +19,8 @@ from thinktune.schema.task import Execution
 UPLOAD_BYTES_PER_S = 50e6
 """From a pod to the store; an assumption, on the slow side."""
 MEASURED = ("H100", "H200")
-"""GPUs that benchmarks/results/cells.jsonl has runs of, four of a node at most and of dense models;
-all else is scaled."""
+"""GPUs that benchmarks/results/measurements.jsonl has runs of: dense models, at most four GPUs of
+a node. All else is scaled."""
 GRACE_RESERVE_S = 30
 """For what surrounds a last checkpoint: noticing the signal, hashing, the manifest."""
 

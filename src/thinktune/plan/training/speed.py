@@ -22,7 +22,7 @@ HALF_WIDTH = 1200
 """Width of the residual stream at which half of that is reached."""
 LAUNCH_S = 2e-5
 """Seconds per layer and pass that no tokens can hide: kernel launches. These three and FP8's two
-are fitted to nine runs of the fused path on an H100 (benchmarks/results/cells.jsonl)."""
+are fitted to nine runs of the fused path on an H100 (benchmarks/results/measurements.jsonl)."""
 PLAIN_SHARE, PLAIN_WIDTH = 0.62, 630
 """What the plain path reaches of the fused one's rate with an endlessly wide model, and the width
 at which it reaches half of that: 0.44 at 1.5B and 0.54 at 8B were measured."""
