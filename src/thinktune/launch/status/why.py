@@ -1,4 +1,4 @@
-"""Why a run is where it is: Job, pods, events, exit codes, last words, manifests; one paragraph.
+"""Why a run is where it is: Job, pods, events, exit codes, error lines, manifests; one paragraph.
 
 `explain` is pure: what it needs was observed before. Called by `why`, and by whoever follows a run
 and sees it fail.

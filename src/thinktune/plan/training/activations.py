@@ -33,47 +33,73 @@ class Bytes:
     loss: int
 
 
-def margins(model: ModelEntry, train: TrainSpec) -> list[int]:
-    """Columns that each projection group has for its adapters."""
+def lora_columns(model: ModelEntry, train: TrainSpec) -> list[int]:
+    """Columns that the adapters of each projection group take, padded: one number per group of
+    `GROUPS`."""
     names = target_names(model, train)
     ranks = (train.rank * sum(name in names for name in group) for group in GROUPS)
     return [-(-rank // ALIGNMENT) * ALIGNMENT for rank in ranks]
 
 
-def halves(model: ModelEntry, train: TrainSpec) -> int:
+def half_precision_adapter(model: ModelEntry, train: TrainSpec) -> int:
     """Elements of the half-precision copies of A and B, block diagonal in each group."""
     sizes = {linear.name: linear for linear in shapes.linears(model)}
     total = 0
-    for group, margin in zip(GROUPS, margins(model, train), strict=True):
-        outs = sum(sizes[name].outputs for name in group)
-        total += margin * (sizes[group[0]].inputs + outs)
+    for group, columns in zip(GROUPS, lora_columns(model, train), strict=True):
+        outputs = sum(sizes[name].outputs for name in group)
+        total += columns * (sizes[group[0]].inputs + outputs)
     return total * model.layers
 
 
 def fused(model: ModelEntry, train: TrainSpec, execution: Execution, tokens: int) -> Bytes:
-    """Of one rank on the fused path; activations are in half precision."""
-    whole, mlps = execution.recompute_layers, execution.recompute_mlps
-    hidden, inner = model.hidden, model.intermediate
-    queries, keys = model.heads * model.head_size, model.kv_heads * model.head_size
-    low = margins(model, train)
-    least = hidden + low[3]
-    # Log-sum-exp and both norms' scales are in fp32.
-    middle = 2 * hidden + 2 * queries + 2 * keys + sum(low) + 2 * model.heads + 4
-    most = middle + 2 * inner + low[2]
-    rest = model.layers - whole - mlps
-    live = 2 * (hidden + inner) + low[0]
-    live += most - least if whole else 2 * inner if mlps else 0
-    if train.dropout:
-        live += inner  # the masked input of down
-    if train.fp8:
-        live += inner // 2  # and its copy in FP8
-    at_loss = LOGITS_BYTES + 2 * tokens * 4 * hidden
-    live_bytes = 2 * tokens * live
-    return Bytes(
-        saved=2 * tokens * (whole * least + mlps * middle + rest * most),
-        live=live_bytes,
-        loss=max(0, at_loss - live_bytes),
+    """Bytes of one rank on the fused path; activations are in half precision."""
+    recomputed, mlps = execution.recompute_layers, execution.recompute_mlps
+    whole = model.layers - recomputed - mlps
+    kept = _kept_elements(model, train)
+    live_bytes = 2 * tokens * _live_elements(model, train, execution, kept)
+    at_loss = LOGITS_BYTES + 2 * tokens * 4 * model.hidden
+    elements = recomputed * kept.recomputed + mlps * kept.mlp_recomputed + whole * kept.whole
+    return Bytes(saved=2 * tokens * elements, live=live_bytes, loss=max(0, at_loss - live_bytes))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Elements per token that one layer keeps for the backward pass."""
+
+    recomputed: int
+    """Of a layer that is recomputed: its input."""
+    mlp_recomputed: int
+    """Of a layer whose gate and up are recomputed."""
+    whole: int
+    """Of a layer of which nothing is recomputed but norms and SwiGLU."""
+
+
+def _kept_elements(model: ModelEntry, train: TrainSpec) -> _Kept:
+    columns = lora_columns(model, train)
+    queries = model.heads * model.head_size
+    keys = model.kv_heads * model.head_size
+    # Log-sum-exp of the attention and the scales of both norms, in float32.
+    scales = 2 * model.heads + 4
+    mlp_recomputed = 2 * model.hidden + 2 * queries + 2 * keys + sum(columns) + scales
+    return _Kept(
+        recomputed=model.hidden + columns[3],
+        mlp_recomputed=mlp_recomputed,
+        whole=mlp_recomputed + 2 * model.intermediate + columns[2],
     )
+
+
+def _live_elements(model: ModelEntry, train: TrainSpec, execution: Execution, kept: _Kept) -> int:
+    """Elements per token that exist beside what is kept, while one layer's backward pass runs."""
+    live = 2 * (model.hidden + model.intermediate) + lora_columns(model, train)[0]
+    if execution.recompute_layers:
+        live += kept.whole - kept.recomputed
+    elif execution.recompute_mlps:
+        live += 2 * model.intermediate
+    if train.dropout:
+        live += model.intermediate  # the masked input of down
+    if train.fp8:
+        live += model.intermediate // 2  # and its copy in FP8
+    return live
 
 
 def workspace(model: ModelEntry, execution: Execution) -> int:

@@ -96,7 +96,9 @@ def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
     causes = _weights(work, execution)
     causes["adapter_and_optimizer"] = round(work.adapter * _adapter_bytes(work, execution))
     if work.fused:
-        causes["adapter_and_optimizer"] += 2 * activations.halves(work.model, work.train)
+        causes["adapter_and_optimizer"] += 2 * activations.half_precision_adapter(
+            work.model, work.train
+        )
     row = _row(work, execution, tokens)
     causes["saved_activations"] = row.saved
     causes["live_recompute"] = row.live

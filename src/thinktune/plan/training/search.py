@@ -48,11 +48,11 @@ def decide(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Decisi
     """The fastest execution that fits; where none does, the smallest one with its fault."""
     work = memory.workload(recipe, model, hardware)
     length = speed.mean_tokens(recipe)
-    room = round(USABLE * memory.capacity(hardware))
+    budget = round(USABLE * memory.capacity(hardware))
     if work.gpus_per_node == 0:
-        room -= memory.HOST_RESERVE_BYTES
+        budget -= memory.HOST_RESERVE_BYTES
     fault = _impossible(recipe, model, hardware)
-    found = [] if fault else list(_fitting(work, recipe, room))
+    found = [] if fault else list(_fitting(work, recipe, budget))
     if found:
         timed = [
             (
@@ -72,7 +72,7 @@ def decide(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> Decisi
         pace = speed.step_speed(work, hardware, execution, recipe.train.batch_size, length)
     causes = memory.gpu_memory(work, execution)
     if not found and not fault:
-        fault = _too_large(sum(causes.values()), room, hardware)
+        fault = _too_large(sum(causes.values()), budget, hardware)
     fault = fault or _node_too_small(work, hardware, sum(causes.values()))
     return Decision(work, execution, causes, memory.capacity(hardware), pace, fault)
 
@@ -99,7 +99,7 @@ def _most_again(work: Workload) -> int:
     return work.model.layers * (2 if work.fused else 1)
 
 
-def _fitting(work: Workload, recipe: Recipe, room: int) -> Iterator[Execution]:
+def _fitting(work: Workload, recipe: Recipe, budget: int) -> Iterator[Execution]:
     """Per micro-batch and stage, the execution with the least recompute that fits."""
     examples = -(-recipe.train.batch_size // work.world)
     # More than a rank gets in a step would reserve memory for nothing.
@@ -109,13 +109,13 @@ def _fitting(work: Workload, recipe: Recipe, room: int) -> Iterator[Execution]:
         found = False
         for stage in stages:
             for tokens in sizes:
-                again = _least_recompute(work, tokens, stage, room)
+                again = _least_recompute(work, tokens, stage, budget)
                 if again is not None:
                     found = True
                     execution = _execution(work, tokens, again, stage)
                     yield execution
                     if not again:
-                        yield _unpacked(work, execution, room)
+                        yield _unpacked(work, execution, budget)
         if found:
             return
 
@@ -130,27 +130,27 @@ def _stages(work: Workload) -> Iterator[tuple[ZeroStage, ...]]:
     yield (3,)
 
 
-def _least_recompute(work: Workload, tokens: int, stage: ZeroStage, room: int) -> int | None:
-    if _total(work, _execution(work, tokens, 0, stage)) <= room:
+def _least_recompute(work: Workload, tokens: int, stage: ZeroStage, budget: int) -> int | None:
+    if _total(work, _execution(work, tokens, 0, stage)) <= budget:
         return 0
     low, high = 1, _most_again(work)  # from the first on, each takes less memory
-    if _total(work, _execution(work, tokens, high, stage)) > room:
+    if _total(work, _execution(work, tokens, high, stage)) > budget:
         return None
     while low < high:
         middle = (low + high) // 2
-        if _total(work, _execution(work, tokens, middle, stage)) <= room:
+        if _total(work, _execution(work, tokens, middle, stage)) <= budget:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _unpacked(work: Workload, execution: Execution, room: int) -> Execution:
+def _unpacked(work: Workload, execution: Execution, budget: int) -> Execution:
     """As many layers unpacked for good as memory is left for."""
     if not work.fused or work.train.base != "nf4":
         return execution
     none, one = (_total(work, execution.model_copy(update={"unpacked_layers": n})) for n in (0, 1))
-    layers = min(work.model.layers, (room - none) // (one - none))
+    layers = min(work.model.layers, (budget - none) // (one - none))
     return execution.model_copy(update={"unpacked_layers": layers})
 
 
@@ -178,10 +178,10 @@ def _impossible(recipe: Recipe, model: ModelEntry, hardware: HardwareEntry) -> s
     return None
 
 
-def _too_large(needed: int, room: int, hardware: HardwareEntry) -> str:
+def _too_large(needed: int, budget: int, hardware: HardwareEntry) -> str:
     where = f"one {hardware.gpu}" if hardware.num_gpus else "the node, which has no GPU,"
     return (
-        f"needs at least {needed / GIB:.1f} GiB, and {where} has {room / GIB:.1f} GiB for it"
+        f"needs at least {needed / GIB:.1f} GiB, and {where} has {budget / GIB:.1f} GiB for it"
         f" (of {memory.capacity(hardware) / GIB:.1f})"
     )
 

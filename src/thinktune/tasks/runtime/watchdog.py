@@ -50,7 +50,7 @@ class Watchdog:
     def _end(self) -> None:
         sys.stdout.flush()
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-        print(  # noqa: T201 - the process's last words
+        print(  # noqa: T201 - the process's last line
             f"error: train: no progress for {clock(self._limit_s)}; the stacks above show where"
             " each thread waits. Run the same command again: it goes on from the last checkpoint",
             file=sys.stderr,
