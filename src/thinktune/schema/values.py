@@ -37,7 +37,7 @@ class TopologyValues(Values):
     nodes: Annotated[int, Field(ge=1)]
     """More than one: an Indexed Job whose pods find each other by a headless Service."""
     processes_per_node: Annotated[int, Field(ge=1)]
-    """One per GPU; torchrun starts them where there is more than one in all."""
+    """One per GPU; the train stage starts them where there is more than one in all."""
 
 
 class ResourceValues(Values):
