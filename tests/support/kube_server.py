@@ -25,6 +25,7 @@ from kube_wire import decoded
 
 TOKEN = "token-of-tests"
 POLL_S = 0.01
+ANSWERED = 200
 PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?"
     r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>[a-z]+))?"
@@ -38,7 +39,7 @@ class Fault:
 
     matches: str
     status: int | None
-    """None: the connection is closed without an answer."""
+    """None: the connection is closed without an answer; 200: it is answered as ever."""
     message: str = "a fault of tests"
     times: int | None = None
     """None: until it is lifted."""
@@ -109,6 +110,13 @@ class KubeServer:
         finally:
             self.faults.remove(fault)
 
+    def when(self, matches: str, act: Callable[[], None], *, after: int = 0) -> None:
+        """Something happens just before a request that matches is answered, as it would be; not
+        for so many before it."""
+        for number in range(after + 1):
+            do = act if number == after else None
+            self.faults.append(Fault(matches, ANSWERED, times=1, act=do))
+
     def fault_for(self, request: str) -> Fault | None:
         with self.objects.lock:
             for fault in self.faults:
@@ -160,7 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         try:
-            if fault is not None and fault.status is not None:
+            if fault is not None and fault.status not in (None, ANSWERED):
+                assert fault.status is not None
                 if fault.body is not None:
                     self._send(fault.status, "text/html", fault.body.encode())
                     return

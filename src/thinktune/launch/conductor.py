@@ -28,7 +28,7 @@ from thinktune.store import Store, open_store
 GONE_S = 5.0
 """How long a Job may be away: `submit` replaces one that failed."""
 PATIENCE_S = 600.0
-"""The conductor's, with a registry that is busy or a secret that is still to be made."""
+"""How long the conductor tolerates a registry that is slow or a secret that is still to be made."""
 
 
 def run_pipeline(
@@ -120,7 +120,7 @@ class _Stage:
 
 
 class _Failed(StageFailed):
-    """With the stage as it was then, whose last lines somebody may want."""
+    """A stage failed; `seen` is the stage as it was then, whose last lines may still be wanted."""
 
     def __init__(self, seen: Observed, text: str, code: int) -> None:
         super().__init__(text, code)
@@ -158,7 +158,7 @@ def _say_rest(tail: Tail | None, seen: Observed) -> None:
 
 
 def main(path: Path) -> int:
-    """The conductor's Job."""
+    """What the conductor's Job runs; gives its exit code."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame

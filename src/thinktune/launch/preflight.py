@@ -106,7 +106,7 @@ def secrets_of(cluster: Cluster) -> list[str]:
 
 
 def secret_remedy(cluster: Cluster, secret: str) -> str:
-    """How to make it."""
+    """The command that makes the secret."""
     make = f"kubectl -n {cluster.namespace} create secret"
     if secret in cluster.images.pull_secrets:
         registry = cluster.images.registry.partition("/")[0]
@@ -129,9 +129,9 @@ class NodeCheck:
     said: str
     """Which GPUs are free, in one line."""
     short: Shortage | None = None
-    """Of the first stage that these nodes can never take."""
+    """What the first stage lacks that these nodes can never take."""
     stage: Stage | None = None
-    """That stage."""
+    """The stage that is short of something."""
 
 
 def check_nodes(request: Request, kube: Kube, stages: Sequence[Stage]) -> NodeCheck:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from kube_cluster import Cluster
 from kube_server import KubeServer, kube_server
-from launching import NAMESPACE, use_kubeconfig
+from launching import NAMESPACE, Bring, request, use_kubeconfig
 
 from thinktune.launch import cancel, conductor, doctor, submit
 from thinktune.launch.cluster import install
 from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.preflight import Request
 from thinktune.launch.status import tail
 from thinktune.store import Store, open_store
 
@@ -71,6 +72,24 @@ def kube(cluster: Cluster) -> Kube:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture(scope="session")
+def asked() -> Request:
+    """All stages of a run on one CPU."""
+    return request()
+
+
+@pytest.fixture(scope="session")
+def first() -> Request:
+    """The same run's first stage alone."""
+    return request(stages=("prep",))
+
+
+@pytest.fixture
+def bring(helm: None, kube: Kube, store: Store, say: Callable[[str], None]) -> Bring:
+    """A submit to its end."""
+    return lambda wanted: submit.submit(wanted, kube, store, say)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.keys import checkpoint_prefix, logs_prefix, progress_key, stage_prefix
 from thinktune.schema.manifest import Manifest, Progress
+from thinktune.schema.pipeline import Pipeline
 from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import PodTermination
 from thinktune.store import Store, commit, manifest_digest, new_attempt, read_manifest
@@ -50,6 +51,15 @@ def request(
     loaded = load_recipe(recipe, changes, catalog=CATALOG)
     run = make_run(loaded, CATALOG, cluster.store, name, until=stages[-1])
     return Request(run, loaded, CATALOG, cluster, stages, force)
+
+
+Bring = Callable[[Request], Pipeline]
+"""A submit to its end: the fixture `bring`."""
+
+
+def uid(cluster: FakeCluster, job: str) -> str:
+    """Which Job of that name it is."""
+    return str(cluster.job(job)["metadata"]["uid"])
 
 
 def make_job(cluster: FakeCluster, run: Run, stage: Stage, *, waits: bool = False) -> None:
@@ -125,7 +135,7 @@ def see_through(cluster: FakeCluster, store: Store, run: Run, stage: Stage) -> N
     cluster.end_job(name, "Complete")
 
 
-def wait_for(true: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_for(true: Callable[[], object], seconds: float = 30.0) -> None:
     """Until it is so; raises AssertionError where it is not in time."""
     until = time.monotonic() + seconds
     while not true():
@@ -162,7 +172,7 @@ class Meanwhile:
     def is_over(self) -> bool:
         return not self._thread.is_alive()
 
-    def result(self, seconds: float = 20.0) -> Any:
+    def result(self, seconds: float = 60.0) -> Any:
         self._thread.join(seconds)
         assert self.is_over, "it did not end"
         if self._error is not None:

@@ -40,6 +40,14 @@ def submitted(asked: Request, kube: Kube, store: Store) -> Request:
     return asked
 
 
+@pytest.fixture
+def at_work(asked: Request, cluster: Cluster) -> Request:
+    """The same Jobs without releases around them: as after `kubectl apply`."""
+    for stage in asked.stages:
+        make_job(cluster, asked.run, stage)
+    return asked
+
+
 def left(cluster: Cluster) -> list[str]:
     kinds = (JOBS, PODS, CONFIG_MAPS, SECRETS)
     return [each["metadata"]["name"] for kind in kinds for each in cluster.objects.list(kind)]
@@ -55,9 +63,9 @@ def test_all_jobs_of_a_run_end(
 
 
 def test_what_is_kept_is_told(
-    submitted: Request, kube: Kube, store: Store, say: Say, said: list[str]
+    at_work: Request, kube: Kube, store: Store, say: Say, said: list[str]
 ) -> None:
-    commit_stage(store, submitted.run, "prep")
+    commit_stage(store, at_work.run, "prep")
     for step in (10, 20):
         commit_checkpoint(store, "r", step)
     cancel("r", kube, store, say)
@@ -67,7 +75,7 @@ def test_what_is_kept_is_told(
     ]
 
 
-@pytest.mark.usefixtures("submitted")
+@pytest.mark.usefixtures("at_work")
 def test_a_pod_at_work_gets_its_grace_period(
     kube: Kube, store: Store, say: Say, cluster: Cluster, said: list[str]
 ) -> None:
@@ -111,7 +119,7 @@ def test_a_run_that_nobody_knows(kube: Kube, store: Store, say: Say) -> None:
         delete("r", kube, store, say)
 
 
-@pytest.mark.usefixtures("submitted")
+@pytest.mark.usefixtures("at_work")
 def test_another_run_whose_name_ends_alike(
     kube: Kube, store: Store, say: Say, cluster: Cluster
 ) -> None:
@@ -162,7 +170,7 @@ def test_helm_that_fails_half_way_and_again(
     assert left(cluster) == []
 
 
-@pytest.mark.usefixtures("submitted")
+@pytest.mark.usefixtures("at_work")
 def test_a_store_that_is_away_keeps_no_job_alive(
     kube: Kube, say: Say, cluster: Cluster, said: list[str], store: Store
 ) -> None:

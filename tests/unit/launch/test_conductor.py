@@ -16,7 +16,6 @@ from launching import (
     Meanwhile,
     commit_stage,
     make_job,
-    request,
     see_through,
     wait_for,
 )
@@ -34,11 +33,6 @@ from thinktune.store import Store
 
 Say = Callable[[str], None]
 TRAIN = "r-train"
-
-
-@pytest.fixture(scope="module")
-def asked() -> Request:
-    return request()
 
 
 @pytest.fixture
@@ -62,6 +56,7 @@ def test_each_stage_starts_when_the_one_before_is_committed(
     plan: Pipeline, kube: Kube, store: Store, cluster: Cluster, asked: Request, said: list[str]
 ) -> None:
     going = started(plan, kube, store, said.append, logs=True)
+    wait_for(lambda: said)  # it has seen prep before prep is done
     assert cluster.job(TRAIN)["spec"]["suspend"]
     for stage in STAGES:
         see_through(cluster, store, asked.run, stage)
@@ -178,6 +173,18 @@ def test_a_stage_that_fails_ends_it_with_its_code(
     assert cluster.job(TRAIN)["spec"]["suspend"]
 
 
+def test_a_job_whose_artifact_comes_a_moment_later(
+    api: KubeServer, plan: Pipeline, kube: Kube, store: Store, cluster: Cluster, asked: Request,
+    said: list[str],
+) -> None:  # fmt: skip
+    """A Job that ended well is looked at twice before it is taken for one that left nothing."""
+    cluster.end(cluster.pod_of("r-prep", "Running"))
+    cluster.end_job("r-prep", "Complete")
+    api.when("GET .*/jobs", lambda: commit_stage(store, asked.run, "prep"), after=1)
+    run_pipeline(only(plan, "prep"), kube, store, said.append)
+    assert said[-1] == "prep: committed"
+
+
 def test_a_job_that_is_gone(
     plan: Pipeline, kube: Kube, store: Store, cluster: Cluster, said: list[str]
 ) -> None:
@@ -220,6 +227,16 @@ def test_the_patience_of_a_conductor_with_an_image(
     cluster.run(pod)
     commit_stage(store, asked.run, "prep")
     going.result()
+
+
+def test_no_patience_with_a_job_that_has_failed(
+    plan: Pipeline, kube: Kube, store: Store, cluster: Cluster, said: list[str]
+) -> None:
+    cluster.end(cluster.pod_of("r-prep", "Running"), 70)
+    cluster.end_job("r-prep", "Failed", "BackoffLimitExceeded", "too often")
+    going = started(plan, kube, store, said.append, patience_s=600.0)
+    with pytest.raises(StageFailed, match="exit code 70"):
+        going.result()
 
 
 def test_a_stage_that_finds_no_node_is_waited_for(

@@ -28,6 +28,15 @@ def test_pods_that_are_gone_come_first_and_in_order(
     assert lines(kube, store) == ["the first pod", "the second pod", "the third pod"]
 
 
+def test_a_pod_that_is_there_is_not_read_twice(cluster: Cluster, kube: Kube, store: Store) -> None:
+    """Its log is in the store already, up to some line."""
+    make_job(cluster, request().run, "prep")
+    pod = cluster.pod_of("r-prep", "Running")
+    cluster.say(pod, "one", "two")
+    write_log(store, "r", "prep", pod, "one")
+    assert lines(kube, store) == ["one", "two"]
+
+
 def test_after_the_job_is_gone_the_store_has_it_all(kube: Kube, store: Store) -> None:
     write_log(store, "r", "prep", "a", "one", "two")
     assert lines(kube, store) == ["one", "two"]

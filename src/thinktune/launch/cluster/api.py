@@ -1,4 +1,4 @@
-"""Talking to an API server: the only place that knows Kubernetes's client. Used by `kube` alone."""
+"""Requests to an API server: the only module that imports Kubernetes's client. Used by `kube`."""
 
 import json
 from collections.abc import Iterator, Mapping

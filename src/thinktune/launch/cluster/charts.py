@@ -66,7 +66,7 @@ class HelmRefused(SpecInvalid):
 
 
 def helm_fault(said: str) -> HelmFault:
-    """Which fault helm speaks of."""
+    """The fault that helm's text speaks of."""
     return next((fault for text, fault in HELM_TEXTS if text in said), HelmFault.OTHER)
 
 
@@ -135,7 +135,7 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
 
 @cache
 def _helm(search: str) -> str:
-    """Looked at once per PATH."""
+    """The path of helm, found and checked once for each PATH."""
     path = shutil.which("helm", path=search)
     remedy = f"install helm {'.'.join(map(str, LEAST_HELM))} or newer: https://helm.sh/docs/intro/install"
     if path is None:

@@ -81,7 +81,7 @@ def uninstall(release: str, run: str, kube: Kube) -> bool:
 
 
 def delete_job(job: Object, kube: Kube) -> None:
-    """That very Job, to the end of its pods."""
+    """Deletes that very Job, and waits until its pods have ended. Raises ServiceUnavailable."""
     kube.delete_job(job["metadata"]["name"], uid=job["metadata"]["uid"])
     await_gone(job, kube)
 
@@ -148,6 +148,6 @@ def releases(run: str) -> list[str]:
 
 
 def _place(kube: Kube) -> tuple[str, ...]:
-    """Where helm works: where we do."""
+    """The options that make helm work where the client does."""
     context = ("--kube-context", kube.context) if kube.from_kubeconfig else ()
     return ("--namespace", kube.namespace, *context)

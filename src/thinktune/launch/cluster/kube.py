@@ -1,4 +1,4 @@
-"""The Kubernetes API in our words: which objects we read, make and remove.
+"""The Kubernetes objects that the launcher reads, makes and removes.
 
 Objects come and go as plain JSON, as `kubectl -o json` shows them. Called by all of `launch` that
 talks to a cluster.
@@ -14,7 +14,7 @@ from thinktune.schema.errors import SpecInvalid
 
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
-"""Has the Helm release."""
+"""The label whose value is the name of the Helm release."""
 WAITS, QUEUE = "thinktune.dev/waits", "thinktune.dev/queue"
 """Annotations of a Job that nobody has started yet, and of the queue that it then goes to."""
 REPLACED = "thinktune.dev/replaced"
@@ -90,7 +90,7 @@ class Kube(Api):
         return None if found is None else sorted(found.get("data") or {})
 
     def config_map(self, name: str) -> dict[str, str] | None:
-        """Data of a ConfigMap."""
+        """The data of a ConfigMap; None where it is not there."""
         found = self._get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
         return None if found is None else dict(found.get("data") or {})
 
@@ -143,15 +143,15 @@ class Kube(Api):
     # -- what is done
 
     def create_pod(self, body: Object) -> None:
-        """A pod."""
+        """Makes a pod."""
         self._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=body)
 
     def create_network_policy(self, body: Object) -> None:
-        """A NetworkPolicy."""
+        """Makes a NetworkPolicy."""
         self._call("POST", self._place("networkpolicies"), body=body)
 
     def delete_owned(self, labels: str) -> list[str]:
-        """All that our charts make beside a Job, by label selector; what it was."""
+        """Deletes all that our charts make beside a Job, by label selector; gives what it was."""
         removed = []
         for kind in OWNED:
             found: list[Object] = []
@@ -171,7 +171,7 @@ class Kube(Api):
         return self._get(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
 
     def delete_pod(self, name: str) -> None:
-        """A pod, if it is there."""
+        """Deletes a pod, if it is there."""
         self._delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", "Background")
 
     def delete_job(self, name: str, uid: str | None = None) -> bool:

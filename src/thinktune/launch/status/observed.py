@@ -31,11 +31,11 @@ class Observed:
     stage: Stage
     job: Object | None = None
     pods: Sequence[Object] = ()
-    """The newest first."""
+    """Pods of the Job, the newest first."""
     manifest: Manifest | None = None
     progress: Progress | None = None
     terminations: Sequence[PodTermination] = ()
-    """Of pods that have ended, in order of time."""
+    """How pods ended, in order of time."""
     logged: Sequence[str] = ()
     """Pods whose log is in the store."""
 
@@ -54,7 +54,7 @@ class Observed:
 
     @property
     def nodes(self) -> int:
-        """Pods at a time."""
+        """How many pods run at a time."""
         return int((self.job or {}).get("spec", {}).get("completions") or 1)
 
     @property
@@ -78,7 +78,7 @@ class Observed:
 
     @property
     def state(self) -> State:
-        """In one word. An artifact that is committed is what counts."""
+        """The stage's state in one word; a committed artifact counts more than any Job."""
         if self.manifest is not None:
             return "done"
         if self.job is None:

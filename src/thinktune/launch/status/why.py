@@ -40,7 +40,7 @@ def look(each: Observed, kube: Kube) -> Diagnosis:
 
 
 def explain(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnosis:
-    """Of one stage."""
+    """Explains a stage; `events` gives the events about an object, the newest last."""
     match each.state:
         case "done":
             return _done(each)
