@@ -10,10 +10,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from conftest import BUCKET
 from fault_proxy import Fault, Proxy
 from one_artifact import LARGE, PREFIX, commit_it, sha256
-from s3_server import S3Server
+from s3_server import BUCKET, S3Server
 
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.manifest import FileEntry
