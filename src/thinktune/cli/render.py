@@ -101,7 +101,7 @@ def _run(recipe: str, overrides: tuple[str, ...], cluster: Cluster, name: str | 
 
 
 def _rendered(run: Run, stage: Stage, cluster: Cluster, *, values_only: bool) -> dict[str, str]:
-    """PodTermination of the file's name → its text."""
+    """Suffix of each file's name, and its text."""
     values = values_text(stage_values(run, stage, cluster))
     found = {".values.yaml": values}
     if not values_only:

@@ -10,6 +10,8 @@ import thinktune
 
 STAGE_PACKAGES = ("schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
+LAUNCHER_ONLY = ("cluster.py", "kube_names.py", "pipeline.py", "values.py")
+"""Modules of `schema` that no stage imports: how a cluster is described to the launcher."""
 RESOURCES = ("*.j2", "*.json")
 """Files of these packages that decide results as well, such as the report's page."""
 IGNORED_FIELDS = {"kind", "type_comment", "type_ignores", "ctx"}
@@ -37,14 +39,19 @@ def code_digest(package: Path) -> str:
             for part in _code(ast.parse(text)):
                 digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
         else:
-            digest.update(text.encode())
+            digest.update(text.encode() + b"\0")
     return digest.hexdigest()
 
 
 def _deciding_files(package: Path) -> Iterator[Path]:
     for name in STAGE_PACKAGES:
         for pattern in ("*.py", *RESOURCES):
-            yield from (package / name).rglob(pattern)
+            found = (package / name).rglob(pattern)
+            yield from (path for path in found if not _is_launcher_only(path))
+
+
+def _is_launcher_only(path: Path) -> bool:
+    return path.parent.name == "schema" and path.name in LAUNCHER_ONLY
 
 
 def _code(value: object) -> Iterator[str]:

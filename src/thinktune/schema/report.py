@@ -169,7 +169,7 @@ class Report(Closed):
     engine: str
     """What generated the answers: `transformers`, …"""
     questions: Tally
-    """PlanVsActual-out questions asked."""
+    """Held-out questions asked."""
     samples_per_question: Tally
     """Answers per question and model."""
     sampling: SamplingFacts

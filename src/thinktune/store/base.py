@@ -12,7 +12,7 @@ from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.manifest import FileEntry
 
 UNFINISHED = ".unfinished"
-"""PodTermination of a file that is being written; never a key, never listed."""
+"""Suffix of a file that is being written; never a key, never listed."""
 
 KEY_BYTES = 900
 """S3 allows 1024, of which the store's own prefix takes some."""

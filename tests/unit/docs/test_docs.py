@@ -4,6 +4,7 @@ Each check is also shown bad text that it must refuse.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from thinktune.cli.main import COMMANDS, cli
 from thinktune.cli.recipes import first_sentence
 from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
 from thinktune.schema.cluster import Cluster
+from thinktune.schema.exit_codes import EXIT_CODES
 from thinktune.schema.manifest import Manifest, Progress
 from thinktune.schema.recipe import Recipe
 from thinktune.schema.stages import EvaluateTask, PrepTask, TrainTask
@@ -210,3 +212,18 @@ def test_a_bare_description_is_found() -> None:
         ("d", "seconds until the end."), ("e", "Seconds until the end."), ("f", "`x` by stage."),
     ]  # fmt: skip
     assert [each[0] for each in bare_descriptions(fields)] == ["a", "b", "c", "d"]
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    actions = {
+        "done": "completes",
+        "fail": "fails",
+        "retry": "tries again",
+        "ignore": "starts a new pod without counting it",
+    }
+    text = (ROOT / "docs/guide/operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    wanted = [
+        (str(code.value), meaning, actions[does]) for code, (meaning, does) in EXIT_CODES.items()
+    ]
+    assert rows == wanted
