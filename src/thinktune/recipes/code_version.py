@@ -63,6 +63,8 @@ def _code(value: object) -> Iterator[str]:
         yield type(value).__name__
         for name in sorted(value._fields):
             field = getattr(value, name, None)
+            if isinstance(value, ast.JoinedStr):  # Python 3.12 adds empty texts to some f-strings
+                field = [part for part in value.values if not _is_empty_text(part)]
             if name not in IGNORED_FIELDS and field is not None and field != []:
                 yield name
                 yield from _code(field)
@@ -83,3 +85,7 @@ def _is_prose(node: object) -> bool:
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
+
+
+def _is_empty_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == ""

@@ -46,6 +46,15 @@ def test_the_description_of_a_field_keeps_the_run(copy: Path) -> None:
     assert not _changed(copy, "schema/manifest.py", prose)
 
 
+def test_an_empty_text_counts_where_it_is_one_of_several(copy: Path) -> None:
+    name = "store/__init__.py"
+    text = _text(copy, name)
+    assert _changed(copy, name, text + '\nADDED = ["a"]\n')
+    with_one = code_digest(copy)
+    assert _changed(copy, name, text + '\nADDED = ["", "a"]\n')
+    assert code_digest(copy) != with_one
+
+
 @pytest.mark.parametrize("package", ["schema", "store", "tasks", "text"])
 def test_code_that_a_stage_runs_makes_another_run(copy: Path, package: str) -> None:
     name = f"{package}/__init__.py"
