@@ -156,7 +156,7 @@ def own_jobs() -> Path | None:
 def store_url(given: str | None) -> str:
     """The store's address, from the option, else the environment, else a folder in the current one.
     A path becomes a URL."""
-    place = given or os.environ.get(STORE_VARIABLE) or "thinktune-store"
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", place):
-        return place
-    return Path(place).absolute().as_uri()
+    location = given or os.environ.get(STORE_VARIABLE) or "thinktune-store"
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:", location):
+        return location
+    return Path(location).absolute().as_uri()
