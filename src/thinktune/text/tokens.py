@@ -2,6 +2,7 @@
 whole examples with what each token is part of, and the rule for examples that are too long.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 from thinktune.schema.errors import DataInvalid
 from thinktune.text.conversation import Unusable
 from thinktune.text.templates import AFTER_REASONING, Piece, Rendered
-from thinktune.text.think import THINK_CLOSE
+from thinktune.text.think import THINK_CLOSE, THINK_OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,7 @@ class Encoder:
 
     def __init__(self, tokenizer_file: Path) -> None:
         self._control = Tokenizer.from_file(str(tokenizer_file))
-        self._plain = Tokenizer.from_file(str(tokenizer_file))
-        # Special tokens written inside content become letters: a row cannot forge a turn.
-        self._plain.encode_special_tokens = True
+        self._plain = _letters_only(tokenizer_file)
 
     def prompt_ids(self, pieces: Sequence[Piece]) -> list[int]:
         """Ids of a prompt. Training, evaluation and serving all get theirs here."""
@@ -45,20 +44,33 @@ class Encoder:
     def encode(self, rendered: Rendered) -> Encoded:
         """Ids of the whole example. Raises DataInvalid where the tokenizer splits end or think."""
         prompt = self.prompt_ids(rendered.prompt)
-        completion = self._plain.encode(
-            rendered.reasoning + rendered.answer, add_special_tokens=False
-        )
-        boundary = len(rendered.reasoning)
-        # A token that begins in the reasoning belongs to it.
-        reasoning = sum(1 for start, _ in completion.offsets if start < boundary)
+        completion, reasoning = self._completion(rendered)
         end = self._control.encode(rendered.end, add_special_tokens=False).ids
-        ids = prompt + completion.ids + end
+        ids = prompt + completion + end
         if rendered.reasoning:
-            learned = self._control.decode(completion.ids[:reasoning], skip_special_tokens=False)
+            learned = self._control.decode(completion[:reasoning], skip_special_tokens=False)
             if THINK_CLOSE not in learned:
                 fault = f"{THINK_CLOSE} is not among the tokens of the reasoning"
                 raise DataInvalid("tokenizer", fault, "the model's tokenizer.json cannot write it")
         return Encoded(ids, len(prompt), reasoning, len(ids) - len(prompt) - reasoning)
+
+    def _completion(self, rendered: Rendered) -> tuple[list[int], int]:
+        """Ids of reasoning and answer, and how many of them are the reasoning's.
+
+        The marks around the reasoning are ours and become the model's tokens for them; whatever
+        the row says between them and after them stays letters.
+        """
+        opened = THINK_OPEN if rendered.reasoning.startswith(THINK_OPEN) else ""
+        body, closed, after = rendered.reasoning[len(opened) :].rpartition(THINK_CLOSE)
+        ids = [
+            *self._control.encode(opened, add_special_tokens=False).ids,
+            *self._plain.encode(body, add_special_tokens=False).ids,
+            *self._control.encode(closed, add_special_tokens=False).ids,
+        ]
+        rest = self._plain.encode(after + rendered.answer, add_special_tokens=False)
+        # A token that begins in the reasoning belongs to it.
+        reasoning = len(ids) + sum(1 for start, _ in rest.offsets if start < len(after))
+        return ids + rest.ids, reasoning
 
     def end_id(self, end: str) -> int:
         """The token at which generation stops. Raises DataInvalid where the tokenizer has none."""
@@ -89,6 +101,20 @@ class Encoder:
     def count(self, text: str) -> int:
         """Tokens of plain text."""
         return len(self._plain.encode(text, add_special_tokens=False).ids)
+
+
+def _letters_only(tokenizer_file: Path) -> Tokenizer:
+    """The tokenizer for what a row says: none of its added tokens comes of text that spells one.
+
+    `encode_special_tokens` alone leaves out added tokens that are not flagged as special. Those of
+    DeepSeek's release are roles and think marks, with which a row could forge a turn.
+    """
+    document = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    for added in document.get("added_tokens") or ():
+        added["special"] = True
+    tokenizer: Tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def fitted(
