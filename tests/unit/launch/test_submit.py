@@ -11,6 +11,7 @@ from launching import (
     NAMESPACE,
     Bring,
     commit_stage,
+    depends,
     request,
 )
 
@@ -127,6 +128,14 @@ def test_a_stage_whose_predecessor_is_not_done(
     commit_stage(store, asked.run, "prep")
     bring(wanted)
     assert cluster.jobs() == [TRAIN]
+
+
+def test_a_stage_that_does_not_depend_on_the_one_before_it(
+    bring: Bring, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depends(monkeypatch, "evaluate", "prep")
+    bring(request(stages=("prep", "evaluate")))
+    assert cluster.jobs() == ["r-evaluate", PREP]
 
 
 def test_an_artifact_of_another_recipe(

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from launching import depends
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.cluster.kube import QUEUE_LABEL
+from thinktune.launch.cluster.kube import QUEUE_LABEL, WAITS
 from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
@@ -32,6 +33,13 @@ def pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
     container = {"resources": {"limits": {"nvidia.com/gpu": "4", "cpu": "86400m"}}}
     spec = {"containers": [container], "nodeSelector": {"nvidia.com/gpu.product": "X"}}
     return {"metadata": {"name": "r-train-1"}, "spec": spec, "status": {"phase": phase, **status}}
+
+
+def waiting_job() -> dict[str, Any]:
+    held = job()
+    held["spec"]["suspend"] = True
+    held["metadata"]["annotations"] = {WAITS: "true"}
+    return held
 
 
 def ended(**how: Any) -> dict[str, Any]:
@@ -163,9 +171,7 @@ def test_a_pod_that_never_said_anything() -> None:
 
 
 def test_a_conductor_that_does_not_start() -> None:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    held = waiting_job()
     stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
     status = {"name": "task", "image": "i:9", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
     found = abandoned(stages, job(), [pod(containerStatuses=[status])])
@@ -316,9 +322,7 @@ def test_where_a_run_is(states: tuple[str, ...], at: str) -> None:
 
 
 def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    held = waiting_job()
     stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     no_node = pod(conditions=[condition | {"message": "0/1 nodes"}])
@@ -327,3 +331,29 @@ def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
     ended = abandoned(stages, failed("PodFailurePolicy", "prep failed"), [])
     assert ended is not None and "its conductor has ended" in ended.cause
     assert ended.evidence == ("prep failed",)
+
+
+def test_a_stage_waits_for_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = waiting_job()
+    assert "evaluate waits until train is committed" in said(Observed("r", "evaluate", held)).cause
+    depends(monkeypatch, "evaluate", "prep")
+    assert "evaluate waits until prep is committed" in said(Observed("r", "evaluate", held)).cause
+    absent = said(Observed("r", "evaluate"))
+    assert absent.remedy == "`thinktune submit RECIPE --stage evaluate` does, after prep."
+    depends(monkeypatch, "evaluate")
+    assert "evaluate waits for its turn" in said(Observed("r", "evaluate", held)).cause
+    assert said(Observed("r", "evaluate")).remedy.endswith("--stage evaluate` does.")
+
+
+def test_who_waits_for_what_it_depends_on_and_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prep = Observed("r", "prep", manifest=manifest("prep", {}))
+    at_work = Observed("r", "train", job(active=1), [pod("Running")])
+    gone, held = Observed("r", "train"), Observed("r", "evaluate", waiting_job())
+    assert abandoned([prep, gone, held], None, []) is None
+    depends(monkeypatch, "evaluate", "prep")
+    assert abandoned([prep, at_work, held], None, []) is None
+    found = abandoned([prep, gone, held], None, [])
+    assert found is not None
+    assert found.cause == "evaluate waits although prep is committed: it has no conductor"
