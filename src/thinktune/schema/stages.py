@@ -133,6 +133,8 @@ STAGE_INFO: dict[Stage, StageInfo] = {info.name: info for info in _TABLE}
 STAGES: tuple[Stage, ...] = tuple(info.name for info in _TABLE if info.kind == "job")
 """Stages that commit an artifact, in the order in which they run."""
 assert set(STAGE_INFO) == set(get_args(Stage)), "Stage and the table name other stages"
+IMAGES: tuple[str, ...] = tuple(dict.fromkeys(info.image for info in _TABLE))
+"""Names of all images. Stages can share one."""
 
 
 def earlier(stage: Stage) -> tuple[Stage, ...]:

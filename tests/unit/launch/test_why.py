@@ -12,7 +12,7 @@ from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
 from thinktune.schema.manifest import FileEntry, Manifest, Progress
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.schema.termination import PodTermination, split_error
 
 NOW = "2026-11-22T10:00:00+00:00"
@@ -58,9 +58,17 @@ def test_the_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "remedy"), [("prep", "prep.memory_gib"), ("train", "hardware with more host memory")]
+    ("stage", "gpus", "remedy"),
+    [
+        ("prep", "none", "prep.memory_gib"),
+        ("train", "all", "hardware with more host memory"),
+        ("evaluate", "none", "prep.memory_gib"),
+    ],
 )
-def test_out_of_host_memory(stage: Stage, remedy: str) -> None:
+def test_out_of_host_memory(
+    stage: Stage, gpus: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGE_INFO, stage, STAGE_INFO[stage]._replace(gpus=gpus))
     status = [ended(exitCode=137, reason="OOMKilled")]
     dead = pod("Failed", containerStatuses=status)
     found = said(Observed("r", stage, failed("BackoffLimitExceeded", "too often"), [dead]))

@@ -184,7 +184,7 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
 
 def _oom(each: Observed, evidence: list[str]) -> Diagnosis:
     more = "Choose hardware with more host memory, or lower data.max_tokens; then submit again."
-    if each.stage == "prep":
+    if STAGE_INFO[each.stage].gpus == "none":
         more = "Raise prep.memory_gib in the cluster file, or filter more rows; then submit again."
     return Diagnosis(
         f"{each.stage} took more host memory than its pod has, and the kernel ended it (OOMKilled)",
