@@ -34,8 +34,8 @@ from thinktune.schema.termination import error_line, split_error
 from thinktune.schema.values import TaskValues
 
 PROBED: Stage = "prep"
-"""The stage whose chart describes the pod that asks: it needs no GPU, so that any node takes it, and
-reads and writes the store as every stage does."""
+"""The stage whose chart describes the pod that asks: it needs no GPU, so that any node takes it,
+and reads and writes the store as every stage does."""
 POLL_S = 1.0
 POD_S = 90
 """How long images may take to be pulled."""

@@ -324,7 +324,8 @@ def test_where_a_run_is(states: tuple[str, ...], at: str) -> None:
         pods = [pod("Running")] if state == "running" else []
         return Observed("r", stage, objects[state], pods)
 
-    stages = [seen(stage, state) for stage, state in zip(STAGES, states, strict=True)]
+    order: tuple[Stage, ...] = ("prep", "train", "evaluate")
+    stages = [seen(stage, state) for stage, state in zip(order, states, strict=True)]
     assert [each.state for each in stages] == list(states)
     assert first_that_matters(stages).stage == at
 
