@@ -33,6 +33,9 @@ from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import error_line, split_error
 from thinktune.schema.values import TaskValues
 
+PROBED: Stage = "prep"
+"""The stage whose chart describes the pod that asks: it needs no GPU, so that any node takes it,
+and reads and writes the store as every stage does."""
 POLL_S = 1.0
 POD_S = 90
 """How long images may take to be pulled."""
@@ -185,7 +188,7 @@ def _in_a_pod(request: Request, kube: Kube) -> Iterator[Check]:
 def _by_own_account(identity: Identity) -> bool:
     """Whether the store is opened to accounts that only a release makes."""
     bound = bool(identity.annotations or identity.pod_labels or identity.service_accounts)
-    return bound and identity.secret is None and "prep" not in identity.service_accounts
+    return bound and identity.secret is None and PROBED not in identity.service_accounts
 
 
 def _of_pod(kube: Kube, name: str, by_identity: bool) -> Iterator[Check]:
@@ -233,31 +236,31 @@ def _image(status: Object, stage: str) -> Check:
 
 
 def _container(stage: str) -> str:
-    return "task" if stage == "prep" else stage
+    return "task" if stage == PROBED else stage
 
 
 def _like_a_stage(
     name: str, values: dict[Stage, TaskValues], namespace: str
 ) -> tuple[Object, Object | None]:
-    """A pod as prep's chart makes it, but for its size and what it runs, in the images of all
-    stages; and its NetworkPolicy, which lets it reach the store alone."""
-    prep = values["prep"]
-    alone = prep.access.model_copy(update={"hub": False})
-    values_here = prep.model_copy(update={"run": name, "access": alone})
+    """A pod as the chart makes it for the probed stage, but for its size and what it runs, in the
+    images of all stages; and its NetworkPolicy, which lets it reach the store alone."""
+    probed = values[PROBED]
+    alone = probed.access.model_copy(update={"hub": False})
+    values_here = probed.model_copy(update={"run": name, "access": alone})
     found = list(yaml.safe_load_all(manifests(name, namespace, values_text(values_here))))
     template = next(each for each in found if each["kind"] == "Job")["spec"]["template"]
     policy = next((each for each in found if each["kind"] == "NetworkPolicy"), None)
     spec = template["spec"]
     (like,) = spec.pop("containers")
-    if prep.access.service_account is None:
+    if probed.access.service_account is None:
         spec.pop("serviceAccountName")  # a release would make it
     like["volumeMounts"] = [each for each in like["volumeMounts"] if each["name"] == "scratch"]
     like["resources"] = {"requests": SMALL, "limits": SMALL}
-    probe = ["python3", "-m", "thinktune.tasks.runtime.probe", _store(prep), str(POLICY_S)]
+    probe = ["python3", "-m", "thinktune.tasks.runtime.probe", _store(probed), str(POLICY_S)]
     containers = [
         like
         | {"name": _container(stage), "image": each.image.reference}
-        | {"args": probe if stage == "prep" else ["true"]}
+        | {"args": probe if stage == PROBED else ["true"]}
         for stage, each in values.items()
     ]
     spec |= {

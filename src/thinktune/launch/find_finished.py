@@ -3,7 +3,7 @@
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.stages import Stage
+from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.schema.task import StageTask
 from thinktune.store import Store, manifest_digest, read_manifest, verify
 
@@ -11,7 +11,8 @@ from thinktune.store import Store, manifest_digest, read_manifest, verify
 def finished(
     store: Store, task: StageTask, stage: Stage, earlier: dict[Stage, Manifest]
 ) -> Manifest | None:
-    """The stage's committed artifact, checked: made by this task, from these inputs, files whole.
+    """The stage's committed artifact, checked: made by this task, from the artifacts of its inputs
+    (`earlier` has at least those), files whole.
 
     Raises InputMissing where there is an artifact that is not what it should be.
     """
@@ -19,7 +20,7 @@ def finished(
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    inputs = {name: manifest_digest(m) for name, m in earlier.items() if name in manifest.inputs}
+    inputs = {name: manifest_digest(earlier[name]) for name in STAGE_INFO[stage].inputs}
     if manifest.task_sha256 != task.result_digest() or manifest.inputs != inputs:
         fault = f"the artifact of {stage} was made by another recipe or from other inputs"
         remedy = "use another --run name, or remove it"

@@ -21,7 +21,7 @@ from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.errors import SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, Stage, up_to
 from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
@@ -33,14 +33,15 @@ Say = Callable[[str], None]
 def run_local(
     run: Run, hardware: HardwareEntry, *, until: Stage, say: Say, quiet_stdout: bool = False
 ) -> dict[Stage, Manifest]:
-    """Runs the stages that are not finished, in order, up to `until`; gives all their manifests.
+    """Runs the stages of a run up to `until` that are not finished, in order; gives all their
+    manifests.
 
     With `quiet_stdout` the stages print to stderr. Raises StageFailed, or any ThinktuneError of the
     store.
     """
     _check_machine(hardware)
     done: dict[Stage, Manifest] = {}
-    for stage in STAGES[: STAGES.index(until) + 1]:
+    for stage in up_to(until):
         task = run.tasks[stage]
         store = open_store(task.store)
         manifest = finished(store, task, stage, done)

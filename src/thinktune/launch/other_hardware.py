@@ -11,9 +11,11 @@ from thinktune.launch.cluster.capacity import Node
 from thinktune.launch.preflight import NodeCheck, Request, check_deadline, shortage
 from thinktune.launch.runs import compare_hardware, on_hardware, run_id
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.stages import Stage
+from thinktune.schema.stages import STAGES, Stage
 
 SHOWN = 4
+FIRST = STAGES[0]
+"""The stage from which a run of another id begins again."""
 
 
 def shortage_error(request: Request, stages: Sequence[Stage], found: NodeCheck) -> SpecInvalid:
@@ -29,7 +31,7 @@ def _remedy(request: Request, stages: Sequence[Stage], found: NodeCheck) -> str:
     ways = []
     if there:
         # Hardware is part of a derived id: what is done stays with the other run.
-        again = "" if _is_named(request) or "prep" in stages else " as another run, from prep on"
+        again = "" if _is_named(request) or FIRST in stages else f" as another run, from {FIRST} on"
         settings = [f"--set hardware={name}" for name in there]
         ways.append(f"would be scheduled with {', or '.join(settings)}{again}")
     ways += [*found.short.remedies, "--force where an autoscaler would bring such nodes"]

@@ -17,7 +17,7 @@ from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.stages import Stage
+from thinktune.schema.stages import STAGE_INFO, Stage
 
 TRACKER_KEYS = {"wandb": "WANDB_API_KEY"}
 
@@ -46,9 +46,14 @@ def check_names(cluster: Cluster, catalog: Catalog) -> None:
 def check_deadline(run: Run, cluster: Cluster, stages: Sequence[Stage]) -> None:
     """Raises SpecInvalid where the plan takes longer than a Job may."""
     hours, most = run.plan.hours, cluster.deadline_hours
-    if "train" in stages and hours is not None and hours > most:
+    if _has_training(stages) and hours is not None and hours > most:
         fault = f"training takes about {hours:.0f} h, and deadline_hours ends it after {most}"
         raise SpecInvalid(f"run {run.id}", fault, "raise it in the cluster file")
+
+
+def _has_training(stages: Sequence[Stage]) -> bool:
+    """Whether one of the stages is sized, timed and tracked as a training."""
+    return any(STAGE_INFO[stage].gpus == "all" for stage in stages)
 
 
 def check_place(request: Request, kube: Kube) -> None:
@@ -65,7 +70,7 @@ def check_place(request: Request, kube: Kube) -> None:
             if kube.secret_keys(secret) is None:
                 fault = f"no secret {secret}, which the cluster file names"
                 raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
-    if "train" in request.stages:
+    if _has_training(request.stages):
         with _what_may_be_unseen():
             check_trackers(request, kube)
 

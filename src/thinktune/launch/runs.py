@@ -22,7 +22,7 @@ from thinktune.schema.fused import FUSED_KINDS
 from thinktune.schema.keys import source_key
 from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, up_to
 from thinktune.schema.task import Forecast, RunFacts, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
 from thinktune.store import file_sha256
@@ -84,7 +84,7 @@ def make_run(
     Raises SpecInvalid where the plan does not fit or nothing is held out for an evaluation that is
     asked for, DataInvalid where the user's file cannot be read.
     """
-    if until == "evaluate" and recipe.data.split.test_rows == 0:
+    if "evaluate" in up_to(until) and recipe.data.split.test_rows == 0:
         fault = "data.split.test_rows is 0, which leaves no question to evaluate with"
         remedy = (
             "add --set data.split.test_rows=100, or stop before that (--until train, --stage train)"

@@ -38,7 +38,7 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, earlier
 from thinktune.schema.values import TaskValues, Values
 from thinktune.store import Store
 
@@ -112,14 +112,14 @@ def left(pipeline: Pipeline, kube: Kube, store: Store) -> bool:
 
 
 def _done_before(request: Request, store: Store) -> dict[Stage, Manifest]:
-    """Stages that are committed, from the first on. Raises InputMissing where a stage asked for
-    needs one that is neither done nor asked for."""
+    """Stages that are committed, of those asked for and those that they depend on. Raises
+    InputMissing where a stage asked for needs one that is neither done nor asked for."""
     done: dict[Stage, Manifest] = {}
-    last = STAGES.index(request.stages[-1])
-    for stage in STAGES[: last + 1]:
-        # Once one is missing, those after it are to be made anew from it.
+    needed = {name for stage in request.stages for name in (*earlier(stage), stage)}
+    for stage in (name for name in STAGES if name in needed):
+        # Once one is missing, those that depend on it are to be made anew from it.
         manifest = None
-        if len(done) == STAGES.index(stage):
+        if all(name in done for name in earlier(stage)):
             manifest = finished(store, request.run.tasks[stage], stage, done)
         if manifest is not None:
             done[stage] = manifest

@@ -127,10 +127,10 @@ def _codes(action: Action) -> tuple[int, ...]:
 
 def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     images = cluster.images
-    name = f"{images.registry}/{STAGE_INFO[stage].image}"
-    digest = images.digests.get(stage)
+    name = STAGE_INFO[stage].image
+    image, digest = f"{images.registry}/{name}", images.digests.get(name)
     return ImageValues(
-        reference=f"{name}@{digest}" if digest else f"{name}:{images.tag or version}",
+        reference=f"{image}@{digest}" if digest else f"{image}:{images.tag or version}",
         pull_policy=images.pull_policy,
         pull_secrets=images.pull_secrets,
     )

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from thinktune.schema.catalog import Count, Name
 from thinktune.schema.closed import Closed
+from thinktune.schema.errors import near_misses
 from thinktune.schema.kube_names import (
     LabelKey,
     Labels,
@@ -23,7 +24,7 @@ from thinktune.schema.kube_names import (
     Registry,
     Tag,
 )
-from thinktune.schema.stages import Stage
+from thinktune.schema.stages import IMAGES, Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
 """Environment variables that the charts set themselves."""
@@ -31,6 +32,12 @@ SECRET = re.compile(r"(.*_)?(SECRET|TOKEN|PASSWORD|PASSWD|(ACCESS|API|PRIVATE)_?
 """Names of environment variables that hold credentials."""
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """Credentials within an address, as in `http://user:password@host`."""
+
+
+def _image(name: str) -> str:
+    if name not in IMAGES:
+        raise ValueError(f"there is no image '{name}'; {near_misses(name, IMAGES)}")
+    return name
 
 
 def _network(text: str) -> str:
@@ -41,6 +48,7 @@ def _network(text: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
+ImageName = Annotated[str, AfterValidator(_image)]
 Hours = Annotated[int, Field(gt=0, le=10 * 365 * 24)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Part = Stage | Literal["conductor"]
@@ -48,14 +56,15 @@ Part = Stage | Literal["conductor"]
 
 
 class Images(Closed):
-    """Where the images of the stages are: `REGISTRY/STAGE:TAG`."""
+    """Where the images of the stages are: `REGISTRY/IMAGE:TAG`. Each stage has an image of its own
+    name, unless the table of stages gives it another one's."""
 
     registry: Registry = "ghcr.io/thinktune"
     """Registry and path of the images."""
     tag: Tag | None = None
     """Tag of the images. Null takes the version of the launcher."""
-    digests: dict[Stage, Digest] = {}
-    """Digest `sha256:…` of the image by stage, which replaces the tag."""
+    digests: dict[ImageName, Digest] = {}
+    """Digest `sha256:…` by name of the image, which replaces the tag."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When a node pulls an image, as in a pod's `imagePullPolicy`."""
     pull_secrets: tuple[ObjectName, ...] = ()
@@ -182,7 +191,8 @@ class Monitoring(Closed):
 
 
 class Prep(Closed):
-    """Resources that a prep pod requests. How much it needs depends on the data."""
+    """Resources that a prep pod requests, as does the pod of any other stage that never uses GPUs.
+    How much prep needs depends on the data."""
 
     cpus: Count | None = None
     """Number of CPUs. Null requests 3, or what the recipe's hardware has if that is less."""

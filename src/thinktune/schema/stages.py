@@ -133,3 +133,20 @@ STAGE_INFO: dict[Stage, StageInfo] = {info.name: info for info in _TABLE}
 STAGES: tuple[Stage, ...] = tuple(info.name for info in _TABLE if info.kind == "job")
 """Stages that commit an artifact, in the order in which they run."""
 assert set(STAGE_INFO) == set(get_args(Stage)), "Stage and the table name other stages"
+IMAGES: tuple[str, ...] = tuple(dict.fromkeys(info.image for info in _TABLE))
+"""Names of all images. Stages can share one."""
+
+
+def earlier(stage: Stage) -> tuple[Stage, ...]:
+    """All stages that a stage depends on, directly or through others, in the order in which they
+    run."""
+    needed = set(STAGE_INFO[stage].inputs)
+    for name in STAGE_INFO[stage].inputs:
+        needed.update(earlier(name))
+    return tuple(name for name in STAGES if name in needed)
+
+
+def up_to(until: Stage) -> tuple[Stage, ...]:
+    """The stages of a run that stops after `until`: that one and all that it depends on. A run that
+    goes on to the last stage of the table leaves none out."""
+    return STAGES if until == STAGES[-1] else (*earlier(until), until)

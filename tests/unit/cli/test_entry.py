@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 
 
-def stage(name: str, task: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"thinktune.tasks.{name}", "--task", str(task)]
+def stage(name: Stage, task: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", STAGE_INFO[name].module, "--task", str(task)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("name", ["prep", "train", "evaluate"])
-def test_a_task_that_is_no_task(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", STAGES)
+def test_a_task_that_is_no_task(name: Stage, tmp_path: Path) -> None:
     task = tmp_path / "task.json"
     for text, said in [
         (None, "no task file"),
         ("{", "not JSON"),
-        ('{"stage": "serve"}', f"'stage' is 'serve'; known: {name}"),
+        ('{"stage": "nonsense"}', f"'stage' is 'nonsense'; known: {name}"),
         ('{"rnu": "x"}', "unknown key 'rnu'"),
     ]:
         if text is not None:

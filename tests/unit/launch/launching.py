@@ -20,7 +20,7 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.keys import checkpoint_prefix, logs_prefix, progress_key, stage_prefix
 from thinktune.schema.manifest import Manifest, Progress
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.schema.termination import PodTermination
 from thinktune.store import Store, commit, manifest_digest, new_attempt, read_manifest
 
@@ -82,8 +82,8 @@ def make_job(cluster: FakeCluster, run: Run, stage: Stage, *, waits: bool = Fals
 
 def commit_stage(store: Store, run: Run, stage: Stage, **changes: Any) -> Manifest:
     """What a pod of that stage would have made."""
-    earlier = STAGES[: STAGES.index(stage)]
-    found = {name: read_manifest(store, stage_prefix(run.id, name)) for name in earlier}
+    inputs = STAGE_INFO[stage].inputs
+    found = {name: read_manifest(store, stage_prefix(run.id, name)) for name in inputs}
     made = {
         "inputs": {name: manifest_digest(each) for name, each in found.items() if each},
         "task_sha256": run.tasks[stage].result_digest(),
@@ -122,6 +122,11 @@ def write_log(
     last = lines[-1] if lines else ""
     ending = PodTermination(pod=pod, began=CREATED, ended=ended, code=code, error_line=last)
     store.put(f"{prefix}/{pod}.json", ending.model_dump_json().encode())
+
+
+def depends(monkeypatch: pytest.MonkeyPatch, stage: Stage, *inputs: Stage) -> None:
+    """Another table of stages, in which this one depends on those."""
+    monkeypatch.setitem(STAGE_INFO, stage, STAGE_INFO[stage]._replace(inputs=inputs))
 
 
 def see_through(cluster: FakeCluster, store: Store, run: Run, stage: Stage) -> None:

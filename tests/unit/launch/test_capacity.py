@@ -8,6 +8,7 @@ from thinktune.launch.cluster.capacity import Node, free_gpus, nodes_of, quantit
 from thinktune.launch.runs import make_run, stage_values
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
+from thinktune.schema.stages import STAGE_INFO
 from thinktune.schema.values import TaskValues
 
 CATALOG = load_catalog()
@@ -139,3 +140,30 @@ def test_tolerations_as_kubernetes_has_them(
     assert (
         shortage(values(cluster=cluster), nodes_of([tainted], []), "gpu_nodes") is None
     ) == taken
+
+
+def test_what_the_cluster_file_can_lower_is_named_for_every_stage_without_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = nodes_of([node("small", 0) | {"status": {"allocatable": {"cpu": "1"}}}], [])
+
+    def remedies() -> tuple[str, ...]:
+        asked = values("hardware=h100x8").model_copy(update={"stage": "evaluate"})
+        on_cpus = asked.resources.model_copy(update={"gpus": 0})
+        placement = asked.placement.model_copy(update={"node_selector": {}})
+        wanted = asked.model_copy(update={"resources": on_cpus, "placement": placement})
+        short = shortage(wanted, small, "cpu_nodes")
+        assert short is not None
+        return short.remedies
+
+    assert remedies() == ("add a larger node",)
+    monkeypatch.setitem(STAGE_INFO, "evaluate", STAGE_INFO["evaluate"]._replace(gpus="none"))
+    assert remedies() == ("add a larger node, or lower prep in the cluster file",)
+
+
+def test_a_digest_is_looked_up_by_the_name_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STAGE_INFO, "train", STAGE_INFO["train"]._replace(image="prep"))
+    digests = {"prep": "sha256:" + 64 * "1", "train": "sha256:" + 64 * "2"}
+    images = {"registry": "r.io/t", "digests": digests}
+    cluster = Cluster.parse({"store": "s3://bucket/p", "images": images}, "cluster.yaml")
+    assert values(cluster=cluster).image.reference == f"r.io/t/prep@sha256:{64 * '1'}"

@@ -14,7 +14,7 @@ from thinktune.launch import doctor as module
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.doctor import Check, examine
 from thinktune.launch.preflight import Request
-from thinktune.schema.stages import STAGES
+from thinktune.schema.stages import STAGE_INFO, STAGES
 
 pytestmark = pytest.mark.usefixtures("helm")
 PROBE_ERROR = "error: s3://bucket: no bucket of that name; make it, or correct store"
@@ -57,7 +57,7 @@ def test_a_cluster_that_lacks_nothing(cluster: Cluster, pod: Look) -> None:
     assert [check.ok for check in found.values()] == [True] * len(found), found
     assert list(found) == [
         "context", "helm", "namespace", "rights", "secret keys", "nodes",
-        "image prep", "image train", "image evaluate", "store",
+        *(f"image {stage}" for stage in STAGES), "store",
     ]  # fmt: skip
     assert found["secret keys"].said == "has AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
     assert found["helm"].said.startswith("v")
@@ -198,9 +198,9 @@ def test_the_pod_is_like_those_of_stages(cluster: Cluster, pod: Look) -> None:
     pod(play, images={"registry": "r.io/t", "tag": "9"}, env={"AWS_REGION": "eu-west-1"})
     made, policy = seen
     images = {each["name"]: each["image"] for each in made["spec"]["containers"]}
-    assert images == {
-        "task": "r.io/t/prep:9", "train": "r.io/t/train:9", "evaluate": "r.io/t/evaluate:9",
-    }  # fmt: skip
+    assert images.pop("task") == "r.io/t/prep:9"
+    others = {stage: f"r.io/t/{STAGE_INFO[stage].image}:9" for stage in STAGES if stage != "prep"}
+    assert images == others
     assert {"name": "AWS_REGION", "value": "eu-west-1"} in made["spec"]["containers"][0]["env"]
     selected = policy["spec"]["podSelector"]["matchLabels"]
     assert selected.items() <= made["metadata"]["labels"].items()

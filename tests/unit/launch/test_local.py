@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from launching import CATALOG, commit_stage
+from launching import CATALOG, commit_stage, depends
 
 from thinktune.launch.local import run_local
 from thinktune.launch.runs import Run, make_run
@@ -28,7 +28,7 @@ def run(store: Store) -> Run:
 
 def test_what_is_done_is_not_run_again(run: Run, store: Store, say: Say, said: list[str]) -> None:
     made = {stage: commit_stage(store, run, stage) for stage in STAGES}
-    assert run_local(run, CPU, until="evaluate", say=say) == made
+    assert run_local(run, CPU, until=STAGES[-1], say=say) == made
     assert said == [f"{stage}: done already" for stage in STAGES]
 
 
@@ -36,6 +36,32 @@ def test_an_artifact_of_another_recipe(run: Run, store: Store, say: Say) -> None
     commit_stage(store, run, "prep", task_sha256="0" * 64)
     with pytest.raises(InputMissing, match="made by another recipe"):
         run_local(run, CPU, until="prep", say=say)
+
+
+def test_an_artifact_that_was_not_made_from_its_inputs(run: Run, store: Store, say: Say) -> None:
+    commit_stage(store, run, "prep")
+    commit_stage(store, run, "train", inputs={})
+    with pytest.raises(InputMissing, match="from other inputs"):
+        run_local(run, CPU, until="train", say=say)
+
+
+def test_a_stage_on_which_the_last_one_does_not_depend_is_not_run(
+    run: Run, store: Store, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depends(monkeypatch, "train")
+    made = commit_stage(store, run, "train")
+    assert run_local(run, CPU, until="train", say=say) == {"train": made}
+
+
+def test_no_question_is_held_out_for_an_evaluation_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("demo", ("data.split.test_rows=0",), catalog=CATALOG)
+    make_run(recipe, CATALOG, "file:///store", until="train")
+    depends(monkeypatch, "evaluate", "prep")
+    depends(monkeypatch, "train", "evaluate")
+    with pytest.raises(SpecInvalid, match="no question to evaluate with"):
+        make_run(recipe, CATALOG, "file:///store", until="train")
 
 
 def test_hardware_that_this_machine_has_not(run: Run, say: Say) -> None:

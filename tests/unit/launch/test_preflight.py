@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from thinktune.launch.other_hardware import shortage_error
-from thinktune.launch.preflight import Request, check_nodes
+from thinktune.launch.preflight import Request, check_deadline, check_nodes
 from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 
 CATALOG = load_catalog()
 
@@ -107,3 +110,13 @@ def test_nobody_is_told_to_tolerate_a_node_that_is_ill() -> None:
     remedy = refused(request(), gpu_node("h100x8"), ill)
     assert "not-ready" not in remedy
     assert "--force" in remedy
+
+
+def test_the_deadline_is_for_whichever_stage_is_planned_as_a_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = request("train.epochs=9", deadline_hours=1, stages=("evaluate",))
+    check_deadline(asked.run, asked.cluster, asked.stages)
+    monkeypatch.setitem(STAGE_INFO, "evaluate", STAGE_INFO["evaluate"]._replace(gpus="all"))
+    with pytest.raises(SpecInvalid, match="deadline_hours ends it after 1"):
+        check_deadline(asked.run, asked.cluster, asked.stages)

@@ -11,6 +11,7 @@ from launching import (
     NAMESPACE,
     Bring,
     commit_stage,
+    depends,
     request,
 )
 
@@ -29,19 +30,19 @@ PREP, TRAIN = "r-prep", "r-train"
 
 
 def test_every_stage_is_made_and_all_but_the_first_wait(
-    asked: Request, bring: Bring, cluster: Cluster, said: list[str]
+    bring: Bring, cluster: Cluster, said: list[str]
 ) -> None:
-    todo = bring(asked)
+    todo = bring(request(stages=STAGES))
     assert [each.stage for each in todo.stages] == list(STAGES)
-    assert cluster.jobs() == ["r-evaluate", "r-prep", "r-train"]
-    waits = {name: WAITS in (cluster.job(name)["metadata"].get("annotations") or {})
-             for name in cluster.jobs()}  # fmt: skip
-    assert waits == {"r-evaluate": True, "r-prep": False, "r-train": True}
+    assert cluster.jobs() == sorted(f"r-{stage}" for stage in STAGES)
+    waits = {stage: WAITS in (cluster.job(f"r-{stage}")["metadata"].get("annotations") or {})
+             for stage in STAGES}  # fmt: skip
+    first, *others = STAGES
+    assert waits == {first: False} | dict.fromkeys(others, True)
     assert said == [
         "cluster: no GPUs",
-        "prep: submitted",
-        "train: submitted, waits for the stage before it",
-        "evaluate: submitted, waits for the stage before it",
+        f"{first}: submitted",
+        *(f"{stage}: submitted, waits for the stage before it" for stage in others),
     ]
 
 
@@ -127,6 +128,14 @@ def test_a_stage_whose_predecessor_is_not_done(
     commit_stage(store, asked.run, "prep")
     bring(wanted)
     assert cluster.jobs() == [TRAIN]
+
+
+def test_a_stage_that_does_not_depend_on_the_one_before_it(
+    bring: Bring, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depends(monkeypatch, "evaluate", "prep")
+    bring(request(stages=("prep", "evaluate")))
+    assert cluster.jobs() == ["r-evaluate", PREP]
 
 
 def test_an_artifact_of_another_recipe(

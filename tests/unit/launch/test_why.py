@@ -3,15 +3,16 @@
 from typing import Any
 
 import pytest
+from launching import depends
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.cluster.kube import QUEUE_LABEL
+from thinktune.launch.cluster.kube import QUEUE_LABEL, WAITS
 from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
 from thinktune.schema.manifest import FileEntry, Manifest, Progress
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.schema.termination import PodTermination, split_error
 
 NOW = "2026-11-22T10:00:00+00:00"
@@ -34,6 +35,13 @@ def pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
     return {"metadata": {"name": "r-train-1"}, "spec": spec, "status": {"phase": phase, **status}}
 
 
+def waiting_job() -> dict[str, Any]:
+    held = job()
+    held["spec"]["suspend"] = True
+    held["metadata"]["annotations"] = {WAITS: "true"}
+    return held
+
+
 def ended(**how: Any) -> dict[str, Any]:
     return {"name": "task", "image": "i", "state": {"terminated": how}}
 
@@ -50,9 +58,17 @@ def test_the_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "remedy"), [("prep", "prep.memory_gib"), ("train", "hardware with more host memory")]
+    ("stage", "gpus", "remedy"),
+    [
+        ("prep", "none", "prep.memory_gib"),
+        ("train", "all", "hardware with more host memory"),
+        ("evaluate", "none", "prep.memory_gib"),
+    ],
 )
-def test_out_of_host_memory(stage: Stage, remedy: str) -> None:
+def test_out_of_host_memory(
+    stage: Stage, gpus: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGE_INFO, stage, STAGE_INFO[stage]._replace(gpus=gpus))
     status = [ended(exitCode=137, reason="OOMKilled")]
     dead = pod("Failed", containerStatuses=status)
     found = said(Observed("r", stage, failed("BackoffLimitExceeded", "too often"), [dead]))
@@ -163,9 +179,7 @@ def test_a_pod_that_never_said_anything() -> None:
 
 
 def test_a_conductor_that_does_not_start() -> None:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    held = waiting_job()
     stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
     status = {"name": "task", "image": "i:9", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
     found = abandoned(stages, job(), [pod(containerStatuses=[status])])
@@ -310,15 +324,14 @@ def test_where_a_run_is(states: tuple[str, ...], at: str) -> None:
         pods = [pod("Running")] if state == "running" else []
         return Observed("r", stage, objects[state], pods)
 
-    stages = [seen(stage, state) for stage, state in zip(STAGES, states, strict=True)]
+    order: tuple[Stage, ...] = ("prep", "train", "evaluate")
+    stages = [seen(stage, state) for stage, state in zip(order, states, strict=True)]
     assert [each.state for each in stages] == list(states)
     assert first_that_matters(stages).stage == at
 
 
 def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["annotations"] = {"thinktune.dev/waits": "true"}
+    held = waiting_job()
     stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     no_node = pod(conditions=[condition | {"message": "0/1 nodes"}])
@@ -327,3 +340,29 @@ def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
     ended = abandoned(stages, failed("PodFailurePolicy", "prep failed"), [])
     assert ended is not None and "its conductor has ended" in ended.cause
     assert ended.evidence == ("prep failed",)
+
+
+def test_a_stage_waits_for_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = waiting_job()
+    assert "evaluate waits until train is committed" in said(Observed("r", "evaluate", held)).cause
+    depends(monkeypatch, "evaluate", "prep")
+    assert "evaluate waits until prep is committed" in said(Observed("r", "evaluate", held)).cause
+    absent = said(Observed("r", "evaluate"))
+    assert absent.remedy == "`thinktune submit RECIPE --stage evaluate` does, after prep."
+    depends(monkeypatch, "evaluate")
+    assert "evaluate waits for its turn" in said(Observed("r", "evaluate", held)).cause
+    assert said(Observed("r", "evaluate")).remedy.endswith("--stage evaluate` does.")
+
+
+def test_who_waits_for_what_it_depends_on_and_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prep = Observed("r", "prep", manifest=manifest("prep", {}))
+    at_work = Observed("r", "train", job(active=1), [pod("Running")])
+    gone, held = Observed("r", "train"), Observed("r", "evaluate", waiting_job())
+    assert abandoned([prep, gone, held], None, []) is None
+    depends(monkeypatch, "evaluate", "prep")
+    assert abandoned([prep, at_work, held], None, []) is None
+    found = abandoned([prep, gone, held], None, [])
+    assert found is not None
+    assert found.cause == "evaluate waits although prep is committed: it has no conductor"

@@ -73,6 +73,7 @@ def test_what_kubernetes_takes(settings: dict[str, Any]) -> None:
         ({"store_endpoint": "http://minio:90000"}, "write it as http://host:port"),
         ({"store_endpoint": "http://me:pw@minio"}, "is not an address without credentials"),
         ({"images": {"digests": {"train": "latest"}}}, "sha256"),
+        ({"images": {"digests": {"tran": "sha256:" + 64 * "0"}}}, "did you mean 'train'"),
     ],
 )
 def test_what_it_would_refuse(settings: dict[str, Any], words: str) -> None:

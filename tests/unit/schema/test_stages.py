@@ -5,7 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from thinktune.schema.stages import STAGE_INFO, Stage
+import pytest
+
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, earlier, up_to
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,3 +35,22 @@ def test_make_builds_the_images_of_the_table() -> None:
     found = re.search(r"^IMAGES \?= (.*)$", makefile, re.MULTILINE)
     assert found is not None
     assert found[1].split() == list(dict.fromkeys(info.image for info in STAGE_INFO.values()))
+
+
+def test_what_a_stage_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [earlier(stage) for stage in ("prep", "train")] == [(), ("prep",)]
+    assert earlier("evaluate") == ("prep", "train")
+    for inputs, found in [(("train",), ("prep", "train")), (("prep",), ("prep",))]:
+        evaluate = STAGE_INFO["evaluate"]._replace(inputs=inputs)
+        monkeypatch.setitem(STAGE_INFO, "evaluate", evaluate)
+        assert earlier("evaluate") == found
+
+
+def test_a_run_up_to_a_stage_leaves_out_what_that_does_not_depend_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [up_to(stage) for stage in ("prep", "train")] == [("prep",), ("prep", "train")]
+    assert up_to(STAGES[-1]) == STAGES
+    monkeypatch.setitem(STAGE_INFO, "train", STAGE_INFO["train"]._replace(inputs=()))
+    assert up_to("train") == ("train",)
+    assert up_to(STAGES[-1]) == STAGES

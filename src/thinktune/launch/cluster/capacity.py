@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from thinktune.launch.cluster.api import Object
 from thinktune.schema.catalog import GIB
+from thinktune.schema.stages import STAGE_INFO
 from thinktune.schema.values import TaskValues
 
 GPU = "nvidia.com/gpu"
@@ -143,7 +144,7 @@ def _unfit(values: TaskValues, node: Node, section: str) -> tuple[str, str] | No
             for_others = taint["key"].startswith(NOT_FOR_PODS)
             return f"tainted {taint['key']}", "" if for_others else tolerate
     larger = "add a larger node"
-    if values.stage == "prep":
+    if STAGE_INFO[values.stage].gpus == "none":
         larger += ", or lower prep in the cluster file"
     if node.gpus < resources.gpus:
         return f"only {node.gpus} {node.product}", ""

@@ -2,16 +2,15 @@
 anybody goes on with it. Called by `why` and `logs`.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import WAITS
-from thinktune.launch.status.observed import Observed
+from thinktune.launch.status.observed import SUBMITTED, Observed
 from thinktune.launch.status.pod_status import Diagnosis, never_starts, unschedulable
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.stages import Stage
+from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.store import manifest_digest
 
 
@@ -19,27 +18,37 @@ def abandoned(
     stages: Sequence[Observed], conductor: Object | None, pods: Sequence[Object]
 ) -> Diagnosis | None:
     """Whether a stage waits that nobody is going to start; `pods` are the conductor's."""
-    for before, each in itertools.pairwise(stages):
+    for number, each in enumerate(stages):
         marks = ((each.job or {}).get("metadata", {}).get("annotations")) or {}
-        if each.state != "waiting" or before.state != "done" or WAITS not in marks:
+        if each.state != "waiting" or WAITS not in marks or not _is_its_turn(number, stages):
             continue
+        inputs = STAGE_INFO[each.stage].inputs
+        waits = f"{each.stage} waits although " + (
+            f"{inputs[-1]} is committed" if inputs else "it needs no other stage"
+        )
         conditions = (conductor or {}).get("status", {}).get("conditions") or []
         if conductor is not None and not conditions:
             stuck = _stuck_conductor(pods[0]) if pods else None
             if stuck is None:
                 continue
-            return replace(
-                stuck,
-                cause=f"{each.stage} waits although {before.stage} is committed: {stuck.cause}",
-            )
+            return replace(stuck, cause=f"{waits}: {stuck.cause}")
         led = "its conductor has ended" if conductor else "it has no conductor"
         return Diagnosis(
-            f"{each.stage} waits although {before.stage} is committed: {led}",
+            f"{waits}: {led}",
             tuple(str(c.get("message", "")) for c in conditions[-1:]),
             "Submit the same recipe again, followed or with --detach: it starts.",
             ExitCode.INPUT_MISSING,
         )
     return None
+
+
+def _is_its_turn(number: int, stages: Sequence[Observed]) -> bool:
+    """Whether all that a stage depends on is done, and none before it is still to end: a conductor
+    starts the stages of a run in the order of the table."""
+    before = stages[:number]
+    done = {each.stage for each in before if each.state == "done"}
+    at_work = any(each.state in SUBMITTED for each in before)
+    return done.issuperset(STAGE_INFO[stages[number].stage].inputs) and not at_work
 
 
 def _stuck_conductor(pod: Object) -> Diagnosis | None:

@@ -25,7 +25,7 @@ from thinktune.launch.status.pod_status import (
     unschedulable,
 )
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
-from thinktune.schema.stages import STAGES
+from thinktune.schema.stages import STAGE_INFO
 from thinktune.schema.termination import split_error
 
 SILENT_S = 600
@@ -45,7 +45,7 @@ def explain(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
         case "done":
             return _done(each)
         case "absent":
-            before = STAGES[: STAGES.index(each.stage)]
+            before = STAGE_INFO[each.stage].inputs
             return Diagnosis(
                 f"{each.stage} of {each.run} was not submitted",
                 (),
@@ -104,9 +104,10 @@ def _waiting(each: Observed, events: Callable[[Object], list[Object]]) -> Diagno
     if queue:
         return _queued(each, queue, events)
     if WAITS in annotations:
-        before = STAGES[STAGES.index(each.stage) - 1]
+        before = STAGE_INFO[each.stage].inputs
+        until = f"until {before[-1]} is committed" if before else "for its turn"
         return Diagnosis(
-            f"{each.stage} waits until {before} is committed, and holds no GPU meanwhile",
+            f"{each.stage} waits {until}, and holds no GPU meanwhile",
             (),
             "The conductor starts it then, or whoever follows the run. Where neither is there any"
             " more, submit again.",
@@ -183,7 +184,7 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
 
 def _oom(each: Observed, evidence: list[str]) -> Diagnosis:
     more = "Choose hardware with more host memory, or lower data.max_tokens; then submit again."
-    if each.stage == "prep":
+    if STAGE_INFO[each.stage].gpus == "none":
         more = "Raise prep.memory_gib in the cluster file, or filter more rows; then submit again."
     return Diagnosis(
         f"{each.stage} took more host memory than its pod has, and the kernel ended it (OOMKilled)",
