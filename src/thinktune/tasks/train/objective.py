@@ -30,7 +30,8 @@ class StepBatches(Generic[Batch]):
     examples: Sequence[str]
     """Ids of what the step is made of, over all ranks, for an error to name."""
     figures: Mapping[str, Metric] = field(default_factory=dict)
-    """What the host already knows and the step's row of `metrics.jsonl` shall say."""
+    """What the host already knows and the step's row of `metrics.jsonl` shall say, under names that
+    neither the row's own fields (`step_log.OWN_FIELDS`) nor `BatchLoss.figures` have."""
 
 
 @dataclass(frozen=True)
