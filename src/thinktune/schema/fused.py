@@ -15,7 +15,7 @@ ALIGNMENT = 16
 """The adapters of a group take a multiple of this many columns: what tensor cores want."""
 LOGITS_BYTES = 2**29
 """Logits that exist at once, in half precision."""
-GROUPS = (
+PROJECTION_GROUPS = (
     ("q_proj", "k_proj", "v_proj"),
     ("o_proj",),
     ("gate_proj", "up_proj"),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.schema.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.schema.closed import Closed
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.schema.recipe import Recipe
 
 
@@ -76,7 +76,7 @@ def _entry(changed: Recipe, plan: Plan) -> OnHardware:
     )
 
 
-def plan_vs_actual(metrics: Mapping[str, Metric]) -> tuple[PlanVsActual, ...]:
+def plan_vs_actual(metrics: Mapping[str, MetricValue]) -> tuple[PlanVsActual, ...]:
     """A train manifest's figures, in pairs."""
 
     def number(name: str) -> float | None:

@@ -15,7 +15,7 @@ from thinktune.schema.recipe import Recipe
 from thinktune.schema.task import Execution
 
 MEAN_TOKENS = 1000
-"""Assumed length of an example, as in the probes; at most half of the recipe's window."""
+"""Assumed length of an example, as in the probes; at most half of the recipe's maximum sequence length."""
 PEAK_SHARE = 0.70
 """Share of the peak that an endlessly wide model would reach."""
 HALF_WIDTH = 1200

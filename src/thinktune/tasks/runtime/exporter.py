@@ -6,7 +6,7 @@ Made by the first rank's `progress.Reporter`, which tells it what it tells every
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 
 PORT = "THINKTUNE_METRICS_PORT"
 """Set by the chart."""
@@ -41,7 +41,7 @@ class Exporter:
         port = environment.get(PORT)
         return cls(int(port), run, stage, idle_s) if port else None
 
-    def count(self, done: int, of: int, figures: Mapping[str, Metric] | None = None) -> None:
+    def count(self, done: int, of: int, figures: Mapping[str, MetricValue] | None = None) -> None:
         """The newest figures."""
         self._step.set(done)
         self._steps.set(of)

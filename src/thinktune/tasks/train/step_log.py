@@ -15,7 +15,7 @@ import torch
 
 from thinktune.schema.errors import LossNotFinite
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.schema.stages import TrainTask
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.metrics import Metrics
@@ -37,7 +37,7 @@ class StepRecord:
     tokens: int
     examples: Sequence[str]
     """Ids of what the step was made of."""
-    figures: Mapping[str, Metric]
+    figures: Mapping[str, MetricValue]
     """The objective's own, as `StepBatches.figures`."""
 
 

@@ -18,7 +18,7 @@ from tiny import VOCABULARY
 from trainer import Trainer, maker
 
 from thinktune.schema.errors import LossNotFinite, OutOfGpuMemory, Preempted
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.runtime.stopping import Stop
 from thinktune.tasks.train import step_log
@@ -94,7 +94,7 @@ class Training:
     def adapter(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in trainable(self.trainer.model).items()}
 
-    def rows(self) -> list[dict[str, Metric]]:
+    def rows(self) -> list[dict[str, MetricValue]]:
         timed = ("seconds", "tokens_per_s")
         rows = self.trainer.metrics.rows()
         return [{k: v for k, v in row.items() if k not in timed} for row in rows]

@@ -49,7 +49,7 @@ class Metric:
     name: str
     """Key in report.json; the manifest has it as `base_<name>`, `tuned_<name>`."""
     order: int
-    """Place among the metrics; lower comes first."""
+    """Position among the metrics; lower comes first."""
     direction: Direction
     """Whether a higher or a lower value is better; `neither` for one that only describes."""
     unit: str

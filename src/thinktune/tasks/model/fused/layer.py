@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from thinktune.schema.fused import GROUPS
+from thinktune.schema.fused import PROJECTION_GROUPS
 from thinktune.tasks.model.fused.attention import attend, attend_back
 from thinktune.tasks.model.fused.fp8 import Fp8Group
 from thinktune.tasks.model.fused.kept import Kept, Masks, Pass, Recompute
@@ -24,7 +24,7 @@ def grouped(layer: Any) -> list[list[torch.nn.Module]]:
     attention, mlp = layer.self_attn, layer.mlp
     return [
         [getattr(attention if hasattr(attention, name) else mlp, name) for name in group]
-        for group in GROUPS
+        for group in PROJECTION_GROUPS
     ]
 
 
@@ -224,7 +224,7 @@ class _Layer(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> torch.Tensor:
         del factors  # named so that autograd passes on their gradients; the groups read them
-        masks = Masks(passed.seed + len(GROUPS) * number, passed.dropout)
+        masks = Masks(passed.seed + len(PROJECTION_GROUPS) * number, passed.dropout)
         kept = Kept(hidden)
         layer.attend(kept, passed, masks)
         layer.project_out(kept, masks)
