@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from thinktune.plan import shapes
 from thinktune.schema.catalog import ModelEntry
-from thinktune.schema.fused import ALIGNMENT, PROJECTION_GROUPS, LOGITS_BYTES
+from thinktune.schema.fused import ALIGNMENT, LOGITS_BYTES, PROJECTION_GROUPS
 from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.task import Execution
