@@ -140,6 +140,32 @@ def share(verdicts: Sequence[bool | None]) -> float | None:
     return sum(map(bool, verdicts)) / len(verdicts)
 
 
+def length_metric(
+    lengths: Callable[[Answers], list[int]],
+    summary: Callable[[Sequence[int]], float],
+    *,
+    name: str,
+    order: int,
+    description: Description,
+) -> Metric:
+    """A metric that describes lengths in tokens: a summary of those of one question's answers is
+    its score, the summary of all of them is the figure."""
+
+    def summarized(found: list[int]) -> float | None:
+        return summary(found) if found else None
+
+    return Metric(
+        name=name,
+        order=order,
+        direction="neither",
+        unit="tokens",
+        source="the generated text",
+        description=description,
+        score=lambda answers: summarized(lengths(answers)),
+        value=lambda questions: summarized([n for answers in questions for n in lengths(answers)]),
+    )
+
+
 def share_metric(
     passes: Callable[[Judged], bool],
     *,
