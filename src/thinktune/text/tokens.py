@@ -9,9 +9,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from thinktune.schema.errors import DataInvalid
-from thinktune.text.conversation import Unusable
+from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.templates import AFTER_REASONING, Piece, Rendered
 from thinktune.text.think import THINK_CLOSE
+
+TOO_LONG = Reason("too long even without its reasoning", "raise data.max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Encoder:
         # Two tokens more than needed: the cut can change how the text around it is split.
         keep = len(offsets) - over - 2
         if not rendered.reasoning or keep <= 0:
-            raise Unusable("too long even without its reasoning")
+            raise Unusable(TOO_LONG)
         cut = body[: offsets[keep - 1][1]]
         line = cut.rfind("\n")
         cut = cut[:line] if line > len(cut) // 2 else cut
@@ -89,6 +91,11 @@ class Encoder:
     def count(self, text: str) -> int:
         """Tokens of plain text."""
         return len(self._plain.encode(text, add_special_tokens=False).ids)
+
+
+def _longer(max_tokens: int) -> Reason:
+    remedy = "raise data.max_tokens, or set data.too_long=truncate"
+    return Reason(f"longer than {max_tokens} tokens", remedy)
 
 
 def fitted(
@@ -102,9 +109,9 @@ def fitted(
     if len(encoded.ids) <= max_tokens:
         return rendered, encoded, False
     if rule == "drop":
-        raise Unusable(f"longer than {max_tokens} tokens")
+        raise Unusable(_longer(max_tokens))
     shorter = encoder.truncated(rendered, encoded, max_tokens)
     encoded = encoder.encode(shorter)
     if len(encoded.ids) > max_tokens:
-        raise Unusable("too long even without its reasoning")
+        raise Unusable(TOO_LONG)
     return shorter, encoded, True
