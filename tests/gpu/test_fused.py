@@ -101,7 +101,7 @@ def test_gradients_of_plain_peft_on_random_shapes(
 
 
 def hold(make: Make, settings: dict[str, object]) -> None:
-    """Cosine ≥ 0.999 and norm within 1 % for every parameter, against plain PEFT in the same
+    """Cosine ≥ 0.999 and norm within 1% for every parameter, against plain PEFT in the same
     precision or in fp32; or no further from fp32 than plain PEFT in the same precision is."""
     examples = some_examples(64)
     loss, exact = make(**{**settings, "dtype": "float32"}).gradients(examples)

@@ -64,7 +64,7 @@ class Trainer:
 
     def gradients(self, examples: list[TrainExample]) -> tuple[float, dict[str, torch.Tensor]]:
         """Loss and gradient of one optimizer step."""
-        loss = self.lifecycle.gradients(self.objective.batches_of(examples))
+        loss = self.lifecycle._gradients(self.objective.batches_of(examples), 0).loss
         return float(loss), {n: p.grad.clone() for n, p in trainable(self.model).items()}
 
     def lifecycle_of(self, objective: Objective[Batch]) -> Lifecycle[Batch]:

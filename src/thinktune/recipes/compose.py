@@ -202,7 +202,8 @@ def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
 
 
 def _check_context(recipe: Recipe, model: ModelEntry, place: str) -> None:
-    """What is trained on is the plan's to check: it knows what would fit instead."""
+    """Checks that evaluation's answers fit into the model's context. The plan checks the length of
+    training examples, because it knows what would fit instead."""
     asked = recipe.evaluate.max_new_tokens
     if asked >= model.context:
         fault = (

@@ -9,13 +9,13 @@ from thinktune.schema.recipe import TrainSpec
 FUSED_KINDS = ("llama", "qwen2", "qwen3", "mistral")
 """Architectures of the fused path, as `model_type` names them."""
 LARGEST_HEAD = 192
-"""Of the flash kernel's backward pass on every GPU since Ampere."""
+"""Largest head that the flash kernel's backward pass takes on every GPU since Ampere."""
 
 ALIGNMENT = 16
 """The adapters of a group take a multiple of this many columns: what tensor cores want."""
 LOGITS_BYTES = 2**29
 """Logits that exist at once, in half precision."""
-GROUPS = (
+PROJECTION_GROUPS = (
     ("q_proj", "k_proj", "v_proj"),
     ("o_proj",),
     ("gate_proj", "up_proj"),

@@ -10,7 +10,7 @@ from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.recipe import TrainSpec
 
-GROUPS: dict[Literal["attention", "mlp"], frozenset[str]] = {
+TARGET_GROUPS: dict[Literal["attention", "mlp"], frozenset[str]] = {
     "attention": frozenset(
         {
             "q_proj",
@@ -39,7 +39,7 @@ def target_names(model: ModelEntry, train: TrainSpec) -> tuple[str, ...]:
     if train.targets == "all":
         return allowed
     if isinstance(train.targets, str):
-        names = tuple(name for name in allowed if name in GROUPS[train.targets])
+        names = tuple(name for name in allowed if name in TARGET_GROUPS[train.targets])
     else:
         names = train.targets
     if not names:

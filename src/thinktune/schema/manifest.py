@@ -8,7 +8,8 @@ from pydantic import Field
 from thinktune.schema.closed import Closed
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Metric = float | int | str | bool | None
+MetricValue = float | int | str | bool | None
+"""One figure of a manifest or of a row of `metrics.jsonl`."""
 
 
 class FileEntry(Closed):
@@ -46,7 +47,7 @@ class Manifest(Closed):
     """Revisions that were used of the model and the dataset."""
     versions: dict[str, str] = {}
     """Versions of thinktune and of the libraries that made the artifact."""
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, MetricValue] = {}
     """Metrics that can be read without opening the files."""
     created: str
     """Time of the commit, in UTC and ISO 8601."""
@@ -68,7 +69,7 @@ class Progress(Closed):
     """What is counted, such as `steps`, `rows` or `questions`."""
     eta_s: float | None
     """Estimated seconds until this phase is finished. Null until there is an estimate."""
-    figures: dict[str, Metric] = {}
+    figures: dict[str, MetricValue] = {}
     """Current metrics, such as loss and tokens/s."""
     attempt: str
     """Attempt that the stage is working on."""

@@ -10,23 +10,27 @@ from thinktune.schema.stages import STAGES, Stage
 
 
 class PipelineStage(Closed):
-    """One stage, installed and perhaps waiting."""
+    """One stage of a pipeline: it is installed, and it may be waiting for the one before."""
 
     stage: Stage
+    """Name of the stage."""
     release: str
-    """Helm release, and name of its Job."""
+    """Name of its Helm release, which is the name of its Job too."""
     task_sha256: Sha256
     """`StageTask.result_digest()`: which artifact it is to commit."""
 
 
 class Pipeline(Closed):
-    """One run on one cluster."""
+    """The stages of one run on one cluster, as they were submitted together."""
 
     run: str
+    """Id of the run."""
     store: str
+    """URL of the store that holds the run."""
     namespace: str
+    """Kubernetes namespace of the stages' Jobs."""
     stages: tuple[PipelineStage, ...]
-    """In the order in which they run."""
+    """The stages, in the order in which they run."""
 
     def joined(self, before: "Pipeline | None") -> "Pipeline":
         """This, and the stages that only `before` has."""

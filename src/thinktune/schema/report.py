@@ -39,7 +39,7 @@ class PairedTest(Closed):
     holm_p: Share
     """The exact p-value with Holm's adjustment over all tests of the report; this one decides."""
     difference: float
-    """Mean of tuned minus mean of base."""
+    """Mean of the tuned model's scores minus mean of the base model's."""
     ci95: tuple[float, float]
     """95% interval of the difference: paired bootstrap over questions, percentiles."""
     mde: float | None
@@ -51,13 +51,13 @@ class MetricResult(Closed):
     """What one metric says of both models."""
 
     label: str
-    """What people read instead of the name."""
+    """What people read instead of the metric's name."""
     direction: Direction
     """Whether a higher or a lower value is better; `neither` for one that only describes."""
     unit: str
-    """`share` for a fraction of 1, otherwise what is counted: `tokens`, …"""
+    """`share` for a fraction of 1, otherwise what is counted, such as `tokens`."""
     source: str
-    """What the scores are read from: the generated text, the reference answers, …"""
+    """What the scores are read from, such as the generated text or the reference answers."""
     rule: str
     """How the figure comes about, in sentences for people."""
     questions: Tally
@@ -65,9 +65,9 @@ class MetricResult(Closed):
     values: dict[Variant, float | None]
     """The figure of each model; null where no answer has one."""
     test: PairedTest | None
-    """Null for a metric that is not tested, or has no scores."""
+    """The paired test; null for a metric that is not tested or has no scores."""
     note: str | None
-    """What else there is to say of the outcome."""
+    """What else there is to say of the outcome; null where there is nothing."""
     why_none: str | None
     """Why there is no figure, where the metric can say so."""
 
@@ -76,27 +76,29 @@ class SamplingFacts(Closed):
     """How answers were drawn, the same for both models."""
 
     temperature: float
-    """0 is greedy."""
+    """Temperature of sampling; 0 is greedy decoding."""
     top_p: float
+    """Smallest share of the probability that tokens were drawn from, the likeliest first."""
     max_new_tokens: int
-    """Length at which an answer was cut off."""
+    """Length in tokens at which an answer was cut off."""
     seed: int
+    """Seed of the first answers; the recipe's `evaluate.seed`."""
 
 
 class VerifierChoice(Closed):
     """How answers were checked."""
 
     requested: Literal["auto", "number", "choice", "math", "text", "none"]
-    """What the recipe says."""
+    """Verifier that the recipe asks for; `auto` leaves the choice to the data."""
     used: Verifier
-    """What `auto` came to."""
+    """Verifier that was used: the one that `auto` chose, else the requested one."""
 
 
 class VariantFacts(Closed):
     """What one model's answers are like as a whole."""
 
     samples: Tally
-    """Answers generated."""
+    """Number of answers generated."""
     finished: Share
     """Share of the answers that the model ended by itself; the limit cut off the others."""
     tokens_median: float
@@ -109,22 +111,29 @@ class Histogram(Closed):
     edges: tuple[float, ...]
     """Borders of the bins, one more than there are counts."""
     counts: dict[Variant, tuple[Tally, ...]]
+    """Number of values in each bin, by model."""
 
 
 class Rules(Closed):
     """How the figures that are not of one metric came about, in sentences for people."""
 
     tests: str
+    """How base and tuned are tested against each other."""
     interval: str
+    """How the interval of a difference is computed."""
     mde: str
+    """What the smallest detectable difference means."""
     side_by_side: str
+    """How the questions that are shown side by side are chosen."""
 
 
 class ShownAnswer(Closed):
     """One answer of one model, taken apart."""
 
     thinking: str
+    """Text of the think part; empty where there is none."""
     thinking_tokens: Tally
+    """Number of tokens in the think part."""
     opened: bool
     """Whether there is a think part, an empty one included."""
     closed: bool
@@ -132,13 +141,13 @@ class ShownAnswer(Closed):
     answer: str
     """What is outside of the think part; empty if that never ends."""
     final: str | None
-    """What stands on the final-answer line."""
+    """What stands on the final-answer line; null where there is none."""
     has_final_line: bool | None
-    """Null if the recipe names no marker."""
+    """Whether there is a final-answer line; null if the recipe names no marker."""
     correct: bool | None
-    """Null if the reference cannot be checked."""
+    """Whether the answer is correct; null if the reference cannot be checked."""
     tokens: Tally
-    """Tokens generated, thinking included."""
+    """Number of tokens generated, thinking included."""
     finished: bool
     """Whether the model ended by itself; otherwise the limit cut it off."""
 
@@ -147,29 +156,32 @@ class SideBySide(Closed):
     """One question with an answer of each model."""
 
     id: str
+    """Id of the question in prep's artifact."""
     question: str
+    """Text of the question, without the prompt around it."""
     reference: str | None
     """What an answer is checked against."""
     reference_answer: str
     """What the dataset answers."""
     answers: dict[Variant, ShownAnswer]
+    """The first answer of each model."""
 
 
 class Report(Closed):
     """The outcome of an evaluation."""
 
     format: Literal[2] = REPORT_FORMAT
-    """Version of this layout."""
+    """Version of this file's layout."""
     headline: str
     """The outcome in two or three sentences."""
     run: str
-    """Id of the run."""
+    """Id of the run that was evaluated."""
     model: str
     """The base model, `owner/name` on the hub."""
     engine: str
-    """What generated the answers: `transformers`, …"""
+    """Name of the engine that generated the answers, such as `transformers`."""
     questions: Tally
-    """Held-out questions asked."""
+    """Number of held-out questions that were asked."""
     samples_per_question: Tally
     """Answers per question and model."""
     sampling: SamplingFacts
@@ -177,8 +189,9 @@ class Report(Closed):
     """What the final-answer line starts with; null: none is asked for."""
     verifier: VerifierChoice
     variants: dict[Variant, VariantFacts]
+    """What each model's answers are like as a whole."""
     metrics: dict[str, MetricResult]
-    """By the metric's name, in the order in which people read them."""
+    """Results by the metric's name, in the order in which people read them."""
     thinking_lengths: Histogram
     """Thinking tokens per answer, over the answers with a think part."""
     rules: Rules

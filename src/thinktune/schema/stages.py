@@ -25,7 +25,7 @@ class PrepTask(StageTask):
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
-        """As for every task."""
+        """As `StageTask.own_fields`: the fields that prep alone has."""
         return {
             "dataset": facts.dataset,
             "data": facts.recipe.data,
@@ -33,8 +33,8 @@ class PrepTask(StageTask):
         }
 
     def result_digest(self) -> str:
-        """As for every task. The user's file is identified by its content, not by its path, and the
-        dataset's description decides nothing."""
+        """As `StageTask.result_digest`. The user's file is identified by its content, not by its
+        path, and the dataset's description decides nothing."""
         data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
         dataset = self.dataset.model_copy(update={"description": ""})
         neutral = {"data": data, "dataset": dataset}
@@ -52,7 +52,7 @@ class TrainTask(StageTask):
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
-        """As for every task."""
+        """As `StageTask.own_fields`: the fields that train alone has."""
         return {
             "train": facts.recipe.train,
             "execution": facts.execution,
@@ -60,8 +60,8 @@ class TrainTask(StageTask):
         }
 
     def result_digest(self) -> str:
-        """As for every task. A training can resume on another topology, so execution is left
-        out."""
+        """As `StageTask.result_digest`. A training can resume on another topology, so execution is
+        left out."""
         neutral = {"execution": Execution(), "forecast": None}
         return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
 
@@ -80,7 +80,7 @@ class EvaluateTask(StageTask):
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
-        """As for every task."""
+        """As `StageTask.own_fields`: the fields that evaluate alone has."""
         recipe = facts.recipe
         return {
             "evaluate": recipe.evaluate,
@@ -95,7 +95,7 @@ class StageInfo(NamedTuple):
 
     name: Stage
     task: type[StageTask]
-    """What its container gets."""
+    """Class of the task file that its container gets."""
     module: str
     """Its package: `python -m <module>` runs it, `<module>.stage` has its `run`."""
     inputs: tuple[Stage, ...]

@@ -7,7 +7,7 @@ from thinktune.schema.closed import Closed
 ERROR_PREFIX = "error: "
 """What tasks and the command line write before an error of ours."""
 LONGEST = 2000
-"""Of a last line, in characters."""
+"""Most characters at the end of a log that a last line is looked for in."""
 _ERROR_LINE = re.compile(r"^(?:\[rank \d+\] )?(error: .*)$", re.MULTILINE)
 
 
@@ -29,13 +29,15 @@ def split_error(line: str) -> tuple[str, str] | None:
 
 
 class PodTermination(Closed):
-    """One pod of a stage, at `<stage>/logs/<pod>.json`."""
+    """How one pod of a stage ended, as stored at `<stage>/logs/<pod>.json`."""
 
     pod: str
+    """Name of the pod."""
     began: str
-    """UTC time in ISO 8601."""
+    """Time at which the pod's process began, UTC, in ISO 8601."""
     ended: str
+    """Time at which it ended, UTC, in ISO 8601."""
     code: int
-    """Exit code; 128 + signal for a killed process."""
+    """Exit code of the stage; 128 + signal for a process that was killed."""
     error_line: str
-    """The last `error: …` line, else the last line; empty where there is none."""
+    """The last `error: …` line of the log, else its last line; empty where there is none."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from thinktune.schema.errors import InputMissing, ServiceUnavailable
-from thinktune.schema.manifest import FileEntry, Manifest, Metric
+from thinktune.schema.manifest import FileEntry, Manifest, MetricValue
 from thinktune.store.artifact import (
     MANIFEST,
     PARALLEL_FILES,
@@ -65,7 +65,7 @@ def commit(
     template_sha256: str | None = None,
     revisions: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
+    metrics: Mapping[str, MetricValue] | None = None,
 ) -> Manifest:
     """Makes the folder's files an artifact, and returns the manifest that is there afterwards.
 

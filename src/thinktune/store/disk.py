@@ -17,10 +17,10 @@ from thinktune.schema.errors import DeviceUnusable, ServiceUnavailable
 from thinktune.store.base import UNFINISHED
 
 KEPT = (KeyboardInterrupt, SystemExit, ServiceUnavailable)
-"""What stops a download that may go on later."""
+"""Errors after which an unfinished download is kept, because it may go on later."""
 
 CHUNK_BYTES = 4 << 20
-"""Read and hashed at a time."""
+"""Bytes that are read and hashed at a time."""
 
 _REMEDIES = {
     errno.ENOSPC: "free space there, or ask for a larger disk",
@@ -129,7 +129,7 @@ def chunks(path: Path) -> Iterator[bytes]:
 
 
 def file_sha256(path: Path) -> str:
-    """In hex. Raises FileNotFoundError."""
+    """The SHA-256 of a file, in hex. Raises FileNotFoundError."""
     digest = hashlib.sha256()
     for piece in chunks(path):
         digest.update(piece)

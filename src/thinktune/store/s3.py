@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECTIONS = 32
-"""More than threads that ask, so that none waits."""
+"""Connections to the endpoint: more than there are threads that ask, so that none waits."""
 
 CONNECT_TIMEOUT_S = 5
 
 READ_TIMEOUT_S = 60
-"""Between two packets."""
+"""Seconds that the endpoint may be silent between two packets."""
 
 FIRST_TRIES = 4
-"""Until the endpoint has answered once: a wrong address is told within seconds."""
+"""Tries of a request until the endpoint has answered once: a wrong address is told in seconds."""
 
 TRIES = 10
-"""After that: with the pauses, about a minute of nothing but failures."""
+"""Tries of a request after that: with the pauses, about a minute of nothing but failures."""
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 20.0

@@ -23,29 +23,32 @@ PART_BYTES = 8 << 20
 """Size of a part on its way; a larger file than this goes in several. S3 wants 5 MiB or more."""
 
 MAX_PARTS = 9000
-"""S3 allows 10,000; past this, parts grow."""
+"""Most parts of a file, of which S3 allows 10,000; a larger file has larger parts."""
 
 PARALLEL_PARTS = 4
-"""Of one file. With `PARALLEL_FILES` 16 connections and 128 MiB: one gives up to 5 Gb/s."""
+"""Parts of one file that are on their way at once. With `PARALLEL_FILES` these are 16 connections
+and 128 MiB; one connection gives up to 5 Gb/s."""
 
 WHOLE = "sha256"
-"""Metadata of an object sent in parts: the SHA-256 of the whole, which S3 cannot compute."""
+"""Name of the metadata of an object sent in parts that holds the SHA-256 of the whole, which S3
+cannot compute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartsUpload:
-    """One object on its way."""
+    """The upload of one object in parts."""
 
     connection: Connection
     pool: ThreadPoolExecutor
     bucket: str
     key: str
-    """In the bucket."""
+    """Key of the object in the bucket."""
     place: str
-    """For messages."""
+    """Location of the object, for messages."""
 
     def send(self, path: Path, sha256: str) -> None:
-        """Raises ChecksumMismatch, and leaves nothing, if the file no longer has that SHA-256."""
+        """Sends the file. Raises ChecksumMismatch, and leaves nothing, if the file no longer has
+        that SHA-256."""
         upload_id = self.connection.ask(
             self.place,
             lambda client: client.create_multipart_upload(

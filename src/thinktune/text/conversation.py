@@ -6,8 +6,28 @@ Prep makes them from rows of a dataset; serving makes a `Query` from a request.
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a row cannot be used for training."""
+
+    text: str
+    """What the data card counts such rows under."""
+    remedy: str = "check data.format and data.columns"
+    """What to do where most rows are of this kind and none is left."""
+
+
 class Unusable(Exception):
-    """A row that cannot be used for training. The message is the reason, for the data card."""
+    """A row that cannot be used for training."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text)
+        self.reason = reason
+
+
+TEXT_BEFORE_THINK = Reason(
+    "text before the think part",
+    "each answer needs one <think>…</think>, closed, with nothing before it",
+)
 
 
 @dataclass(frozen=True, slots=True)

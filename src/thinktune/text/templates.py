@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from thinktune.schema.catalog import ChatTemplate, ModelEntry
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import DataSpec
-from thinktune.text.conversation import Exchange, Query, Unusable
+from thinktune.text.conversation import Exchange, Query, Reason, Unusable
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN
 
 BEFORE_REASONING = f"{THINK_OPEN}\n"
@@ -169,7 +169,8 @@ def _turn(around: tuple[str, str], text: str) -> list[Piece]:
 def _filled(pattern: str, fields: dict[str, str]) -> str:
     for name, value in fields.items():
         if f"{{{name}}}" in pattern and not value:
-            raise Unusable(f"no {name}")
+            remedy = f"map data.columns.{name}, or change data.prompt and data.answer"
+            raise Unusable(Reason(f"no {name}", remedy))
     # In one pass over the pattern, so that braces inside a question stay what they are.
     names = "|".join(fields)
     return re.sub(r"\{(" + names + r")\}", lambda found: fields[found[1]], pattern).strip()

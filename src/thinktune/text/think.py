@@ -10,10 +10,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from thinktune.text.conversation import Unusable
+from thinktune.text.conversation import TEXT_BEFORE_THINK, Reason, Unusable
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
+
+UNFINISHED = Reason("unfinished think part", TEXT_BEFORE_THINK.remedy)
+SEVERAL = Reason("more than one think part", TEXT_BEFORE_THINK.remedy)
 
 _MARK = re.compile(r"(</?think(?:ing)?>)")
 """Some datasets and models write `<thinking>`; it means the same."""
@@ -49,11 +52,11 @@ def split_think(text: str) -> tuple[str | None, str]:
     pieces = _pieces(text)
     marks = [piece.kind for piece in pieces if piece.kind != "text"]
     if marks and "close" not in marks:
-        raise Unusable("unfinished think part")
+        raise Unusable(UNFINISHED)
     if marks not in ([], ["close"], ["open", "close"]):
-        raise Unusable("more than one think part")
+        raise Unusable(SEVERAL)
     if marks[:1] == ["open"] and pieces[0].text.strip():
-        raise Unusable("text before the think part")
+        raise Unusable(TEXT_BEFORE_THINK)
     parsed = _parsed(pieces, opened=False)
     return (parsed.thinking if parsed.opened else None), parsed.answer
 

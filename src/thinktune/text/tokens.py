@@ -10,9 +10,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from thinktune.schema.errors import DataInvalid
-from thinktune.text.conversation import Unusable
+from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.templates import AFTER_REASONING, Piece, Rendered
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN
+
+TOO_LONG = Reason("too long even without its reasoning", "raise data.max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Encoder:
         # Two tokens more than needed: the cut can change how the text around it is split.
         keep = len(offsets) - over - 2
         if not rendered.reasoning or keep <= 0:
-            raise Unusable("too long even without its reasoning")
+            raise Unusable(TOO_LONG)
         cut = body[: offsets[keep - 1][1]]
         line = cut.rfind("\n")
         cut = cut[:line] if line > len(cut) // 2 else cut
@@ -117,6 +119,11 @@ def _letters_only(tokenizer_file: Path) -> Tokenizer:
     return tokenizer
 
 
+def _longer(max_tokens: int) -> Reason:
+    remedy = "raise data.max_tokens, or set data.too_long=truncate"
+    return Reason(f"longer than {max_tokens} tokens", remedy)
+
+
 def fitted(
     encoder: Encoder, rendered: Rendered, max_tokens: int, rule: str
 ) -> tuple[Rendered, Encoded, bool]:
@@ -128,9 +135,9 @@ def fitted(
     if len(encoded.ids) <= max_tokens:
         return rendered, encoded, False
     if rule == "drop":
-        raise Unusable(f"longer than {max_tokens} tokens")
+        raise Unusable(_longer(max_tokens))
     shorter = encoder.truncated(rendered, encoded, max_tokens)
     encoded = encoder.encode(shorter)
     if len(encoded.ids) > max_tokens:
-        raise Unusable("too long even without its reasoning")
+        raise Unusable(TOO_LONG)
     return shorter, encoded, True

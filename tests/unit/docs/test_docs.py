@@ -24,12 +24,24 @@ from pydantic import BaseModel
 
 from thinktune.cli.main import COMMANDS, cli
 from thinktune.cli.recipes import first_sentence
+from thinktune.plan.training.comparison import OnHardware, PlanVsActual
+from thinktune.plan.training.plan import Alternative, Plan, Topology
 from thinktune.recipes.compose import load_catalog, load_recipe, recipe_names
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.exit_codes import EXIT_CODES
 from thinktune.schema.manifest import Manifest, Progress
+from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
+from thinktune.schema.report import (
+    MetricResult,
+    PairedTest,
+    Report,
+    ShownAnswer,
+    SideBySide,
+    VariantFacts,
+)
 from thinktune.schema.stages import EvaluateTask, PrepTask, TrainTask
+from thinktune.schema.termination import PodTermination
 from thinktune.schema.values import ConductorValues, TaskValues
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -39,7 +51,8 @@ each_page = pytest.mark.parametrize(
 )
 MODELS = (
     Recipe, Cluster, TaskValues, ConductorValues, PrepTask, TrainTask, EvaluateTask, Manifest,
-    Progress,
+    Progress, Pipeline, PipelineStage, PodTermination, Plan, Alternative, Topology, OnHardware,
+    PlanVsActual, Report, MetricResult, PairedTest, VariantFacts, SideBySide, ShownAnswer,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from thinktune.plan.shapes import adapter_parameters, linears
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.lora_targets import GROUPS, target_names
+from thinktune.schema.lora_targets import TARGET_GROUPS, target_names
 from thinktune.schema.recipe import TrainSpec
 from thinktune.tasks.model.adapter import add_adapter, trainable
 
@@ -24,8 +24,8 @@ def spec(targets: str | tuple[str, ...]) -> TrainSpec:
 
 
 def test_groups_are_apart_and_cover_every_model_that_ships() -> None:
-    assert not GROUPS["attention"] & GROUPS["mlp"]
-    both = GROUPS["attention"] | GROUPS["mlp"]
+    assert not TARGET_GROUPS["attention"] & TARGET_GROUPS["mlp"]
+    both = TARGET_GROUPS["attention"] | TARGET_GROUPS["mlp"]
     for model in load_catalog().models.values():
         assert set(model.lora_targets) <= both
         assert {linear.name for linear in linears(model)} <= both

@@ -57,8 +57,9 @@ def test_every_model_of_the_catalog_has_a_template() -> None:
 
 def test_a_missing_field_drops_the_row() -> None:
     example = to_example({"question": "q", "answer": "a"}, "columns", ColumnMap())
-    with pytest.raises(Unusable, match="no summary"):
+    with pytest.raises(Unusable, match="no summary") as raised:
         Renderer(tiny_entry(), DATA).render(example)
+    assert "data.columns.summary" in raised.value.reason.remedy
 
 
 def test_conversations_are_taken_as_they_stand() -> None:

@@ -52,15 +52,17 @@ def test_a_row_cannot_forge_a_turn(tokenizer_file: Path) -> None:
 def test_too_long_is_dropped_or_cut_before_the_closing_tag(tokenizer_file: Path) -> None:
     encoder = Encoder(tokenizer_file)
     long = rendered_for(row(reasoning="\n".join(f"{n} + 1 = {n + 1}." for n in range(200))))
-    with pytest.raises(Unusable, match="longer than 200 tokens"):
+    with pytest.raises(Unusable, match="longer than 200 tokens") as raised:
         fitted(encoder, long, 200, "drop")
+    assert "data.too_long=truncate" in raised.value.reason.remedy
     cut, encoded, was_cut = fitted(encoder, long, 200, "truncate")
     assert was_cut
     assert 100 < len(encoded.ids) <= 200
     assert cut.reasoning.endswith("\n</think>\n\n")
     assert cut.answer == long.answer
-    with pytest.raises(Unusable, match="even without its reasoning"):
+    with pytest.raises(Unusable, match="even without its reasoning") as raised:
         fitted(encoder, long, 40, "truncate")
+    assert "raise data.max_tokens" in raised.value.reason.remedy
 
 
 def test_an_end_that_is_no_special_token(tokenizer_file: Path) -> None:

@@ -5,10 +5,11 @@ the plain path's are calibrated.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from thinktune.plan import shapes
 from thinktune.schema.catalog import ModelEntry
-from thinktune.schema.fused import ALIGNMENT, GROUPS, LOGITS_BYTES
+from thinktune.schema.fused import ALIGNMENT, LOGITS_BYTES, PROJECTION_GROUPS
 from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import TrainSpec
 from thinktune.schema.task import Execution
@@ -25,27 +26,39 @@ it: 14.0 GiB at the 8B shape and 8,101 tokens on an H100."""
 
 @dataclass(frozen=True)
 class Bytes:
-    """At the peak, which is in the backward pass of a layer or at the loss."""
+    """Bytes of a row's activations at the peak, which is in the backward pass of a layer or at the
+    loss."""
 
     saved: int
+    """What all layers keep for the backward pass."""
     live: int
-    """Of the layer at work; what exceeds it at the loss is `loss`."""
+    """What the layer at work needs beside that."""
     loss: int
+    """By how much the loss needs more than `live`."""
 
 
-def lora_columns(model: ModelEntry, train: TrainSpec) -> list[int]:
-    """Columns that the adapters of each projection group take, padded: one number per group of
-    `GROUPS`."""
+class LoraColumns(NamedTuple):
+    """Columns that the adapters of each projection group take, in the order of
+    `PROJECTION_GROUPS`."""
+
+    qkv: int
+    out: int
+    gate_up: int
+    down: int
+
+
+def lora_columns(model: ModelEntry, train: TrainSpec) -> LoraColumns:
+    """The columns of a model's adapters, each number padded to a multiple of `ALIGNMENT`."""
     names = target_names(model, train)
-    ranks = (train.rank * sum(name in names for name in group) for group in GROUPS)
-    return [-(-rank // ALIGNMENT) * ALIGNMENT for rank in ranks]
+    ranks = (train.rank * sum(name in names for name in group) for group in PROJECTION_GROUPS)
+    return LoraColumns(*(-(-rank // ALIGNMENT) * ALIGNMENT for rank in ranks))
 
 
 def half_precision_adapter(model: ModelEntry, train: TrainSpec) -> int:
     """Elements of the half-precision copies of A and B, block diagonal in each group."""
     sizes = {linear.name: linear for linear in shapes.linears(model)}
     total = 0
-    for group, columns in zip(GROUPS, lora_columns(model, train), strict=True):
+    for group, columns in zip(PROJECTION_GROUPS, lora_columns(model, train), strict=True):
         outputs = sum(sizes[name].outputs for name in group)
         total += columns * (sizes[group[0]].inputs + outputs)
     return total * model.layers
@@ -67,11 +80,11 @@ class _Kept:
     """Elements per token that one layer keeps for the backward pass."""
 
     recomputed: int
-    """Of a layer that is recomputed: its input."""
+    """What a layer keeps that is recomputed: its input, and the LoRA activation of down."""
     mlp_recomputed: int
-    """Of a layer whose gate and up are recomputed."""
+    """What a layer keeps whose gate and up are recomputed."""
     whole: int
-    """Of a layer of which nothing is recomputed but norms and SwiGLU."""
+    """What a layer keeps of which nothing is recomputed but norms and SwiGLU."""
 
 
 def _kept_elements(model: ModelEntry, train: TrainSpec) -> _Kept:
@@ -82,15 +95,15 @@ def _kept_elements(model: ModelEntry, train: TrainSpec) -> _Kept:
     scales = 2 * model.heads + 4
     mlp_recomputed = 2 * model.hidden + 2 * queries + 2 * keys + sum(columns) + scales
     return _Kept(
-        recomputed=model.hidden + columns[3],
+        recomputed=model.hidden + columns.down,
         mlp_recomputed=mlp_recomputed,
-        whole=mlp_recomputed + 2 * model.intermediate + columns[2],
+        whole=mlp_recomputed + 2 * model.intermediate + columns.gate_up,
     )
 
 
 def _live_elements(model: ModelEntry, train: TrainSpec, execution: Execution, kept: _Kept) -> int:
     """Elements per token that exist beside what is kept, while one layer's backward pass runs."""
-    live = 2 * (model.hidden + model.intermediate) + lora_columns(model, train)[0]
+    live = 2 * (model.hidden + model.intermediate) + lora_columns(model, train).qkv
     if execution.recompute_layers:
         live += kept.whole - kept.recomputed
     elif execution.recompute_mlps:
@@ -110,7 +123,7 @@ def workspace(model: ModelEntry, execution: Execution) -> int:
 
 
 def plain(model: ModelEntry, execution: Execution, tokens: int, element: int, gpu: bool) -> Bytes:
-    """Of one rank on the plain path; `element` is the bytes of an activation."""
+    """Bytes of one rank on the plain path; `element` is the bytes of an activation."""
     factor = PLAIN_FACTOR if gpu else 1
     layer = round(tokens * shapes.saved_elements(model) * element * factor)
     again = min(model.layers, execution.recompute_layers + execution.recompute_mlps)

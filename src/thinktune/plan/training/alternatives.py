@@ -37,7 +37,7 @@ def fitting_changes(
     """Changes that make the recipe fit: on the same node first, then other nodes, then more."""
     here = [
         Change(override, changed, hardware, decision)
-        for steps in (_windows(recipe, model), _ranks(recipe), _train_changes(recipe))
+        for steps in (_shorter_sequences(recipe, model), _ranks(recipe), _train_changes(recipe))
         for override, changed, decision in _first_fitting(steps, model, hardware)
     ]
     elsewhere = list(_other_hardware(recipe, model, catalog))
@@ -45,7 +45,7 @@ def fitting_changes(
         elsewhere = list(_more_nodes(recipe, model, catalog))
     if not here and not elsewhere:
         # Two faults at once, such as rows longer than the context on a GPU that is too small.
-        for _, changed in (*_windows(recipe, model), *_train_changes(recipe)):
+        for _, changed in (*_shorter_sequences(recipe, model), *_train_changes(recipe)):
             elsewhere = list(_other_hardware(changed, model, catalog, recipe))
             if elsewhere:
                 break
@@ -65,7 +65,7 @@ def _first_fitting(
             return
 
 
-def _windows(recipe: Recipe, model: ModelEntry) -> Iterator[Step]:
+def _shorter_sequences(recipe: Recipe, model: ModelEntry) -> Iterator[Step]:
     max_seq_len = recipe.data.max_tokens
     if max_seq_len > model.context:
         max_seq_len = model.context

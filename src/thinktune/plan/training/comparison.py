@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.schema.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.schema.closed import Closed
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.schema.recipe import Recipe
 
 
@@ -16,26 +16,34 @@ class OnHardware(Closed):
     """What a recipe would take on a node that it fits."""
 
     recipe: str
+    """Name of the recipe."""
     hardware: str
+    """Name of the catalog's hardware entry."""
     gpu_total_bytes: int
+    """Bytes at the peak on one GPU."""
     gpu_capacity_bytes: int
+    """Bytes of memory that one GPU has."""
     zero_stage: int
+    """ZeRO stage, as in the plan's topology."""
     tokens_per_s: float
+    """Tokens per second over all GPUs."""
     hours: float | None
-    """Null where the number of rows is not known."""
+    """Hours of training alone; null where the number of rows is not known."""
     gpu_hours: float | None
+    """Those hours times all GPUs; null where the number of rows is not known."""
     measured: bool
-    """As in the plan."""
+    """Whether rates were measured on this kind of GPU; else they are scaled by published peaks."""
 
 
 class PlanVsActual(Closed):
     """A forecast against what was measured."""
 
     what: str
+    """Name of the figure, for people."""
     planned: float | None
-    """Null where the run was started without a plan."""
+    """Figure that the plan forecast; null where the run was started without a plan."""
     actual: float | None
-    """Null where the device does not say."""
+    """Figure that was measured; null where the device does not say."""
 
     @property
     def relative_error(self) -> float | None:
@@ -76,8 +84,8 @@ def _entry(changed: Recipe, plan: Plan) -> OnHardware:
     )
 
 
-def plan_vs_actual(metrics: Mapping[str, Metric]) -> tuple[PlanVsActual, ...]:
-    """A train manifest's figures, in pairs."""
+def plan_vs_actual(metrics: Mapping[str, MetricValue]) -> tuple[PlanVsActual, ...]:
+    """The planned and the measured figures of a train manifest, in pairs."""
 
     def number(name: str) -> float | None:
         value = metrics.get(name)

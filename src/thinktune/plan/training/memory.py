@@ -40,37 +40,37 @@ SmolLM2-135M in NF4 with 1,024 tokens a step: 4.1 to 4.9 GB in all."""
 SHARD_BYTES = 5 * GIB
 """Largest file of released weights, mapped while loading."""
 DISK_RESERVE_BYTES = 5 * GIB
-"""Tokenized data, logs, trackers."""
+"""Disk for tokenized data, logs and trackers."""
 OUTSIDE = frozenset({"fragmentation_reserve", "nccl_buffers", "cuda_context"})
-"""Causes that are no tensors."""
+"""Causes of `gpu_memory` that are no tensors."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What of a recipe, a model and a node decides about memory."""
+    """The facts of a recipe, a model and a node that decide how much memory a training takes."""
 
     model: ModelEntry
     train: TrainSpec
     max_seq_len: int
-    """Longest example in tokens: it goes through alone if it must."""
+    """Length of the longest example in tokens, which gets a row of its own if it must."""
     gpus_per_node: int
-    """0 on a node without."""
+    """Number of GPUs of each node; 0 on nodes without."""
     nodes: int
     element_bytes: int
     """Bytes of an activation: 2, or 4 where nothing computes in 16 bits."""
     fused: bool
-    """Whether it takes the fused path."""
+    """Whether the training takes the fused path."""
     fp16: bool = False
     """Whether gradients are computed in float16, and so must be whole until they are looked at."""
 
     @property
     def world(self) -> int:
-        """Ranks: one per GPU, or one per node without."""
+        """Number of ranks: one per GPU, or one per node without GPUs."""
         return max(1, self.gpus_per_node) * self.nodes
 
     @cached_property
     def adapter(self) -> int:
-        """Trained weights."""
+        """Number of weights that are trained: those of the adapter."""
         return shapes.adapter_parameters(self.model, self.train)
 
 
@@ -116,7 +116,8 @@ def gpu_memory(work: Workload, execution: Execution) -> dict[str, int]:
 
 
 def allocated(causes: Mapping[str, int]) -> int:
-    """Of `gpu_memory`: what torch's allocator hands out at the peak (`max_memory_allocated`)."""
+    """The part of `gpu_memory` that torch's allocator hands out at the peak
+    (`max_memory_allocated`)."""
     return sum(size for cause, size in causes.items() if cause not in OUTSIDE)
 
 
@@ -179,19 +180,19 @@ def _workspace(work: Workload, execution: Execution) -> int:
 
 
 def layer_bytes(work: Workload) -> int:
-    """Of one layer's frozen weights as they are kept: what ZeRO-3 divides and gathers."""
+    """Bytes of one layer's frozen weights as they are kept: what ZeRO-3 divides and gathers."""
     quantized = work.train.base == "nf4"
     each = PACKED_BYTES + ABSMAX_BYTES if quantized else work.element_bytes
     return round(shapes.linear_parameters(work.model) / work.model.layers * each)
 
 
 def _slots(work: Workload, execution: Execution) -> int:
-    """The layer at work and the one fetched ahead."""
+    """Bytes of the layer at work and of the one fetched ahead, with ZeRO-3."""
     return 2 * layer_bytes(work) if execution.zero_stage == 3 else 0
 
 
 def _bucket(work: Workload, execution: Execution) -> int:
-    """At the step: the adapter's gradients in a row, and this rank's share of them."""
+    """Bytes at the optimizer step: the adapter's gradients in a row, and this rank's share."""
     if work.world == 1:
         return 0
     share = 1 / work.world if execution.zero_stage else 0.0

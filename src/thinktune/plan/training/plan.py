@@ -17,24 +17,27 @@ from thinktune.schema.recipe import Recipe
 from thinktune.schema.task import Execution
 
 UPLOAD_BYTES_PER_S = 50e6
-"""From a pod to the store; an assumption, on the slow side."""
+"""Speed of an upload from a pod to the store; an assumption, on the slow side."""
 MEASURED = ("H100", "H200")
 """GPUs that benchmarks/results/measurements.jsonl has runs of: dense models, at most four GPUs of
 a node. All else is scaled."""
 GRACE_RESERVE_S = 30
-"""For what surrounds a last checkpoint: noticing the signal, hashing, the manifest."""
+"""Time for what surrounds a last checkpoint: noticing the signal, hashing, the manifest."""
 
 
 class Topology(Closed):
-    """What runs where."""
+    """How the training is spread over nodes, GPUs and ranks."""
 
     nodes: int
+    """Number of nodes."""
     gpus_per_node: int
+    """Number of GPUs of each node; 0 on nodes without."""
     world_size: int
-    """Ranks: one per GPU, or one per node without."""
+    """Number of ranks: one per GPU, or one per node without GPUs."""
     data_parallel: int
-    """Ranks that get different examples; all of them, ZeRO included."""
+    """Number of ranks that get different examples: all of them, with ZeRO too."""
     zero_stage: int
+    """ZeRO stage (arXiv:1910.02054); 0 divides nothing among the ranks."""
 
 
 class Alternative(Closed):
@@ -43,52 +46,61 @@ class Alternative(Closed):
     change: str
     """Overrides as `--set` takes them, one or several with a blank between: `hardware=h100x1`."""
     gpu_total_bytes: int
+    """Bytes at the peak on one GPU."""
     gpu_capacity_bytes: int
+    """Bytes of memory that one GPU has."""
     tokens_per_s: float
+    """Tokens per second over all GPUs."""
     hours: float | None
+    """Hours of training alone; null where the number of rows is not known."""
     gpu_hours: float | None
+    """Those hours times all GPUs; null where the number of rows is not known."""
 
 
 class Plan(Closed):
-    """One recipe on its hardware. Where it does not fit, figures are those of the smallest
-    execution."""
+    """One recipe planned on its hardware. Where it does not fit, the figures are those of the
+    smallest execution."""
 
     fits: bool
+    """Whether the recipe can be trained on its hardware."""
     reason: str
     """One sentence: how much is used, or what is short."""
     alternatives: tuple[Alternative, ...]
-    """What would fit; empty where the recipe does."""
+    """Changes of the recipe that would fit; empty where the recipe itself does."""
     topology: Topology
+    """How the training is spread over nodes, GPUs and ranks."""
     execution: Execution
+    """How each rank trains: the settings of the train task that decide speed and memory alone."""
     gpu_memory_bytes: dict[str, int]
-    """Peak on one GPU by cause; on a node without, of the process."""
+    """Bytes at the peak on one GPU, by cause; on a node without GPUs, those of the process."""
     gpu_total_bytes: int
     """Sum of the causes: what the driver shows at the peak."""
     gpu_allocated_bytes: int
-    """Of these, tensors: what torch calls allocated."""
+    """Share of the sum that is tensors, in bytes: what torch calls allocated."""
     load_gpu_bytes: int
     """Peak on one GPU while the base is loaded; counted from shapes, not measured."""
     gpu_capacity_bytes: int
-    """What one GPU has; on a node without, the node's memory."""
+    """Memory that one GPU has; on a node without GPUs, the node's memory."""
     host_memory_bytes: int
-    """Per pod."""
+    """Host memory that each pod takes."""
     disk_bytes: int
-    """Local disk per pod."""
+    """Local disk that each pod takes."""
     shm_bytes: int
     """Size of /dev/shm."""
     checkpoint_bytes: int
-    """One checkpoint."""
+    """Size of one checkpoint in the store."""
     grace_s: int
-    """From the stop signal to the kill: the step at work and a last checkpoint."""
+    """Seconds from the stop signal to the kill: the step at work and a last checkpoint."""
     optimizer_steps: int | None
-    """Null where the number of rows is not known."""
+    """Optimizer steps of the whole training; null where the number of rows is not known."""
     step_s: float | None
-    """Seconds per optimizer step; null where it does not fit."""
+    """Seconds per optimizer step; null where the recipe does not fit."""
     tokens_per_s: float | None
-    """Over all GPUs; null where it does not fit."""
+    """Tokens per second over all GPUs; null where the recipe does not fit."""
     hours: float | None
-    """Of training alone; null where the number of rows is not known."""
+    """Hours of training alone; null where the number of rows is not known."""
     gpu_hours: float | None
+    """Those hours times all GPUs; null where the number of rows is not known."""
     measured: bool
     """Whether rates were measured on this kind of GPU; else they are scaled by published peaks."""
     assumptions: tuple[str, ...]

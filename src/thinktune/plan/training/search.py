@@ -27,20 +27,21 @@ ZeroStage = Literal[0, 1, 2, 3]
 
 @dataclass(frozen=True)
 class Decision:
-    """An execution with its figures; `fault` says why it does not fit."""
+    """An execution with its memory and its speed."""
 
     work: Workload
     execution: Execution
     causes: dict[str, int]
-    """Bytes on one device by cause."""
+    """Bytes at the peak on one device, by cause."""
     capacity: int
-    """Bytes that one device has."""
+    """Bytes of memory that one device has."""
     speed: Speed
     fault: str | None
+    """Why the execution does not fit; None where it does."""
 
     @property
     def total(self) -> int:
-        """Bytes on one device."""
+        """Bytes at the peak on one device, all causes together."""
         return sum(self.causes.values())
 
 
@@ -100,7 +101,7 @@ def _most_again(work: Workload) -> int:
 
 
 def _fitting(work: Workload, recipe: Recipe, budget: int) -> Iterator[Execution]:
-    """Per micro-batch and stage, the execution with the least recompute that fits."""
+    """For each micro-batch and ZeRO stage, the execution with the least recompute that fits."""
     examples = -(-recipe.train.batch_size // work.world)
     # More than a rank gets in a step would reserve memory for nothing.
     most = 2 * examples * speed.mean_tokens(recipe)
@@ -146,7 +147,7 @@ def _least_recompute(work: Workload, tokens: int, stage: ZeroStage, budget: int)
 
 
 def _unpacked(work: Workload, execution: Execution, budget: int) -> Execution:
-    """As many layers unpacked for good as memory is left for."""
+    """The execution with as many layers unpacked for good as memory is left for."""
     if not work.fused or work.train.base != "nf4":
         return execution
     none, one = (_total(work, execution.model_copy(update={"unpacked_layers": n})) for n in (0, 1))

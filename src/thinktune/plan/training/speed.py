@@ -15,11 +15,12 @@ from thinktune.schema.recipe import Recipe
 from thinktune.schema.task import Execution
 
 MEAN_TOKENS = 1000
-"""Assumed length of an example, as in the probes; at most half of the recipe's window."""
+"""Assumed length of an example in tokens, as in the probes; at most half of the recipe's maximum
+sequence length."""
 PEAK_SHARE = 0.70
 """Share of the peak that an endlessly wide model would reach."""
 HALF_WIDTH = 1200
-"""Width of the residual stream at which half of that is reached."""
+"""Width of the residual stream at which half of `PEAK_SHARE` is reached."""
 LAUNCH_S = 2e-5
 """Seconds per layer and pass that no tokens can hide: kernel launches. These three and FP8's two
 are fitted to nine runs of the fused path on an H100 (benchmarks/results/measurements.jsonl)."""
@@ -33,24 +34,26 @@ DROPOUT_S = 3 * 3.3e-12
 """Seconds per element of an adapter's input for its mask: drawn forward, again backward, and once
 more for the gradient; of benchmarks/kernel_times.py on an H100, scaled by peak elsewhere."""
 PEAK_FLOPS = 989e12
-"""Of that H100."""
+"""Dense 16-bit FLOP/s of the H100 that `DROPOUT_S` was measured on."""
 HOST_S = 5e-3
 """Seconds per layer and row that the host needs to launch it all, which small models wait for."""
 PARALLEL_SHARE = 0.98
-"""What data parallelism leaves of the speed per rank: 0.976 at 8B on two H200."""
+"""Share of the speed per rank that data parallelism leaves: 0.976 at 8B on two H200."""
 GATHER_SHARE = 0.98
-"""What ZeRO-3 leaves of that where links keep up: 0.984 at 8B on two H200."""
+"""Share of the speed per rank that ZeRO-3 leaves in turn, where links keep up: 0.984 at 8B on two
+H200."""
 LINK_BYTES_PER_S = {"nvlink": 150e9, "pcie": 10e9, "none": 10e9}
-"""What a gather reaches between the GPUs of a node; an assumption."""
+"""Bytes per second that a gather reaches between the GPUs of a node; an assumption."""
 NETWORK_BYTES_PER_S = 10e9
-"""The same between nodes; an assumption (100 Gbit/s or more)."""
+"""Bytes per second that a gather reaches between nodes; an assumption (100 Gbit/s or more)."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of the whole run, all ranks together."""
+    """The speed of a training, all ranks together."""
 
     tokens_per_s: float
+    """Tokens per second over all ranks."""
     step_s: float
     """Seconds per optimizer step."""
 
@@ -73,9 +76,11 @@ def peak_share(work: Workload, hardware: HardwareEntry) -> float:
 
 
 def flops_per_token(work: Workload, execution: Execution, length: int) -> float:
-    """Forward and activation gradient of frozen weights (4 per weight), and what of a second
-    forward pass (2 more) is recomputed; attention by its causal half, its backward pass 2.5
-    forwards.
+    """FLOPs of a training step for each token of documents of `length` tokens.
+
+    A frozen weight takes 4, forward and for the activation's gradient, and 2 more where a second
+    forward pass recomputes it. Of attention the causal half counts, and its backward pass as 2.5
+    forward passes.
     """
     model = work.model
     head = model.vocabulary * model.hidden
@@ -90,7 +95,7 @@ def flops_per_token(work: Workload, execution: Execution, length: int) -> float:
 
 
 def recomputed(work: Workload, execution: Execution) -> tuple[int, int]:
-    """Layers that run twice, and layers of which gate and up do."""
+    """The number of layers that run twice, and of layers of which only gate and up do."""
     whole = min(execution.recompute_layers, work.model.layers)
     mlps = min(execution.recompute_mlps, work.model.layers - whole)
     return (whole, mlps) if work.fused else (whole + mlps, 0)

@@ -81,23 +81,30 @@ def generate(
     missing = [batch for batch in batches if batch.id not in known]
     done = engine.work([batch for batch in batches if batch.id in known], sampling)
     context.reporter.phase(phase, engine.work(batches, sampling), engine.unit, done=done)
-    for batch, answers in _whole(engine.generate(missing, sampling, context), missing):
+    answered = engine.generate(missing, sampling, context.reporter, context.stop)
+    for batch, answers in _whole(answered, missing, engine.name):
         known[batch.id] = kept.put(batch, answers)
     return [answer for batch in batches for answer in known[batch.id]]
 
 
 def _whole(
-    answers: Iterator[Answer], batches: Sequence[Batch]
+    answers: Iterator[Answer], batches: Sequence[Batch], engine: str
 ) -> Iterator[tuple[Batch, list[Answer]]]:
-    """Each batch as soon as it is whole. Raises ValueError where the engine leaves some out."""
+    """Each batch as soon as it is whole. Raises ValueError where there is not exactly one answer
+    to each request; `engine` is its name, for the error."""
     batch_of = {request.id: batch for batch in batches for request in batch.requests}
     arrived: dict[str, dict[str, Answer]] = {batch.id: {} for batch in batches}
     for answer in answers:
-        batch = batch_of[answer.request_id]
-        of_batch = arrived[batch.id]
+        batch = batch_of.get(answer.request_id)
+        if batch is None:
+            raise ValueError(f"engine {engine}: answers {answer.request_id}, which was not asked")
+        of_batch = arrived.get(batch.id)
+        if of_batch is None or answer.request_id in of_batch:
+            raise ValueError(f"engine {engine}: answers {answer.request_id} a second time")
         of_batch[answer.request_id] = answer
         if len(of_batch) == len(batch.requests):
             del arrived[batch.id]
             yield batch, [of_batch[request.id] for request in batch.requests]
     if arrived:
-        raise ValueError(f"the engine left {len(arrived)} of {len(batches)} batches unanswered")
+        left = f"left {len(arrived)} of {len(batches)} batches unanswered"
+        raise ValueError(f"engine {engine}: {left}")

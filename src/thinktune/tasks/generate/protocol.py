@@ -13,7 +13,8 @@ from pydantic import Field
 
 from thinktune.schema.closed import Closed
 from thinktune.schema.prompt import TokenId
-from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 
 
 class Sampling(Closed):
@@ -66,7 +67,12 @@ class Answer:
 
 
 class Engine(Protocol):
-    """Answers batches of requests with the base model or with the tuned adapter on it."""
+    """Answers batches of requests with the base model or with the tuned adapter on it.
+
+    A generation resumes by batches: answers are kept in the store when those of their whole batch
+    have come. Where an engine is stopped or dies, a batch that is answered in part is asked for
+    again whole; so a batch should be no larger than the work that may be lost.
+    """
 
     @property
     def name(self) -> str:
@@ -80,10 +86,10 @@ class Engine(Protocol):
         """By how much the progress moves, in all, while these batches are answered."""
 
     def generate(
-        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
     ) -> Iterator[Answer]:
-        """The answers as they finish, in any order, one for each request of all batches.
+        """The answers as they finish, in any order, exactly one for each request of all batches.
 
-        Moves `context.reporter` by `work` in all, and says on the way that work goes on. Asked to
-        stop by `context.stop`, it raises Preempted soon; answers given before remain valid.
+        Moves `reporter` by `work` in all, and says on the way that work goes on. Asked to stop by
+        `stop`, it raises Preempted soon; answers given before remain valid.
         """

@@ -23,7 +23,8 @@ from thinktune.tasks.model.base import (
     local_device,
     unpack_on_cpu,
 )
-from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
 
 
 class TransformersEngine:
@@ -49,44 +50,45 @@ class TransformersEngine:
         return len(batches) * sampling.max_new_tokens
 
     def generate(
-        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
     ) -> Iterator[Answer]:
         """The answers of one batch after the other, those of a batch all at once."""
         for batch in batches:
-            model = self._loaded(context)
+            model = self._loaded(reporter)
             # Not around the yield: the caller may never come back for the rest.
             with nullcontext() if batch.adapter else model.disable_adapter():
-                answers = _generate(model, batch, sampling, context)
+                answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
 
-    def _loaded(self, context: Context) -> PeftModel:
+    def _loaded(self, reporter: Reporter) -> PeftModel:
         """The model, loaded when the first batch needs it: a finished evaluation needs none."""
         if self._model is None:
             device = local_device()
             dtype = compute_dtype(self._dtype, device)
-            context.reporter.say(f"loads {self._repo} ({self._base})")
+            reporter.say(f"loads {self._repo} ({self._base})")
             base = load_base(self._weights, self._base, dtype, device, attention="sdpa")
             unpack_on_cpu(base)
             self._model = PeftModel.from_pretrained(base, str(self._adapter)).eval()
-            context.reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
+            reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
         return self._model
 
 
 class _TokenWatch(StoppingCriteria):  # type: ignore[misc]
     """Called after each token: shows life, and ends the batch when the process is asked to."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, reporter: Reporter, stop: Stop) -> None:
+        self._reporter = reporter
+        self._stop = stop
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor, **others: Any) -> torch.Tensor:
         del scores, others
-        self._context.reporter.advance(1)
-        stop = self._context.stop.requested
+        self._reporter.advance(1)
+        stop = self._stop.requested
         return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)
 
 
 def _generate(
-    model: PreTrainedModel, batch: Batch, sampling: Sampling, context: Context
+    model: PreTrainedModel, batch: Batch, sampling: Sampling, reporter: Reporter, stop: Stop
 ) -> list[Answer]:
     """Answers of one batch. Raises Preempted when asked to stop; the next attempt then does the
     batch again."""
@@ -103,11 +105,11 @@ def _generate(
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=list(sampling.stop_ids),
             pad_token_id=pad,
-            stopping_criteria=StoppingCriteriaList([_TokenWatch(context)]),
+            stopping_criteria=StoppingCriteriaList([_TokenWatch(reporter, stop)]),
             **_distribution(sampling),
         )
-    context.stop.check("generation")
-    context.reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
+    stop.check("generation")
+    reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
     return [
         _until_stop(request.id, row[longest:].tolist(), sampling.stop_ids)
         for request, row in zip(batch.requests, out, strict=True)

@@ -25,7 +25,7 @@ SLOTS = 2
 
 @dataclass(frozen=True)
 class ByteRange:
-    """Where a tensor is in a layer's bytes."""
+    """Where a tensor lies among the bytes of a layer."""
 
     start: int
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class ByteRange:
 
     @property
     def bytes(self) -> int:
-        """The tensor's size."""
+        """Size of the tensor in bytes."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 

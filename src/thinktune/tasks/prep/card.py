@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thinktune.text.conversation import Reason
 from thinktune.text.templates import Rendered
 from thinktune.text.tokens import Encoded
 
@@ -28,14 +29,22 @@ class Card:
     model: str
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    """Rows that were left out, by the text of the reason."""
+    remedies: dict[str, str] = field(default_factory=dict)
+    """What to do about a reason, by its text."""
     truncated: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     template_sha256: str = ""
 
-    def drop(self, reason: str, count: int) -> None:
+    def drop(self, reason: Reason, count: int = 1) -> None:
         """Counts rows that were left out; none is no reason."""
         if count:
-            self.dropped[reason] += count
+            self.dropped[reason.text] += count
+            self.remedies[reason.text] = reason.remedy
+
+    def remedy(self) -> str:
+        """What to do about the most frequent reason, where no row is left."""
+        return self.remedies[self.dropped.most_common(1)[0][0]]
 
     def counts(self) -> dict[str, int]:
         """The sizes, for the manifest."""

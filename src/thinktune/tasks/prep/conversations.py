@@ -12,7 +12,7 @@ from typing import Any
 
 from thinktune.schema.catalog import Format
 from thinktune.tasks.prep.readers import SURROGATE
-from thinktune.text.conversation import Turn, Unusable
+from thinktune.text.conversation import TEXT_BEFORE_THINK, Reason, Turn, Unusable
 from thinktune.text.think import split_think
 
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
@@ -36,6 +36,28 @@ TOOL_ROLES = {
 }
 ROLE_SHOWN = 40
 """Characters of an unknown role that the data card shows."""
+
+USER_AND_ASSISTANT = "turns are by user and assistant (human and gpt), one after the other"
+NOT_ALTERNATING = Reason("turns do not alternate user, assistant", USER_AND_ASSISTANT)
+NO_TURNS = Reason(
+    "conversation is not a list of turns",
+    "map data.columns.conversation to a list of objects with role and content",
+)
+HALF_A_PAIR = Reason(
+    "half a surrogate pair in the text", "write the text again, whole characters only"
+)
+TOOLS = Reason(
+    "tool turns are not supported",
+    "leave out conversations that use tools, by data.filters or in the file",
+)
+TWO_REASONINGS = Reason(
+    "two different think parts",
+    "keep the reasoning in one place, the answer's think part or a column or key of its own",
+)
+TEXT_AFTER_REASONING = Reason(
+    "text after the think part of the reasoning",
+    "the column of the reasoning holds more; map the right one",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +97,7 @@ def read_conversation(value: object) -> Conversation:
         said.pop()
     roles = [turn.role for turn in said]
     if len(said) < 2 or roles != ["user", "assistant"] * (len(said) // 2):
-        raise Unusable("turns do not alternate user, assistant")
+        raise Unusable(NOT_ALTERNATING)
     before = tuple(
         Turn(turn.role, split_think(turn.text)[1] if turn.role == "assistant" else turn.text)
         for turn in said[:-2]
@@ -94,7 +116,7 @@ def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:
     found = [given for given in (_bare(given) for given in beside) if given]
     found += [inside] if inside else []
     if len({" ".join(reasoning.split()) for reasoning in found}) > 1:
-        raise Unusable("two different think parts")
+        raise Unusable(TWO_REASONINGS)
     return (found[0] if found else None), answer
 
 
@@ -102,7 +124,7 @@ def _bare(reasoning: str) -> str:
     """Reasoning without the tags that some datasets write around it in its own column too."""
     inside, rest = split_think(reasoning)
     if inside is not None and rest:
-        raise Unusable("text after the think part of the reasoning")
+        raise Unusable(TEXT_AFTER_REASONING)
     return rest if inside is None else inside
 
 
@@ -114,21 +136,21 @@ def _turns(value: object) -> list[Mapping[str, Any]]:
             if escapes:
                 json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise Unusable("half a surrogate pair in the text") from None
+            raise Unusable(HALF_A_PAIR) from None
         except (ValueError, RecursionError):
-            raise Unusable("conversation is not a list of turns") from None
+            raise Unusable(NO_TURNS) from None
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
-        raise Unusable("conversation is not a list of turns")
+        raise Unusable(NO_TURNS)
     return value
 
 
 def _said(turn: Mapping[str, Any]) -> _Said:
     name = str(_first(turn, ("role", "from")) or "").strip()
     if name.lower() in TOOL_ROLES:
-        raise Unusable("tool turns are not supported")
+        raise Unusable(TOOLS)
     role = ROLES.get(name.lower())
     if role is None:
-        raise Unusable(f"unknown role '{name[:ROLE_SHOWN]}'")
+        raise Unusable(Reason(f"unknown role '{name[:ROLE_SHOWN]}'", USER_AND_ASSISTANT))
     text, thought = _content(_first(turn, ("content", "value")))
     beside = [turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str)]
     return _Said(role, text, (*beside, thought))
@@ -145,7 +167,7 @@ def _content(content: object) -> tuple[str, str]:
             text.append(part)
         elif isinstance(part, Mapping) and part.get("type") in REASONING_PARTS:
             if "".join(text).strip():
-                raise Unusable("text before the think part")
+                raise Unusable(TEXT_BEFORE_THINK)
             # The value may be a list of text parts itself.
             reasoning.append(_content(_first(part, (*REASONING_PARTS, "text")))[0])
         elif isinstance(part, Mapping) and part.get("text") is not None:

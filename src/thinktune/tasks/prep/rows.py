@@ -20,7 +20,7 @@ from thinktune.tasks.prep.conversations import (
     read_conversation,
 )
 from thinktune.tasks.prep.readers import CONVERSATION_COLUMNS, Row
-from thinktune.text.conversation import Exchange, Turn, Unusable
+from thinktune.text.conversation import Exchange, Reason, Turn, Unusable
 
 HEAD_ROWS = 100
 """Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
@@ -109,9 +109,9 @@ def to_example(row: Row, layout: Format, columns: ColumnMap) -> Example:
     question = question.strip()
     answer = answer.strip()
     if not question:
-        raise Unusable("empty question")
+        raise Unusable(Reason("empty question"))
     if not answer:
-        raise Unusable("empty answer")
+        raise Unusable(Reason("empty answer"))
     options = _options(row.get(columns.options)) if columns.options else None
     return Example(
         id=_optional(row, columns.id) or _key(before, question, options)[:ID_CHARACTERS],
@@ -177,7 +177,8 @@ def _conversation_column(rows: Sequence[Row], layout: Format) -> str:
 
 def _present(row: Row, column: str) -> object:
     if column not in row:
-        raise Unusable(f"no column '{column}'")
+        remedy = "write the column into every row, or map another in data.columns"
+        raise Unusable(Reason(f"no column '{column}'", remedy))
     return row[column]
 
 
@@ -185,7 +186,7 @@ def _text(value: object) -> str:
     try:
         return "" if value is None else str(value).strip()
     except RecursionError:  # lists in lists, just shallow enough to be read
-        raise Unusable("nested too deeply") from None
+        raise Unusable(Reason("nested too deeply")) from None
 
 
 def _optional(row: Row, column: str | None) -> str | None:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from thinktune.schema.errors import DataInvalid, near_misses
 from thinktune.schema.recipe import Balance, Filter, Split
 from thinktune.tasks.prep.readers import Row
+from thinktune.text.conversation import Reason
 
 
 def check_columns(
@@ -28,21 +29,28 @@ def check_columns(
             raise DataInvalid(place, f"no column '{column}' {purpose}", near_misses(column, known))
 
 
-def passes(row: Row, filters: Sequence[Filter]) -> str | None:
+def passes(row: Row, filters: Sequence[Filter]) -> Reason | None:
     """None where the row passes all filters, else the reason."""
     for test in filters:
         value = row.get(test.column)
         text = "" if value is None else str(value)
         if test.any_of is not None and value not in test.any_of:
-            return f"filter on {test.column}"
+            return _filtered(test)
         if test.matches is not None and not re.search(test.matches, text):
-            return f"filter on {test.column}"
+            return _filtered(test)
         if test.not_empty and not text.strip():
-            return f"filter on {test.column}"
+            return _filtered(test)
     return None
 
 
+def _filtered(test: Filter) -> Reason:
+    return Reason(f"filter on {test.column}", "loosen data.filters")
+
+
 T = TypeVar("T")
+
+BALANCE = Reason("balance")
+"""Rows beyond the number that each value has."""
 
 
 def order(key: str, seed: int, purpose: str) -> str:
@@ -64,16 +72,17 @@ def balanced(
     key: Callable[[T], str],
     row: Callable[[T], Row],
     place: str,
-) -> tuple[list[T], Counter[str]]:
+) -> tuple[list[T], Counter[Reason]]:
     """The same number for each value of the column, and what was dropped by reason."""
     groups: dict[str, list[T]] = defaultdict(list)
-    dropped: Counter[str] = Counter()
+    dropped: Counter[Reason] = Counter()
+    others = Reason(f"{balance.column} not among the balanced values")
     for item in items:
         value = row(item).get(balance.column)
         if value is not None and str(value) in balance.values:
             groups[str(value)].append(item)
         else:
-            dropped[f"{balance.column} not among the balanced values"] += 1
+            dropped[others] += 1
     empty = [value for value in balance.values if not groups[value]]
     if empty:
         fault = f"no row has {balance.column} {', '.join(repr(v) for v in empty)}"
@@ -86,7 +95,7 @@ def balanced(
         ranked = sorted(groups[value], key=lambda item: order(key(item), 0, "balance"))
         kept += ranked[:size]
         if len(ranked) > size:
-            dropped["balance"] += len(ranked) - size
+            dropped[BALANCE] += len(ranked) - size
     return kept, dropped
 
 

@@ -6,7 +6,6 @@ out, sample. Files of the artifact: `train-00000.parquet` …, `validation-00000
 """
 
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
@@ -41,41 +40,18 @@ from thinktune.tasks.prep.sources import Source, open_source
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
-from thinktune.text.conversation import Unusable
+from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.templates import Rendered, Renderer
 from thinktune.text.tokens import Encoded, Encoder, fitted
 
-REASONING_DROPPED = "no complete think part"
-ONE_THINK_PART = "each answer needs one <think>…</think>, closed, with nothing before it"
-USER_AND_ASSISTANT = "turns are by user and assistant (human and gpt), one after the other"
-REMEDIES = (
-    (
-        REASONING_DROPPED,
-        "answers need <think>…</think> before them, or map data.columns.reasoning; to train"
-        " without reasoning set data.require_reasoning=false",
-    ),
-    (
-        "two different think parts",
-        "keep the reasoning in one place, the answer's think part or a column or key of its own",
-    ),
-    ("more than one think part", ONE_THINK_PART),
-    ("unfinished think part", ONE_THINK_PART),
-    ("text before the think part", ONE_THINK_PART),
-    ("text after the think part", "the column of the reasoning holds more; map the right one"),
-    ("tool turns", "leave out conversations that use tools, by data.filters or in the file"),
-    ("turns do not alternate", USER_AND_ASSISTANT),
-    ("unknown role", USER_AND_ASSISTANT),
-    (
-        "conversation is not",
-        "map data.columns.conversation to a list of objects with role and content",
-    ),
-    ("half a surrogate pair", "write the text again, whole characters only"),
-    ("no column", "write the column into every row, or map another in data.columns"),
-    ("filter on", "loosen data.filters"),
-    ("longer than", "raise data.max_tokens, or set data.too_long=truncate"),
-    ("too long even", "raise data.max_tokens"),
+REASONING_DROPPED = Reason(
+    "no complete think part",
+    "answers need <think>…</think> before them, or map data.columns.reasoning; to train without"
+    " reasoning set data.require_reasoning=false",
 )
-"""What to do about the most frequent reason, by how it begins."""
+DUPLICATE = Reason("duplicate question")
+NOT_SAMPLED = Reason("not sampled")
+SHARES_HELD_OUT = Reason("shares a held-out question")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +149,12 @@ def _examples(
         try:
             examples.append(_example(row, task.data, layout, columns))
         except Unusable as unusable:
-            card.dropped[str(unusable)] += 1
+            card.drop(unusable.reason)
     if card.rows:
         selection.check_columns(task.data.filters, task.data.balance, known, source.place)
     if task.data.deduplicate:
         examples, duplicates = selection.deduplicated(examples, question_key)
-        card.drop("duplicate question", duplicates)
+        card.drop(DUPLICATE, duplicates)
     _some(examples, card, source.place)
     return with_distinct_ids(examples), layout
 
@@ -225,7 +201,7 @@ def _tokenized(
                 encoder, rendered, task.data.max_tokens, task.data.too_long
             )
         except Unusable as unusable:
-            card.dropped[str(unusable)] += 1
+            card.drop(unusable.reason)
         else:
             card.truncated += cut
             prepared.append(Prepared(example, question_key(example), rendered, encoded))
@@ -242,7 +218,8 @@ def _balanced(
     kept, dropped = selection.balanced(
         prepared, task.data.balance, lambda p: p.key, lambda p: p.example.row, source.place
     )
-    card.dropped.update(dropped)
+    for reason, count in dropped.items():
+        card.drop(reason, count)
     return kept
 
 
@@ -252,7 +229,7 @@ def _split(task: PrepTask, prepared: list[Prepared], card: Card, place: str) -> 
     if task.data.sample_rows is not None and len(train) > task.data.sample_rows:
         seed = task.data.split.seed
         ranked = sorted(train, key=lambda p: selection.order(p.key, seed, "sample"))
-        card.drop("not sampled", len(train) - task.data.sample_rows)
+        card.drop(NOT_SAMPLED, len(train) - task.data.sample_rows)
         train = ranked[: task.data.sample_rows]
     held_out = {prepared[i].key for i in parts.test + parts.validation}
     if held_out & {p.key for p in train}:
@@ -263,7 +240,7 @@ def _split(task: PrepTask, prepared: list[Prepared], card: Card, place: str) -> 
         "test": len(parts.test),
     }
     others = len(prepared) - len(parts.train) - len(parts.validation) - len(parts.test)
-    card.drop("shares a held-out question", others)
+    card.drop(SHARES_HELD_OUT, others)
     return (
         train,
         [prepared[i] for i in parts.validation],
@@ -279,14 +256,4 @@ def _some(left: list[Example] | list[Prepared], card: Card, place: str) -> None:
         raise DataInvalid(place, "the dataset has no rows", "check data.path or data.dataset")
     reasons = ", ".join(f"{reason}: {n}" for reason, n in card.dropped.most_common(4))
     fault = f"none of {card.rows} rows is left ({reasons})"
-    raise DataInvalid(place, fault, _remedy(card.dropped))
-
-
-def _remedy(dropped: Counter[str]) -> str:
-    most = dropped.most_common(1)[0][0]
-    for beginning, remedy in REMEDIES:
-        if most.startswith(beginning):
-            return remedy
-    if most.startswith("no "):
-        return f"map data.columns.{most[3:]}, or change data.prompt and data.answer"
-    return "check data.format and data.columns"
+    raise DataInvalid(place, fault, card.remedy())

@@ -11,7 +11,6 @@ import importlib
 import json
 import logging
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -33,6 +32,7 @@ from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.schema.task import StageTask
 from thinktune.store import Store, new_attempt, open_store
+from thinktune.tasks.runtime.library_errors import is_out_of_gpu_memory, rust_errno
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
@@ -137,14 +137,14 @@ def _guarded(work: Callable[[], None]) -> ExitCode:
 
 
 def _of_a_library(error: Exception) -> ThinktuneError | None:
-    """Errors of libraries that are not imported here, known by what they say."""
-    if type(error).__name__ == "OutOfMemoryError":  # torch's
+    """The error of ours that an exception of a library stands for, where there is one."""
+    if is_out_of_gpu_memory(error):
         first = str(error).splitlines()[0]
         remedy = "lower evaluate.batch_size, data.max_tokens or train.rank, or use a larger GPU"
         return OutOfGpuMemory("GPU", f"out of memory ({first})", remedy)
-    code = re.search(r"\(os error (\d+)\)", str(error))  # a Rust library's: safetensors
-    if code and int(code[1]) in DISK_ERRNOS:
-        return disk_fault(OSError(int(code[1]), os.strerror(int(code[1])), tempfile.gettempdir()))
+    code = rust_errno(error)
+    if code is not None and code in DISK_ERRNOS:
+        return disk_fault(OSError(code, os.strerror(code), tempfile.gettempdir()))
     return None
 
 

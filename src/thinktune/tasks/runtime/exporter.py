@@ -6,10 +6,10 @@ Made by the first rank's `progress.Reporter`, which tells it what it tells every
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 
 PORT = "THINKTUNE_METRICS_PORT"
-"""Set by the chart."""
+"""Environment variable with the port to listen on, which the chart sets."""
 LABELS = ("run", "stage")
 
 
@@ -37,12 +37,12 @@ class Exporter:
     def of(
         cls, environment: Mapping[str, str], run: str, stage: str, idle_s: Callable[[], float]
     ) -> Self | None:
-        """Where the environment names a port."""
+        """An exporter where the environment names a port, else None."""
         port = environment.get(PORT)
         return cls(int(port), run, stage, idle_s) if port else None
 
-    def count(self, done: int, of: int, figures: Mapping[str, Metric] | None = None) -> None:
-        """The newest figures."""
+    def count(self, done: int, of: int, figures: Mapping[str, MetricValue] | None = None) -> None:
+        """Takes over how far the work is, and the newest figures."""
         self._step.set(done)
         self._steps.set(of)
         for name, value in (figures or {}).items():

@@ -30,12 +30,12 @@ class PeerWatch:
         if nodes == 1:
             return
         # Beside the ranks' own rendezvous.
-        place = environment["MASTER_ADDR"], int(environment["MASTER_PORT"]) + 1
+        address = environment["MASTER_ADDR"], int(environment["MASTER_PORT"]) + 1
         if node_rank == 0:
-            listener = socket.create_server(("", place[1]), reuse_port=False)
+            listener = socket.create_server(("", address[1]), reuse_port=False)
             self._start(lambda: self._listen(listener, nodes - 1))
         else:
-            self._start(lambda: self._connect(place))
+            self._start(lambda: self._connect(address))
 
     @property
     def lost(self) -> bool:
@@ -58,11 +58,11 @@ class PeerWatch:
                 peer, _ = listener.accept()
                 self._start(partial(self._watch, peer))
 
-    def _connect(self, place: tuple[str, int]) -> None:
+    def _connect(self, address: tuple[str, int]) -> None:
         until = time.monotonic() + CONNECT_S
         while not self._over.is_set():
             try:
-                self._watch(socket.create_connection(place, timeout=RETRY_S))
+                self._watch(socket.create_connection(address, timeout=RETRY_S))
                 return
             except OSError:
                 if time.monotonic() > until:
@@ -71,7 +71,7 @@ class PeerWatch:
                 self._over.wait(RETRY_S)
 
     def _watch(self, peer: socket.socket) -> None:
-        """Until the connection ends."""
+        """Listens until the connection ends, and notes whether the other node was lost."""
         self._peers.append(peer)
         peer.settimeout(None)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -26,10 +26,10 @@ from thinktune.tasks.runtime.progress import utc_now
 
 UPLOAD_EVERY_S = 10.0
 LAST_UPLOAD_S = 20.0
-"""What the end of a pod waits for the last upload."""
+"""Seconds that a pod waits at its end for the last upload."""
 LAST_OUTPUT_S = 10.0
 KEPT_BYTES = 4 << 20
-"""Of a log in the store: its beginning is cut off."""
+"""Most bytes of a log that are kept in the store; the beginning of a longer one is cut off."""
 
 
 class Log:

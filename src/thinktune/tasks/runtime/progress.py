@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.keys import progress_key
-from thinktune.schema.manifest import Metric, Progress
+from thinktune.schema.manifest import MetricValue, Progress
 from thinktune.schema.stages import Stage
 from thinktune.store import Store
 from thinktune.tasks.runtime.exporter import Exporter
@@ -54,7 +54,7 @@ class Reporter:
         self._unit = ""
         self._done = 0
         self._of = 0
-        self._figures: dict[str, Metric] = {}
+        self._figures: dict[str, MetricValue] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._first = True
         self._printed = self._stored = 0.0
@@ -115,7 +115,7 @@ class Reporter:
             self._bar = self._bars.add_task(title, total=of, note="")
             self._bars.start()
 
-    def advance(self, by: int = 1, **figures: Metric) -> None:
+    def advance(self, by: int = 1, **figures: MetricValue) -> None:
         """Counts `by` more and shows the newest figures."""
         self.heartbeat()
         now = time.monotonic()
@@ -201,5 +201,5 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
-def _short(value: Metric) -> str:
+def _short(value: MetricValue) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

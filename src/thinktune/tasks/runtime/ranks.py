@@ -34,7 +34,7 @@ ERROR_STARTS = ("error: ", "Traceback (most recent call last)")
 
 @dataclass(frozen=True)
 class Group:
-    """The ranks of this node."""
+    """The ranks that run on this node, and how many nodes there are."""
 
     nodes: int
     processes: int
@@ -42,7 +42,7 @@ class Group:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Group | None":
-        """As the chart sets it; None where one process does it all, or this is already a rank."""
+        """Reads what the chart sets; None where one process does it all, or this one is a rank."""
         if "RANK" in environment:
             return None
         nodes, processes = (int(environment.get(name, "1")) for name in (NODES, PROCESSES))
@@ -51,7 +51,7 @@ class Group:
         return cls(nodes, processes, int(environment.get(NODE_RANK, "0")))
 
     def environment(self, local_rank: int) -> dict[str, str]:
-        """Of one rank."""
+        """The environment variables of one rank's process."""
         return {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": "29500",
@@ -160,7 +160,7 @@ class StderrRelay:
         self._reader.start()
 
     def flush(self) -> None:
-        """Of a rank that has ended."""
+        """Writes what was kept of a rank that has ended."""
         self._reader.join(timeout=1)
         sys.stderr.write("".join(self._held))
         sys.stderr.flush()

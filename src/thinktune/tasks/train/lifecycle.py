@@ -8,6 +8,8 @@ because they must not depend on the number of ranks.
 import hashlib
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Generic
 
 import torch
@@ -23,10 +25,22 @@ from thinktune.tasks.train.checkpoint import Checkpoints, State, restore
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.learning_rate import learning_rate
 from thinktune.tasks.train.metrics import Metrics
-from thinktune.tasks.train.objective import Batch, BatchLoss, Objective, StepBatches
+from thinktune.tasks.train.objective import Batch, Objective, StepBatches
 from thinktune.tasks.train.step_log import DeviceFigures, StepLog, StepRecord
 
 FP16_SCALE = 2.0**14
+LEAST_SCALE = 1.0
+"""A gradient that is not finite at this scale is not finite at all."""
+
+
+@dataclass(frozen=True)
+class _StepLoss:
+    """What came of one optimizer step's batches, over all ranks: scalars on the device."""
+
+    loss: torch.Tensor
+    """The sum of the batches' losses, divided by the step's weight."""
+    figures: Mapping[str, torch.Tensor]
+    """The same of each of the objective's figures."""
 
 
 class Lifecycle(Generic[Batch]):
@@ -53,7 +67,7 @@ class Lifecycle(Generic[Batch]):
         self._metrics = metrics
         self._device = accelerator.device
         # fp16 gradients vanish below 6e-8: they are computed larger and divided afterwards.
-        self._scale = FP16_SCALE if dtype == torch.float16 else 1.0
+        self._scale = FP16_SCALE if dtype == torch.float16 else LEAST_SCALE
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._optimizer = self._make_optimizer(list(trainable(model).values()), guard)
         self._state = State(trainable(model), self._optimizer, guard)
@@ -70,7 +84,7 @@ class Lifecycle(Generic[Batch]):
             return SingleRank(train, parameters, self._device, guard)
         from thinktune.tasks.train.zero import ZeroOptimizer  # DeepSpeed takes seconds to import
 
-        if zero_stage == 2 and self._scale != 1.0:
+        if zero_stage == 2 and self._scale != LEAST_SCALE:
             fault = "ZeRO 2 divides gradients, which in float16 are looked at whole"
             raise SpecInvalid("train", fault, "plan again, or with another ZeRO stage")
         return ZeroOptimizer(train, parameters, self._device, guard, zero_stage)
@@ -136,7 +150,9 @@ class Lifecycle(Generic[Batch]):
         return taken.tokens
 
     def _batches(self, step: int) -> StepBatches[Batch]:
-        """What a step takes, made ahead or now."""
+        """What a step takes: made ahead, or now, once the step before is written down."""
+        if not self._objective.prepares_ahead:
+            self._log.flush()
         ahead = self._ahead
         self._ahead = None
         if ahead is not None and ahead[0] == step:
@@ -147,11 +163,7 @@ class Lifecycle(Generic[Batch]):
         """Writes down the figures of the last step."""
         self._log.flush()
 
-    def gradients(self, taken: StepBatches[Batch], step: int = 0) -> torch.Tensor:
-        """Sets the gradient of one optimizer step; gives its mean loss. For tests."""
-        return self._gradients(taken, step).loss
-
-    def _gradients(self, taken: StepBatches[Batch], step: int) -> BatchLoss:
+    def _gradients(self, taken: StepBatches[Batch], step: int) -> _StepLoss:
         """Sets the gradient of one optimizer step; gives the mean loss and figures of all ranks.
 
         The loss is the sum over all batches divided by the step's weight, so batches and ranks may
@@ -174,7 +186,7 @@ class Lifecycle(Generic[Batch]):
                     figures[name] = figures.get(name, 0) + value.detach() / taken.weight
             total = self._sum(total)
             if self._unscaled() or not math.isfinite(float(total)):
-                return BatchLoss(total, {name: self._sum(v) for name, v in figures.items()})
+                return _StepLoss(total, {name: self._sum(v) for name, v in figures.items()})
 
     def _seed(self, step: int) -> int:
         name = f"{self._task.train.seed}/{step}/{self._accelerator.process_index}"
@@ -182,15 +194,16 @@ class Lifecycle(Generic[Batch]):
 
     def _unscaled(self) -> bool:
         """Takes the fp16 scale out of the gradients. Where they overflowed, halves the scale for
-        the same examples again: no step is skipped."""
-        if self._scale == 1.0:
+        the same examples again: no step is skipped. What is not finite at the least scale stays so,
+        and the guard skips the step."""
+        if self._scale <= LEAST_SCALE:
             return True
         gradients = [p.grad for p in self._state.parameters.values() if p.grad is not None]
         finite = torch.stack([torch.isfinite(gradient).all() for gradient in gradients]).all()
         if float(self._sum((~finite).float())) == 0:
             torch._foreach_div_(gradients, self._scale)
             return True
-        self._scale /= 2
+        self._scale = max(self._scale / 2, LEAST_SCALE)
         return False
 
     def _validate(self, step: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 
 
 class Metrics:
@@ -25,13 +25,13 @@ class Metrics:
         """Takes over the rows of a checkpoint."""
         self.path.write_bytes(earlier.read_bytes())
 
-    def add(self, step: int, row: Mapping[str, Metric]) -> None:
+    def add(self, step: int, row: Mapping[str, MetricValue]) -> None:
         """Writes one row and passes its numbers on to the trackers."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **row}) + "\n")
         self._accelerator.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step)
 
-    def rows(self) -> list[dict[str, Metric]]:
+    def rows(self) -> list[dict[str, MetricValue]]:
         """All rows so far."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines]

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 
 Batch = TypeVar("Batch")
 """Whatever an objective computes one loss from: one forward and backward pass."""
@@ -29,8 +29,9 @@ class StepBatches(Generic[Batch]):
     """Tokens of the step over all ranks, for the speed."""
     examples: Sequence[str]
     """Ids of what the step is made of, over all ranks, for an error to name."""
-    figures: Mapping[str, Metric] = field(default_factory=dict)
-    """What the host already knows and the step's row of `metrics.jsonl` shall say."""
+    figures: Mapping[str, MetricValue] = field(default_factory=dict)
+    """What the host already knows and the step's row of `metrics.jsonl` shall say, under names that
+    neither the row's own fields (`step_log.OWN_FIELDS`) nor `BatchLoss.figures` have."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.manifest import Manifest, Metric
+from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.stages import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
 from thinktune.tasks.model.adapter import add_adapter, save_adapter, trainable
@@ -106,7 +106,7 @@ def _commit(
     context: Context,
     model: PeftModel,
     metrics: Metrics,
-    summary: dict[str, Metric],
+    summary: dict[str, MetricValue],
     prep: Manifest,
     output: Path,
 ) -> None:
@@ -171,7 +171,7 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
     )
 
 
-def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dict[str, Metric]:
+def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dict[str, MetricValue]:
     """The figures of the whole training; every rank calls it."""
     rows = metrics.rows()
     steps = [row for row in rows if "loss" in row]
@@ -195,7 +195,7 @@ def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dic
     }
 
 
-def _peaks(accelerator: Accelerator) -> dict[str, Metric]:
+def _peaks(accelerator: Accelerator) -> dict[str, MetricValue]:
     """Peak memory of the rank that took most: of tensors, and of all that the GPU was asked for."""
     device = accelerator.device
     if device.type != "cuda":

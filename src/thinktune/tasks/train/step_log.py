@@ -15,12 +15,16 @@ import torch
 
 from thinktune.schema.errors import LossNotFinite
 from thinktune.schema.keys import stage_prefix
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.schema.stages import TrainTask
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.metrics import Metrics
 
 SHOWN_IDS = 8
+OWN_FIELDS = frozenset(
+    {"step", "loss", "lr", "grad_norm", "skipped", "tokens", "seconds", "tokens_per_s"}
+)
+"""What the log itself writes into a step's row; an objective's figures have other names."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class StepRecord:
     tokens: int
     examples: Sequence[str]
     """Ids of what the step was made of."""
-    figures: Mapping[str, Metric]
+    figures: Mapping[str, MetricValue]
     """The objective's own, as `StepBatches.figures`."""
 
 
@@ -121,7 +125,13 @@ class StepLog:
             self._began = Instant(self._device)
 
     def record(self, record: StepRecord, figures: DeviceFigures) -> None:
-        """Starts the copy of a step's figures to the host."""
+        """Starts the copy of a step's figures to the host. Raises ValueError where two figures of
+        the step have one name: a row would silently lose one of them."""
+        taken = [name for name in figures.more if name in OWN_FIELDS or name in record.figures]
+        taken += [name for name in record.figures if name in OWN_FIELDS]
+        if taken:
+            fault = f"the objective's figures {', '.join(sorted(taken))} have names already in use"
+            raise ValueError(f"train step {record.step + 1}: {fault}; give them other names")
         values = figures.start_copy()
         assert self._began is not None
         ended = Instant(self._device)

@@ -40,7 +40,7 @@ class Recorder:
         return len(batches)
 
     def generate(
-        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
     ) -> Iterator[Answer]:
         for batch in batches:
             self.batches.append(batch)

@@ -42,13 +42,13 @@ class Adding:
         return sum(len(batch.requests) for batch in batches)
 
     def generate(
-        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
     ) -> Iterator[Answer]:
         for request in reversed([request for batch in batches for request in batch.requests]):
             if self._dies_after is not None and len(self.asked) >= self._dies_after:
                 raise Preempted("here", "stopped", "go on")
             self.asked.append(request.id)
-            context.reporter.advance(1)
+            reporter.advance(1)
             yield Answer(request.id, (self.number, request.prompt_ids[-1]), finished=True)
 
 
@@ -56,9 +56,25 @@ class Lazy(Adding):
     """Leaves the last answer out."""
 
     def generate(
-        self, batches: Sequence[Batch], sampling: Sampling, context: Context
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
     ) -> Iterator[Answer]:
-        yield from list(super().generate(batches, sampling, context))[:-1]
+        yield from list(super().generate(batches, sampling, reporter, stop))[:-1]
+
+
+class Inventing(Adding):
+    """Answers what nobody asked, after some of what was asked."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__()
+        self._request_id = request_id
+
+    def generate(
+        self, batches: Sequence[Batch], sampling: Sampling, reporter: Reporter, stop: Stop
+    ) -> Iterator[Answer]:
+        for number, answer in enumerate(super().generate(batches, sampling, reporter, stop), 1):
+            yield answer
+            if number == 3:  # a batch and a half
+                yield Answer(self._request_id, (1,), finished=True)
 
 
 @pytest.fixture
@@ -131,8 +147,20 @@ def test_of_two_attempts_the_first_to_write_wins(store: Store) -> None:
 
 
 def test_an_engine_that_leaves_answers_out(store: Store) -> None:
-    with pytest.raises(ValueError, match="left 1 of 3 batches unanswered"):
+    with pytest.raises(ValueError, match="engine adding: left 1 of 3 batches unanswered"):
         ask(store, Lazy())
+
+
+def test_an_engine_that_answers_what_was_not_asked(store: Store) -> None:
+    with pytest.raises(ValueError, match="engine adding: answers q9z, which was not asked"):
+        ask(store, Inventing("q9z"))
+
+
+@pytest.mark.parametrize("request_id", ["q2a", "q1b"])
+def test_an_engine_that_answers_twice(store: Store, request_id: str) -> None:
+    """Of a batch that is whole already, and of one that is not."""
+    with pytest.raises(ValueError, match=f"engine adding: answers {request_id} a second time"):
+        ask(store, Inventing(request_id))
 
 
 def test_progress_begins_where_the_last_attempt_ended(store: Store) -> None:

@@ -59,7 +59,9 @@ def ids(answers: list[Answer]) -> list[tuple[int, ...]]:
 def test_greedy_answers_are_those_of_the_library(
     engine: Engine, context: Context, tiny_folder: Path
 ) -> None:
-    answers = list(engine.generate([batch("b", adapter=False)], GREEDY, context))
+    answers = list(
+        engine.generate([batch("b", adapter=False)], GREEDY, context.reporter, context.stop)
+    )
     model = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         inputs = torch.tensor([prompt])
@@ -80,30 +82,30 @@ def test_the_adapter_is_on_for_the_batches_that_ask_for_it(
     engine: Engine, context: Context
 ) -> None:
     both = [batch("b", adapter=False), batch("t", adapter=True)]
-    answers = list(engine.generate(both, GREEDY, context))
+    answers = list(engine.generate(both, GREEDY, context.reporter, context.stop))
     assert [answer.request_id for answer in answers] == ["b/0", "b/1", "t/0", "t/1"]
     assert ids(answers[:2]) != ids(answers[2:])
     # The order of batches decides nothing, nor a caller that took one answer and left.
-    next(engine.generate([both[0]], GREEDY, context))
-    assert list(engine.generate([both[1]], GREEDY, context)) == answers[2:]
+    next(engine.generate([both[0]], GREEDY, context.reporter, context.stop))
+    assert list(engine.generate([both[1]], GREEDY, context.reporter, context.stop)) == answers[2:]
 
 
 def test_a_batch_is_drawn_from_its_seed(engine: Engine, context: Context) -> None:
     hot = GREEDY.model_copy(update={"temperature": 2.0, "top_p": 1.0, "max_new_tokens": 12})
     first = batch("b", adapter=False, seed=1)
-    before = ids(list(engine.generate([first], hot, context)))
+    before = ids(list(engine.generate([first], hot, context.reporter, context.stop)))
     torch.rand(7)
-    assert ids(list(engine.generate([first], hot, context))) == before
+    assert ids(list(engine.generate([first], hot, context.reporter, context.stop))) == before
     other = batch("b", adapter=False, seed=2)
-    assert ids(list(engine.generate([other], hot, context))) != before
+    assert ids(list(engine.generate([other], hot, context.reporter, context.stop))) != before
 
 
 def test_an_answer_ends_before_its_stop_id(engine: Engine, context: Context) -> None:
     one = batch("b", adapter=False, prompts=1)
-    whole = next(engine.generate([one], GREEDY, context))
+    whole = next(engine.generate([one], GREEDY, context.reporter, context.stop))
     assert not whole.finished and len(whole.ids) == 6
     stopping = GREEDY.model_copy(update={"stop_ids": (2, whole.ids[3])})
-    ended = next(engine.generate([one], stopping, context))
+    ended = next(engine.generate([one], stopping, context.reporter, context.stop))
     assert ended.finished
     assert ended.ids == whole.ids[: whole.ids.index(whole.ids[3])]
 
@@ -112,7 +114,7 @@ def test_progress_comes_to_the_work(engine: Engine, context: Context) -> None:
     batches = [batch("b", adapter=False), batch("t", adapter=True, prompts=1)]
     # Every answer ends at its first token, long before the limit.
     ended = GREEDY.model_copy(update={"stop_ids": tuple(range(320))})
-    answers = list(engine.generate(batches, ended, context))
+    answers = list(engine.generate(batches, ended, context.reporter, context.stop))
     assert all(answer.finished and answer.ids == () for answer in answers)
     assert context.reporter._done == engine.work(batches, ended) == 12
 
@@ -120,5 +122,5 @@ def test_progress_comes_to_the_work(engine: Engine, context: Context) -> None:
 def test_asked_to_stop_it_stops(engine: Engine, context: Context) -> None:
     context.stop.requested = True
     with pytest.raises(Preempted):
-        next(engine.generate([batch("b", adapter=False)], GREEDY, context))
+        next(engine.generate([batch("b", adapter=False)], GREEDY, context.reporter, context.stop))
     assert context.reporter._done == 1

@@ -11,22 +11,27 @@ from thinktune.tasks.prep.selection import (
     passes,
     split,
 )
+from thinktune.text.conversation import Reason
+
+
+def filtered(text: str) -> Reason:
+    return Reason(text, "loosen data.filters")
 
 
 def test_filters() -> None:
     row = {"quality": "good", "text": "a proof", "n": 3, "none": None}
     assert passes(row, [Filter(column="quality", any_of=("good", "excellent"))]) is None
-    assert passes(row, [Filter(column="quality", any_of=("bad",))]) == "filter on quality"
+    assert passes(row, [Filter(column="quality", any_of=("bad",))]) == filtered("filter on quality")
     assert passes(row, [Filter(column="text", matches="pro+f")]) is None
     assert passes(row, [Filter(column="n", any_of=(3,))]) is None
-    assert passes(row, [Filter(column="none", not_empty=True)]) == "filter on none"
+    assert passes(row, [Filter(column="none", not_empty=True)]) == filtered("filter on none")
     assert passes({"n": 0}, [Filter(column="n", matches="^0$")]) is None
 
 
 def test_a_column_that_some_rows_lack_is_null_there() -> None:
-    assert passes({}, [Filter(column="n", any_of=(3,))]) == "filter on n"
-    assert passes({}, [Filter(column="n", not_empty=True)]) == "filter on n"
-    assert passes({}, [Filter(column="n", matches="None")]) == "filter on n"
+    assert passes({}, [Filter(column="n", any_of=(3,))]) == filtered("filter on n")
+    assert passes({}, [Filter(column="n", not_empty=True)]) == filtered("filter on n")
+    assert passes({}, [Filter(column="n", matches="None")]) == filtered("filter on n")
     rule = Balance(column="level", values=("easy", "None"))
     with pytest.raises(DataInvalid, match="no row has level 'None'"):
         balanced([{"level": "easy"}, {}], rule, lambda i: "", lambda i: i, "f")
@@ -56,7 +61,8 @@ def test_balance_takes_as_many_as_the_rarest_has() -> None:
         items(easy=5, hard=2, odd=3), rule, lambda i: i[1], lambda i: {"level": i[0]}, "f"
     )
     assert [value for value, _ in kept] == ["easy", "easy", "hard", "hard"]
-    assert dropped == {"level not among the balanced values": 3, "balance": 3}
+    counted = {reason.text: count for reason, count in dropped.items()}
+    assert counted == {"level not among the balanced values": 3, "balance": 3}
 
 
 def test_balance_needs_every_value() -> None:

@@ -19,6 +19,7 @@ from thinktune.tasks.prep.sources import open_source
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
+from thinktune.text.conversation import Reason
 
 Row = dict[str, object]
 
@@ -100,6 +101,11 @@ def test_a_file_of_blank_lines(tmp_path: Path) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "conversations that use tools"),
         ({"messages": [{"role": "user", "content": "x"}]}, "turns are by user and assistant"),
         ({"messages": "x"}, "map data.columns.conversation to a list"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, "turns are by user and assistant"),
+        ({"messages": '[{"role": "user", "content": "\\ud83d"}]'}, "whole characters only"),
+        ({"question": "q", "answer": "a <think>r</think>"}, "one <think>…</think>, closed"),
+        ({"question": "q", "answer": "a", "reasoning": "<think>r</think>x"}, "map the right one"),
+        ({"question": "", "answer": "a"}, "check data.format and data.columns"),
     ],
 )
 def test_the_remedy_fits_the_reason(tmp_path: Path, row: Row, said: str) -> None:
@@ -108,7 +114,25 @@ def test_the_remedy_fits_the_reason(tmp_path: Path, row: Row, said: str) -> None
     assert said in caught.value.remedy
 
 
-def test_remedies_of_reasons_that_come_later() -> None:
-    assert "data.columns.summary" in stage._remedy(Counter({"no summary": 2}))
-    assert "into every row" in stage._remedy(Counter({"no column 'answer'": 2}))
-    assert "data.max_tokens" in stage._remedy(Counter({"too long even without its reasoning": 1}))
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"require_reasoning": True}, "set data.require_reasoning=false"),
+        ({"filters": [{"column": "answer", "matches": "no"}]}, "loosen data.filters"),
+    ],
+)
+def test_the_remedy_fits_what_the_recipe_asks_for(
+    tmp_path: Path, data: dict[str, object], said: str
+) -> None:
+    with pytest.raises(DataInvalid, match="none of 3 rows is left") as caught:
+        examples(tmp_path, rows_of(3), **data)
+    assert said in caught.value.remedy
+
+
+def test_the_remedy_is_that_of_the_most_frequent_reason() -> None:
+    card = Card(source="s", model="tiny")
+    card.drop(Reason("rare", "do this"))
+    card.drop(Reason("frequent", "do that"), 2)
+    card.drop(Reason("absent", "do nothing"), 0)
+    assert card.remedy() == "do that"
+    assert card.dropped == {"rare": 1, "frequent": 2}

@@ -10,7 +10,8 @@ from trainer import Make, Trainer
 from thinktune.schema.errors import LossNotFinite
 from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.train.guard import WARMUP_STEPS, SpikeGuard
-from thinktune.tasks.train.objective import BatchLoss, StepBatches
+from thinktune.tasks.train.lifecycle import _StepLoss
+from thinktune.tasks.train.objective import StepBatches
 from thinktune.tasks.train.sft.objective import Row
 
 CPU = torch.device("cpu")
@@ -54,7 +55,7 @@ def spiking(trainer: Trainer, steps: range) -> None:
     """Multiplies the gradients of those steps."""
     inner = trainer.lifecycle._gradients
 
-    def larger(taken: StepBatches[Row], step: int) -> BatchLoss:
+    def larger(taken: StepBatches[Row], step: int) -> _StepLoss:
         loss = inner(taken, step)
         if step in steps:
             for parameter in trainable(trainer.model).values():
@@ -97,7 +98,7 @@ def test_nothing_of_a_step_that_is_not_finite_is_kept(make_trainer: Make, stop: 
     trainer = make_trainer(epochs=99, max_steps=9, checkpoint_every_steps=1)
     inner = trainer.lifecycle._gradients
 
-    def broken(taken: StepBatches[Row], step: int) -> BatchLoss:
+    def broken(taken: StepBatches[Row], step: int) -> _StepLoss:
         loss = inner(taken, step)
         if step == 4:
             trainer.context.stop.requested = stop

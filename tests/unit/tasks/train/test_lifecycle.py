@@ -1,12 +1,16 @@
 """What ends a training early, and what is left behind."""
 
+import math
+
 import pytest
 import torch
-from trainer import Make
+from trainer import Make, Trainer, some_examples
 
 from thinktune.schema.errors import DataInvalid, LossNotFinite, OutOfGpuMemory, Preempted
 from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.train.checkpoint import Checkpoints, Foreign, Identity
+from thinktune.tasks.train.lifecycle import FP16_SCALE, Lifecycle
+from thinktune.tasks.train.sft.objective import Row
 
 
 def test_a_loss_that_is_not_finite_names_the_examples(make_trainer: Make) -> None:
@@ -28,6 +32,43 @@ def test_a_gradient_that_is_not_finite_is_never_applied(make_trainer: Make) -> N
     with pytest.raises(LossNotFinite, match=r"the gradient norm is (inf|nan) with the examples"):
         trainer.lifecycle.run()
     assert all(torch.equal(p, before[name]) for name, p in parameters.items())
+    assert trainer.checkpoints.steps() == []
+
+
+def in_float16(trainer: Trainer) -> Lifecycle[Row]:
+    """The same training, its gradients scaled as float16 needs it; the arithmetic is float32's."""
+    trainer.dtype = torch.float16
+    return trainer.lifecycle_of(trainer.objective)
+
+
+def test_a_gradient_that_overflows_is_computed_again_at_half_the_scale(make_trainer: Make) -> None:
+    examples = some_examples(8)
+    _, plain = make_trainer().gradients(examples)
+    trainer = make_trainer()
+    trainer.lifecycle = in_float16(trainer)
+    largest = 3 * float(max(gradient.abs().max() for gradient in plain.values()))
+    for parameter in trainable(trainer.model).values():  # as if no number above it had a place
+        parameter.register_hook(lambda gradient: gradient.where(gradient.abs() < largest, math.inf))
+    _, found = trainer.gradients(examples)
+    assert trainer.lifecycle._scale == 2
+    for name, gradient in found.items():
+        assert torch.equal(gradient, plain[name]), name
+
+
+def test_a_gradient_that_is_infinite_at_any_scale_ends_the_training(make_trainer: Make) -> None:
+    trainer = make_trainer({"micro_batch_tokens": 4096}, max_steps=2, checkpoint_every_steps=1)
+    lifecycle = in_float16(trainer)
+    tried = []
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        tried.append(lifecycle._scale)
+        assert len(tried) < 40, "it halves the scale for ever"
+        return gradient * math.inf
+
+    next(iter(trainable(trainer.model).values())).register_hook(overflow)
+    with pytest.raises(LossNotFinite, match=r"the gradient norm is (inf|nan) with the examples"):
+        lifecycle.run()
+    assert tried == [FP16_SCALE / 2**n for n in range(15)]
     assert trainer.checkpoints.steps() == []
 
 

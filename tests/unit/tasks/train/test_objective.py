@@ -5,6 +5,7 @@ batches are plain tensors that must not be made ahead, its loss looks at the las
 brings a figure of its own, and its validation gives two.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from tiny import VOCABULARY
 from trainer import Trainer, maker
 
 from thinktune.schema.errors import LossNotFinite, OutOfGpuMemory, Preempted
-from thinktune.schema.manifest import Metric
+from thinktune.schema.manifest import MetricValue
 from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.runtime.stopping import Stop
+from thinktune.tasks.train import step_log
 from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.objective import BatchLoss, StepBatches, Validation
+from thinktune.tasks.train.step_log import OWN_FIELDS, Instant
 
 PROMPTS, LENGTH, STEPS = 6, 5, 6
 Prompts = torch.Tensor
@@ -91,7 +94,7 @@ class Training:
     def adapter(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in trainable(self.trainer.model).items()}
 
-    def rows(self) -> list[dict[str, Metric]]:
+    def rows(self) -> list[dict[str, MetricValue]]:
         timed = ("seconds", "tokens_per_s")
         rows = self.trainer.metrics.rows()
         return [{k: v for k, v in row.items() if k not in timed} for row in rows]
@@ -159,6 +162,67 @@ def test_batches_are_asked_for_once_the_step_before_is_done(make: Make) -> None:
     assert [written for _, written, _ in asked] == list(range(STEPS))
     for (*_, before), (*_, after) in itertools.pairwise(asked):
         assert not torch.equal(before, after)
+
+
+class Late(Instant):
+    """A point in the work of a GPU: nothing is written down before somebody waits for it."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return True
+
+
+def test_on_a_gpu_too_batches_wait_for_the_step_before(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_log, "Instant", Late)
+    training = make()
+    training.lifecycle.run()
+    assert [written for _, written, _ in training.objective.asked] == list(range(STEPS))
+
+
+def test_made_ahead_they_do_not(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_log, "Instant", Late)
+    monkeypatch.setattr(LowIds, "prepares_ahead", True)
+    training = make(evaluate_every_steps=STEPS, checkpoint_every_steps=STEPS)
+    training.lifecycle.run()
+    assert [written for _, written, _ in training.objective.asked] == [0, 0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["loss", "lr", "tokens", "drawn_from"])
+def test_a_figure_of_a_name_in_use_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    training = make()
+    inner = training.objective.loss
+
+    def named(batch: Prompts) -> BatchLoss:
+        return BatchLoss(inner(batch).loss, {name: torch.ones(())})
+
+    monkeypatch.setattr(training.objective, "loss", named)
+    with pytest.raises(ValueError, match=f"step 1: the objective's figures {name} have names"):
+        training.lifecycle.run()
+
+
+def test_a_figure_of_the_host_with_a_name_in_use_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make()
+    inner = training.objective.batches
+
+    def named(step: int) -> StepBatches[Prompts]:
+        return dataclasses.replace(inner(step), figures={"seconds": 1.0, "step": 2})
+
+    monkeypatch.setattr(training.objective, "batches", named)
+    with pytest.raises(ValueError, match="figures seconds, step have names already in use"):
+        training.lifecycle.run()
+
+
+def test_the_log_writes_its_own_fields_and_no_others(make: Make) -> None:
+    training = make()
+    training.lifecycle.step(0)
+    (row,) = training.trainer.metrics.rows()
+    assert row.keys() - {"low_share", "drawn_from"} == OWN_FIELDS
 
 
 def test_how_a_step_is_divided_changes_nothing(make: Make) -> None:

@@ -49,7 +49,7 @@ class Metric:
     name: str
     """Key in report.json; the manifest has it as `base_<name>`, `tuned_<name>`."""
     order: int
-    """Place among the metrics; lower comes first."""
+    """Position among the metrics; lower comes first."""
     direction: Direction
     """Whether a higher or a lower value is better; `neither` for one that only describes."""
     unit: str
@@ -138,6 +138,32 @@ def share(verdicts: Sequence[bool | None]) -> float | None:
     if None in verdicts:
         return None
     return sum(map(bool, verdicts)) / len(verdicts)
+
+
+def length_metric(
+    lengths: Callable[[Answers], list[int]],
+    summary: Callable[[Sequence[int]], float],
+    *,
+    name: str,
+    order: int,
+    description: Description,
+) -> Metric:
+    """A metric that describes lengths in tokens: a summary of those of one question's answers is
+    its score, the summary of all of them is the figure."""
+
+    def summarized(found: list[int]) -> float | None:
+        return summary(found) if found else None
+
+    return Metric(
+        name=name,
+        order=order,
+        direction="neither",
+        unit="tokens",
+        source="the generated text",
+        description=description,
+        score=lambda answers: summarized(lengths(answers)),
+        value=lambda questions: summarized([n for answers in questions for n in lengths(answers)]),
+    )
 
 
 def share_metric(

@@ -86,9 +86,9 @@ def build_report(
     )
 
 
-def manifest_metrics(report: Report) -> dict[str, manifest.Metric]:
+def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
     """The figures of a report that stand in the manifest of its artifact."""
-    figures: dict[str, manifest.Metric] = {"questions": report.questions}
+    figures: dict[str, manifest.MetricValue] = {"questions": report.questions}
     for name, result in report.metrics.items():
         for variant in VARIANTS:
             figures[f"{variant}_{name}"] = result.values[variant]

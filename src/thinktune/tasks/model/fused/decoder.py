@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from thinktune.schema.fused import GROUPS
+from thinktune.schema.fused import PROJECTION_GROUPS
 from thinktune.schema.task import Execution
 from thinktune.tasks.model.fused.head import HeadLoss
 from thinktune.tasks.model.fused.kept import Pass, Recompute
@@ -65,7 +65,7 @@ class FusedLoss:
         cos, sin = self._model.rotary_emb(hidden, row.positions)
         dropout = self._dropout if self._model.training else 0.0
         # Each group of each layer adds its number to it, and a kernel takes 31 bits.
-        groups = len(GROUPS) * len(self._layers)
+        groups = len(PROJECTION_GROUPS) * len(self._layers)
         seed = int(torch.randint(2**31 - groups, ())) if dropout else 0
         passed = Pass(row, cos[0].contiguous(), sin[0].contiguous(), dropout, seed)
         hidden = hidden[0]

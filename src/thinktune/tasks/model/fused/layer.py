@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from thinktune.schema.fused import GROUPS
+from thinktune.schema.fused import PROJECTION_GROUPS
 from thinktune.tasks.model.fused.attention import attend, attend_back
 from thinktune.tasks.model.fused.fp8 import Fp8Group
 from thinktune.tasks.model.fused.kept import Kept, Masks, Pass, Recompute
@@ -24,7 +24,7 @@ def grouped(layer: Any) -> list[list[torch.nn.Module]]:
     attention, mlp = layer.self_attn, layer.mlp
     return [
         [getattr(attention if hasattr(attention, name) else mlp, name) for name in group]
-        for group in GROUPS
+        for group in PROJECTION_GROUPS
     ]
 
 
@@ -68,7 +68,7 @@ class FusedLayer:
         self._sliding_window = getattr(attention, "sliding_window", sliding_window)
 
     def __call__(self, hidden: torch.Tensor, passed: Pass, number: int) -> torch.Tensor:
-        """(T, width) → (T, width)."""
+        """The layer's output of a row's hidden states, (T, width) each."""
         factors = [factor for group in self.groups for factor in group.factors()]
         out: torch.Tensor = _Layer.apply(self, passed, number, hidden, *factors)
         return out
@@ -76,7 +76,7 @@ class FusedLayer:
     # Forward: each step fills in what it makes of `kept` and hands on what the next one reads.
 
     def attend(self, kept: Kept, passed: Pass, masks: Masks) -> None:
-        """From the layer's input to q, k, v and the attention's output."""
+        """Computes q, k, v and the attention's output from the layer's input."""
         x, kept.rstd, kept.lora_act_qkv = self._normed(
             kept.hidden, self._first_norm, self.qkv, masks.of(0)
         )
@@ -87,13 +87,13 @@ class FusedLayer:
         )
 
     def project_out(self, kept: Kept, masks: Masks) -> None:
-        """The attention's output into the residual stream."""
+        """Projects the attention's output and adds it to the residual stream."""
         assert kept.attended is not None
         kept.lora_act_out = self.out.lora_act(kept.attended, masks.of(1))
         kept.middle = self.out.product(kept.attended, kept.lora_act_out, residual=kept.hidden)
 
     def widen(self, kept: Kept, masks: Masks) -> None:
-        """From the residual stream to the padded outputs of gate and up."""
+        """Computes the padded outputs of gate and up from the residual stream."""
         assert kept.middle is not None
         group = self.gate_up
         x, kept.middle_rstd, kept.lora_act_gate_up = self._normed(
@@ -102,7 +102,7 @@ class FusedLayer:
         kept.gate_up = group.product(x, kept.lora_act_gate_up, padded=True)
 
     def narrow(self, kept: Kept, masks: Masks) -> torch.Tensor:
-        """SwiGLU and down: the layer's output."""
+        """Applies SwiGLU and down, and returns the layer's output."""
         assert kept.gate_up is not None
         assert kept.middle is not None
         group = self.down
@@ -115,7 +115,8 @@ class FusedLayer:
     # the gradient that the step before it needs.
 
     def narrow_back(self, kept: Kept, d_out: torch.Tensor, masks: Masks) -> list[torch.Tensor]:
-        """Leaves the gradient of gate's and up's outputs in `kept.gate_up`."""
+        """Goes back through down and SwiGLU, and leaves the gradient of gate's and up's outputs in
+        `kept.gate_up`."""
         assert kept.gate_up is not None
         group, mask = self.down, masks.of(3)
         dy = group.padded(d_out)
@@ -126,7 +127,8 @@ class FusedLayer:
     def widen_back(
         self, kept: Kept, d_out: torch.Tensor, masks: Masks
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """To the residual stream between the halves; that gradient is padded for the out group."""
+        """Goes back to the residual stream between the halves, whose gradient is padded for the out
+        group."""
         assert kept.gate_up is not None
         assert kept.middle is not None
         assert kept.middle_rstd is not None
@@ -142,7 +144,7 @@ class FusedLayer:
     def out_back(
         self, kept: Kept, d_middle: torch.Tensor, masks: Masks
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """To the attention's output."""
+        """Goes back through the out group to the attention's output."""
         assert kept.attended is not None
         group, mask = self.out, masks.of(1)
         lora_grad = group.lora_grad(d_middle)
@@ -160,7 +162,8 @@ class FusedLayer:
         *,
         first: bool,
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """To the layer's input, unless it is the `first`: nothing before that learns."""
+        """Goes back through attention and q, k, v to the layer's input. The `first` layer's input
+        gets no gradient, as nothing before it learns."""
         assert kept.qkv is not None
         assert kept.rstd is not None
         group, mask = self.qkv, masks.of(0)
@@ -224,7 +227,7 @@ class _Layer(torch.autograd.Function):
         *factors: torch.Tensor,
     ) -> torch.Tensor:
         del factors  # named so that autograd passes on their gradients; the groups read them
-        masks = Masks(passed.seed + len(GROUPS) * number, passed.dropout)
+        masks = Masks(passed.seed + len(PROJECTION_GROUPS) * number, passed.dropout)
         kept = Kept(hidden)
         layer.attend(kept, passed, masks)
         layer.project_out(kept, masks)

@@ -28,12 +28,12 @@ class TrainExample:
 
     @property
     def tokens(self) -> int:
-        """Length in tokens."""
+        """Number of tokens of the whole example."""
         return len(self.ids)
 
     @property
     def targets(self) -> int:
-        """Tokens that count in the loss."""
+        """Number of tokens that count in the loss."""
         return len(self.ids) - self.first_target
 
 
@@ -42,9 +42,9 @@ class Data:
     """All examples that a training sees."""
 
     train: Sequence[TrainExample]
-    """What it learns from."""
+    """Examples that it learns from."""
     validation: Sequence[TrainExample]
-    """What its loss is measured on; may be empty."""
+    """Examples that its validation loss is measured on; there may be none."""
 
 
 def read_examples(
