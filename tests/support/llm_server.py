@@ -35,6 +35,9 @@ Spoiled = Literal[
 ]
 
 
+Via = Literal["live", "batch"]
+
+
 @dataclass(frozen=True)
 class Refuse:
     """An answer with an error status."""
@@ -65,7 +68,7 @@ class Bill:
     prompt: str
     input: int
     output: int
-    via: Literal["live", "batch"]
+    via: Via
     at: float
 
 
@@ -319,6 +322,8 @@ class _Handler(BaseHTTPRequestHandler):
             batch = _Batch(name, plan, time.time(), body.get("metadata") or {}, requests)
             server.batches.append(batch)
             self._work_off(batch, anthropic)
+        if server.latency_s:  # it exists, and nobody has been told so far
+            server.closing.wait(server.latency_s)
         if trouble == "lost":
             self.close_connection = True
             return

@@ -5,7 +5,7 @@ messages: a restart, a changed check and another run with the same prompts cost 
 
 One object for each reply would be slow to write and slower to list on S3. So replies are appended
 in segments: whatever has come in since the last put goes into one object of JSON lines. A segment
-is put as soon as the one before it is there, and after a pause of ten times what that put took,
+is put as soon as the one before it is there, and after a pause of five times what that put took,
 between 0.05 and 1 s. Every 64 segments are packed into one compressed object. An object of the
 store is there whole or not at all, so a kill loses the replies that are not in a segment yet; the
 live loop counts these as still under way, which makes the bound its number of concurrent requests.
@@ -43,7 +43,7 @@ GROUP_AGE_S = 3600.0
 RECORDS_AT_ONCE = 1000
 """Replies of a batch in one object."""
 PARALLEL_READS = 8
-PAUSE_FACTOR = 10
+PAUSE_FACTOR = 5
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
 DEAD_AFTER = timedelta(days=2)
 """Age of another writer's unpacked group at which it is taken for one that was killed."""
