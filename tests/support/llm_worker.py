@@ -74,20 +74,25 @@ def workers() -> Iterator[Workers]:
         process.wait()
 
 
+def _tell(what: object) -> None:
+    sys.stdout.write(f"{what}\n")
+    sys.stdout.flush()
+
+
 def _serve() -> None:
     import anthropic  # noqa: F401 - loaded for the children
     import openai  # noqa: F401
 
     from thinktune.llm.asking import Asker  # noqa: F401
 
-    print("ready", flush=True)
+    _tell("ready")
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             os._exit(_work(json.loads(line)))
-        print(pid, flush=True)
+        _tell(pid)
         _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        _tell(os.waitstatus_to_exitcode(status))
 
 
 def _work(job: dict[str, Any]) -> int:
@@ -107,9 +112,9 @@ def _work(job: dict[str, Any]) -> int:
             Asker(spec, open_store(job["store"]), "spend", stop=lambda: asked["stop"]) as asker,
         ):
             for outcome in asker.ask(requests):
-                print(json.dumps([outcome.request.id, outcome.text, outcome.reason]), file=out)
+                out.write(json.dumps([outcome.request.id, outcome.text, outcome.reason]) + "\n")
     except ThinktuneError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return int(error.exit_code)
     return 0
 

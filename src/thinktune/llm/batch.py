@@ -123,7 +123,10 @@ class Batches:
 
     async def _take_up(self) -> None:
         """Finds the batches of killed processes again."""
-        for record in await self._calls.load():
+        records = await self._calls.load()
+        for record in records:
+            if record.state == "done":
+                continue
             try:
                 keys = await asyncio.to_thread(self._records.keys, record)
             except ObjectMissing:  # another process has finished it just now
@@ -136,11 +139,17 @@ class Batches:
                 await self._close(record, NOTHING, NOTHING)
             else:
                 self._open[record.name] = await self._calls.is_sent(record, found)
-        # Set aside for a batch whose record somebody has deleted since: it may have been billed.
+        await self._settle_old({record.name: record for record in records})
+
+    async def _settle_old(self, records: dict[str, BatchRecord]) -> None:
+        """Settles batches of this run that another one has fetched, or whose record somebody has
+        deleted: these may have been billed."""
         for name in self._budget.open_batches():
-            if name not in self._open:
-                lease = self._budget.batch_lease(name) or NOTHING
+            record, lease = records.get(name), self._budget.batch_lease(name) or NOTHING
+            if record is None:
                 await self._budget.settle_batch(name, lease, lease)
+            elif record.state == "done":
+                await self._budget.settle_batch(name, record.cost, record.assumed)
 
     def _take(self, request: Request) -> None:
         body = body_of(self._spec, request)
@@ -250,7 +259,7 @@ class Batches:
     async def _close(self, record: BatchRecord, cost: Tokens, assumed: Tokens) -> None:
         """Writes a batch off: there is nothing more to get from it."""
         await self._budget.settle_batch(record.name, cost, assumed)
-        await asyncio.to_thread(self._records.done, record)
+        await asyncio.to_thread(self._records.done, record, cost, assumed)
         del self._open[record.name]
         self._in_batch = {k: name for k, name in self._in_batch.items() if name != record.name}
 

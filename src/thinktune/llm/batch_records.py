@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from thinktune.llm.requests import NOTHING, Tokens
 from thinktune.schema.errors import InputMissing
 from thinktune.store import Store, new_attempt
 
@@ -33,6 +34,11 @@ class BatchRecord:
     state: State
     id: str | None = None
     """The provider's name for it."""
+    cost: Tokens = NOTHING
+    """Tokens in and out that it cost, once it is done; for the run that pays for it, where another
+    one has fetched it."""
+    assumed: Tokens = NOTHING
+    """The part of them that nobody has confirmed."""
 
 
 class BatchRecords:
@@ -49,8 +55,10 @@ class BatchRecords:
             if not info.key.endswith("/state.json"):
                 continue
             try:
-                found.append(BatchRecord(**json.loads(self._store.get(info.key))))
-            except (ValueError, TypeError):
+                read = json.loads(self._store.get(info.key))
+                cost, assumed = Tokens(*read.pop("cost")), Tokens(*read.pop("assumed"))
+                found.append(BatchRecord(**read, cost=cost, assumed=assumed))
+            except (ValueError, TypeError, KeyError):
                 remedy = "delete it; if that batch exists, its requests are paid for again"
                 place = self._store.location(info.key)
                 raise InputMissing(place, "is no record of a batch", remedy) from None
@@ -67,9 +75,9 @@ class BatchRecords:
         """Writes down what the provider calls it."""
         return self._save(replace(record, state="sent", id=batch_id))
 
-    def done(self, record: BatchRecord) -> None:
+    def done(self, record: BatchRecord, cost: Tokens, assumed: Tokens) -> None:
         """Writes down that there is nothing more to get from it."""
-        self._save(replace(record, state="done"))
+        self._save(replace(record, state="done", cost=cost, assumed=assumed))
         self._store.delete_prefix(f"{self._prefix}/{record.name}/keys")
 
     def keys(self, record: BatchRecord) -> list[str]:

@@ -59,11 +59,10 @@ class BatchService:
         """What the service said last instead of an answer, for people."""
 
     async def load(self) -> list[BatchRecord]:
-        """The batches at this endpoint that are not done with."""
+        """The batches at this endpoint, those that are done with as well."""
         records = await asyncio.to_thread(self._records.load)
         self._known.update(record.id for record in records if record.id)
-        here = [record for record in records if record.url == self._spec.url]
-        return [record for record in here if record.state != "done"]
+        return [record for record in records if record.url == self._spec.url]
 
     async def create(self, record: BatchRecord, lines: IO[bytes]) -> BatchRecord:
         """Creates a batch that is written down, once, also where the answer to that is lost.

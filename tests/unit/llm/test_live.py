@@ -49,9 +49,7 @@ def test_what_is_no_answer_has_a_reason_and_is_kept(
     assert set(endpoint.billed.values()) == {1}
 
 
-@pytest.mark.parametrize(
-    "spoiled", ["cut", "half a character", "hang", "not json", "error in 200"]
-)
+@pytest.mark.parametrize("spoiled", ["cut", "half a character", "hang", "not json", "error in 200"])
 def test_a_reply_that_does_not_arrive_is_asked_again_and_its_cost_is_assumed(
     endpoint: LlmServer, store: Store, spoiled: Spoiled
 ) -> None:
@@ -125,7 +123,9 @@ def test_sustained_refusals_end_with_an_error_that_says_so(
 
 
 def test_a_burst_of_server_faults_loses_no_row(endpoint: LlmServer, store: Store) -> None:
-    endpoint.decide = lambda a: Refuse((500, 502, 503, 529)[a.number % 4]) if a.number < 80 else None
+    endpoint.decide = lambda a: (
+        Refuse((500, 502, 503, 529)[a.number % 4]) if a.number < 80 else None
+    )
     spec = spec_of(endpoint, retries={"attempts": 2, "give_up_after_s": 20.0})
     outcomes = ask_all(spec, store, prompts(40))
     assert all(o.text for o in outcomes.values())
