@@ -72,7 +72,8 @@ class Standing:
 
 
 class Asker:
-    """Asks a language model, within the budget of one run. A context manager; use it once."""
+    """Asks a language model, within the budget of one run. A context manager, in which `ask` may be
+    called several times, one after the other."""
 
     def __init__(
         self,

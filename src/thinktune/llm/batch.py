@@ -25,7 +25,7 @@ from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 from thinktune.schema.llm import LlmSpec
 from thinktune.store import ObjectMissing
 
-SETTLED_S = 0.3
+SETTLED_S = 0.15
 """Time in which nothing more comes, after which a flush is taken at its word."""
 YIELD_EVERY = 200
 """Lines written between two chances for other work."""
@@ -92,6 +92,7 @@ class Batches:
         self._service = self._calls = BatchService(
             self._spec, self._api, self._records, self._cache
         )
+        self._budget.begin()
         work = asyncio.create_task(self._work(inbox))
         stopped = asyncio.create_task(stopping.wait())
         try:

@@ -107,24 +107,14 @@ class BatchService:
 
     async def status(self, record: BatchRecord) -> Status:
         """How a batch is getting on. Raises InputMissing if the endpoint does not know it."""
-        try:
-            return await self._patiently(lambda: self._api.status(record.id or ""))
-        except Hopeless as fault:
-            if fault.status != 404:
-                raise
-        fault_text = f"the endpoint knows no batch '{record.id}' (HTTP 404)"
-        remedy = (
-            "check that the key is of the account that sent it; to send its requests again, and "
-            "pay for them again, delete that folder"
-        )
-        raise InputMissing(self._records.location(record), fault_text, remedy)
+        return await self._known_there(record, lambda: self._api.status(record.id or ""))
 
     async def fetch(
         self, record: BatchRecord, status: Status, inside: Collection[str], most: MostOf
     ) -> Brought:
         """Stores every reply of an ended batch. `inside` are its keys; `most` is what each of them
-        can have cost at most."""
-        return await self._patiently(lambda: self._fetch(record, status, inside, most))
+        can have cost at most. Raises InputMissing if the endpoint has its results no more."""
+        return await self._known_there(record, lambda: self._fetch(record, status, inside, most))
 
     async def _fetch(
         self, record: BatchRecord, status: Status, inside: Collection[str], most: MostOf
@@ -153,6 +143,19 @@ class BatchService:
         await self._cache.add_all([r for r in new.values() if r.key not in self._cache])
         waiting.clear()
         return len(new)
+
+    async def _known_there(self, record: BatchRecord, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self._patiently(call)
+        except Hopeless as fault:
+            if fault.status != 404:
+                raise
+        said = f"the endpoint knows no batch '{record.id}', or its results no more (HTTP 404)"
+        remedy = (
+            "check that the key is of the account that sent it; to send its requests again, and "
+            "pay for them again, delete that folder"
+        )
+        raise InputMissing(self._records.location(record), said, remedy)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """Calls until the service answers. Raises Denied and Hopeless at once, ServiceUnavailable

@@ -101,6 +101,12 @@ class Budget:
                 raise InputMissing(self.store.location(info.key), "is no account", remedy) from None
         self._accounts.setdefault(self.writer, _Account(batch=False))
 
+    def begin(self) -> None:
+        """Makes ready for the event loop that runs now, with nothing under way."""
+        self._reserved = NOTHING
+        self._lock = asyncio.Lock()
+        self._settled = asyncio.Event()
+
     @property
     def spent(self) -> Spent:
         """All accounts together. What killed processes had leased counts as assumed."""

@@ -78,8 +78,7 @@ class ReplyCache:
         self._group_lines: list[bytes] = []
         self._groups = 0
         self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
-        self._arrived = asyncio.Event()
-        self._finishing = asyncio.Event()
+        self.begin()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -105,8 +104,14 @@ class ReplyCache:
     def __contains__(self, key: str) -> bool:
         return bytes.fromhex(key) in self._index
 
+    def begin(self) -> None:
+        """Makes ready for `add` and `run` in the event loop that runs now."""
+        self._waiting = []
+        self._arrived = asyncio.Event()
+        self._finishing = asyncio.Event()
+
     async def add(self, record: Record) -> None:
-        """Returns once the reply is in the store. `run` must be running."""
+        """Returns once the reply is in the store, for which `run` must be running."""
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((record, stored))
         self._arrived.set()

@@ -153,6 +153,9 @@ def _fault_of_status(
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait as the endpoint says, as a number or as a date; None if it does not say."""
+    milliseconds = headers.get("retry-after-ms", "").strip()
+    if re.fullmatch(r"\d{1,12}", milliseconds):
+        return float(milliseconds) / 1000
     said = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d+)?", said):
         return float(said)

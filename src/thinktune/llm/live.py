@@ -85,6 +85,9 @@ class Live:
         """
         self._client = Client(self._spec, self._key)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failed.add_done_callback(_seen)
+        self._cache.begin()
+        self._budget.begin()
         writer = asyncio.create_task(self._cache.run(self._budget.store_now))
         feeding = asyncio.create_task(self._feed(inbox))
         stopped = asyncio.create_task(stopping.wait())
@@ -94,7 +97,7 @@ class Live:
             for one in done:
                 one.result()
         finally:
-            await self._settle_down(feeding, stopped)
+            await self._settle_down(feeding, stopped, writer)
             self._cache.finish()
             try:
                 await writer
@@ -103,14 +106,18 @@ class Live:
                 await self._client.close()
 
     async def _settle_down(
-        self, feeding: "asyncio.Task[None]", stopped: "asyncio.Task[bool]"
+        self,
+        feeding: "asyncio.Task[None]",
+        stopped: "asyncio.Task[bool]",
+        writer: "asyncio.Task[None]",
     ) -> None:
         """Gives what is under way a moment to arrive, because it is paid for; ends the rest."""
         self._over = True
         feeding.cancel()
         for task in self._tasks - self._sending:
             task.cancel()
-        if self._sending and not stopped.done():
+        # Where nothing can be stored any more, nothing is worth waiting for.
+        if self._sending and not stopped.done() and not writer.done():
             arriving = asyncio.create_task(asyncio.wait(self._sending, timeout=ENDING_S))
             await asyncio.wait({arriving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if self._sending and stopped.done():
@@ -237,6 +244,12 @@ class Live:
         if self._denied and not self._breaker.replies and not len(self._cache):
             fault = f"it refuses every request: {self._refusal}"
             raise SpecInvalid(self._spec.url, fault, "change model or parameters to what it takes")
+
+
+def _seen(failed: "asyncio.Future[None]") -> None:
+    """Marks an error as seen: another may have ended the run before it."""
+    if not failed.cancelled():
+        failed.exception()
 
 
 def _reason(fault: FaultError) -> str:

@@ -3,10 +3,19 @@
 import time
 
 import pytest
-from asking_of import INPUT_PRICE, OUTPUT_PRICE, ask_all, prompts, spec_of, spent_money
+from asking_of import (
+    ENVIRONMENT,
+    INPUT_PRICE,
+    OUTPUT_PRICE,
+    ask_all,
+    prompts,
+    requests_of,
+    spec_of,
+    spent_money,
+)
 from llm_server import Asked, LlmServer, Refuse, Spoiled
 
-from thinktune.llm.asking import Standing
+from thinktune.llm.asking import Asker, Standing
 from thinktune.schema.errors import Preempted, ServiceUnavailable, SpecInvalid
 from thinktune.schema.llm import Checks
 from thinktune.store import Store
@@ -246,6 +255,17 @@ def test_progress_says_how_it_stands_while_it_waits(endpoint: LlmServer, store: 
     last = told[-1]
     assert (last.asked, last.done, last.lost, last.waits_for) == (3, 3, 0, "")
     assert last.spent.money == pytest.approx(endpoint.cost(INPUT_PRICE, OUTPUT_PRICE))
+
+
+def test_one_asker_asks_several_times(endpoint: LlmServer, store: Store) -> None:
+    spec = spec_of(endpoint)
+    with Asker(spec, store, "spend", environment=ENVIRONMENT) as asker:
+        for word in ("a", "b", "a"):
+            assert all(o.text for o in asker.ask(requests_of(prompts(5, word))))
+        for mode in ("live", "batch"):
+            batch = spec_of(endpoint, mode=mode)
+            assert all(ask_all(batch, store, prompts(5, mode)).values())
+    assert set(endpoint.billed.values()) == {1}
 
 
 def test_half_a_character_in_a_prompt_is_a_reason(endpoint: LlmServer, store: Store) -> None:

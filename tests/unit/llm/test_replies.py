@@ -104,6 +104,7 @@ def test_usage(usage: Any, tokens: Tokens | None) -> None:
 def test_when_to_come_again() -> None:
     assert retry_after_s({"retry-after": "300"}) == 300
     assert retry_after_s({"retry-after": "0.5"}) == 0.5
+    assert retry_after_s({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
     assert retry_after_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert (retry_after_s({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}) or 0) > 1e9
     assert retry_after_s({"retry-after": "soon"}) is None
