@@ -27,6 +27,10 @@ EVIDENCE_DIGITS = 3
 """So many numbers of so many digits in all are not the same in two questions by chance."""
 
 
+ASKING = ("who", "when", "where", "why", "how")
+"""Question words that are not exchanged for each other; `which` and `what` are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What one question asks."""
@@ -40,6 +44,8 @@ class Content:
     signs: tuple[str, ...]
     """Arithmetic signs, sorted."""
     negations: int
+    asking: tuple[int, int]
+    """Which of ASKING begin a sentence, and which stand anywhere, as bits."""
     words: frozenset[str]
     """The words that are asked about."""
 
@@ -64,7 +70,7 @@ _SIGNS |= {"−": "-", "–": "-", "’": "'", "‘": "'"}
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e00-\u0e7f]")
 _LABEL = re.compile(
     r"\s*[#>*\s]*(?:(?:question|problem|query|exercise|task|frage|aufgabe|pregunta|domanda|q)"
-    r"\s?(?:no\.?\s?)?#?\d{0,4}\s?[:.)\-]+\s*|\(?\d{1,4}[.):](?=\s)\s*)*"
+    r" ?(?:no\.? ?)?#?\d{0,4}[ *]*(?:[:.)\-]+|\n)[\s*]*|\(?\d{1,4}[.):](?=\s)\s*)*"
 )
 _OPTION_LABEL = re.compile(
     r"^[ \t]*\(?(?:[a-h]|\d{1,2})[.):][ \t]|(?<=\s)\([a-h]\)(?=\s)", re.MULTILINE
@@ -76,12 +82,17 @@ _ASIDES = re.compile(
     r"|\b(?:show|explain) (?:all )?(?:your|the) (?:work|working|steps|reasoning|answer)\b"
     r"|\b(?:work|figure)(?: it)? out\b|\bquick question\b"
 )
+_ASKING = re.compile(
+    r"(?P<begins>(?:\A|[.?!:]\s)\s?)?\b(?P<word>who|when|where|why"
+    r"|how(?! (?:many|much|long|far|old|often|big|large|tall|high|fast|heavy)\b))\b"
+)
 _MINUS = re.compile(r"(?<=[\d)])\s?-\s?(?=[\d(])")
 _TOKEN = re.compile(
     r"\d+(?:st|nd|rd|th)\b"
     r"|(?:(?<![\w)\-])-)?(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?"
+    r"|(?<![\w.])\.\d+"
     r"|[^\W\d_](?:[^\W_]|'(?=[^\W\d_]))*"
-    r"|(?<=[\d)]) ?[*/](?= ?[\d(a-z])|(?<=\d)!(?=[\s?]*[?)*/^=+\u2212-])"
+    r"|(?<=[\d)]) ?(?:/(?= ?[\d(])|\*(?= ?[\d(a-z]))|(?<=\d)!(?=[\s?]*[?)*/^=+\u2212-])"
     r"|[+=^√∑∫≤≥≠\u2212%°€£¥]|[<>](?==| ?-?\d)"
 )
 _SYMBOLS = {"%": "percent", "°": "degree", "€": "euro", "£": "pound", "¥": "yen"}
@@ -131,8 +142,18 @@ def content(text: str) -> Content:
         twos=(len(found["2"]), len(found["two"])),
         signs=tuple(sorted(found["sign"])),
         negations=len(found["negation"]),
+        asking=_asking(text),
         words=frozenset(words),
     )
+
+
+def _asking(text: str) -> tuple[int, int]:
+    begin = anywhere = 0
+    for match in _ASKING.finditer(text):
+        bit = 1 << ASKING.index(match["word"])
+        anywhere |= bit
+        begin |= bit if match["begins"] is not None else 0
+    return begin, anywhere
 
 
 def _replaced(text: str, replacement: Callable[[str], str]) -> str:
@@ -193,7 +214,7 @@ def _kind(token: str) -> tuple[str, str]:
     if not token[-1].isalpha():
         value = _value(token)
         kind = value if value in _KINDS else "number"
-        return (kind, value) if token[0] in "-0123456789" else ("word", token)
+        return (kind, value) if token[0] in "-.0123456789" else ("word", token)
     token = _ELIDED.sub("", token)
     if token.endswith("n't") or token in NEGATIONS:
         return "negation", ""

@@ -16,7 +16,8 @@ WORDING = _words(
     " where why how there here and or but if then so as of at by for from in into on onto to up"
     " upon with within about over among between through during also too very just only even such"
     " some any other is are was were be been being am another do does did done doing has have had"
-    " having dollar dollars usd will would shall should can could may might must let s t d ll m re ve ones",
+    " having dollar dollars usd will would shall should can could may might must let s t d ll"
+    " m re ve ones",
     # Ways of asking, and of asking for an answer.
     "please kindly tell know ask asked question questions problem problems query exercise task"
     " answer answers answered solution solve solved find finds found out calculate calculates"
@@ -28,15 +29,15 @@ WORDING = _words(
     " overall combined together sum both all step steps final result hi hello hey dear thank"
     " thanks advance",
     # German, French, Spanish, Italian, Portuguese; without words that say something in English.
-    "der das dem den des ein eine einen einem einer eines und oder ist sind wird werden wurde hat"
+    "der das dem des ein eine einen einem einer eines und oder ist sind wird werden wurde"
     " haben von zu zum zur im mit für auf wie viele viel was welche welcher welches wer wo wann"
     " warum bitte",
-    "le la les un une des du et ou est sont à au aux dans en pour par avec sur que qui quoi quel"
+    "le la les un une des du et ou est sont à au aux dans en avec que qui quoi quel"
     " quelle quels quelles combien comment pourquoi ce cette ces il elle ils elles ne plaît",
-    "el los las una unos unas es son del al con por para qué cuál cuáles cuánto cuántos cuánta"
+    "el los las una unos unas es del al con por para qué cuál cuáles cuánto cuántos cuánta"
     " cuántas cómo cuándo dónde su sus se",
-    "gli uno è sono di da per quanto quanti quante come quale quali che",
-    "os um uma são do dos das no na nos nas quantos quantas qual quais",
+    "gli uno è sono di da quanto quanti quante quale quali che",
+    "os um uma são das na nos nas quantos quantas qual quais",
     # Chinese and Japanese are read character by character.
     "的 了 是 什 么 麼 请 請 问 問 吗 嗎 呢 在 有 和 与 與 个 個 哪 些 一 之 也 都 就 为 為 这 這"
     " 那",
@@ -166,7 +167,11 @@ make made
 take took taken
 give gave given
 get got gotten
-go went gone
+go goes went gone
+use used using
+shoe shoes
+toe toes
+canoe canoes
 come came
 run ran
 eat ate eaten
@@ -274,7 +279,8 @@ def stem(word: str) -> str:
     if not word.isascii() or not word.isalpha():
         return word
     if len(word) > 3:
-        word = _uninflected(word).replace("ae", "e").replace("oe", "e")  # anaemia, oedema
+        word = _uninflected(word)
+        word = word[:-2].replace("ae", "e").replace("oe", "e") + word[-2:]  # anaemia, oedema
     if len(word) > 2 and word[-1] == word[-2]:
         return word[:-1]
     return word[:-1] if word.endswith("e") and len(word) > 3 else word
@@ -283,7 +289,7 @@ def stem(word: str) -> str:
 def _uninflected(word: str) -> str:
     if word.endswith("ies") and len(word) > 4:
         word = word[:-3] + "y"
-    elif word.endswith(("sses", "xes", "ches", "shes", "zes")):
+    elif word.endswith(("sses", "xes", "ches", "shes", "zes", "oes")):
         word = word[:-2]
     elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
         word = word[:-1]

@@ -71,12 +71,12 @@ class Groups:
 
     keys: list[str]
     """For each row, in the order added, the key of its group."""
-    reworded: int
-    """Rows whose group has a row that asks the same otherwise; exact copies do not count."""
+    joined: int
+    """Rows that are not alone in their group."""
     largest: int
-    """Rows of the largest such group. A large share of all rows is worth a look."""
+    """Rows of the largest group. A large share of all rows is worth a look."""
     examples: list[tuple[int, int]]
-    """Pairs of rows of one group that are not copies, the first of each group, for eyes."""
+    """The first two rows of each group that has two, for eyes: they ask the same."""
 
 
 class NearDuplicates:
@@ -138,13 +138,13 @@ def _link_equal(profiles: Sequence[bytes], linked: _Links) -> None:
 
 def _agree(one: Sequence[int], other: Sequence[int]) -> bool:
     """Whether each 1 and 2 written as a digit in one text may stand in the other, as a digit or as
-    a word."""
-    digit, word = one[0::2], one[1::2]
-    other_digit, other_word = other[0::2], other[1::2]
-    return all(
-        digit[i] <= other_digit[i] + other_word[i] and other_digit[i] <= digit[i] + word[i]
-        for i in range(2)
-    )
+    a word, and neither asks who where the other asks when."""
+    for digit, word in ((0, 1), (2, 3)):
+        if one[digit] > other[digit] + other[word] or other[digit] > one[digit] + one[word]:
+            return False
+    begins, anywhere = 4, 5
+    unlike = not (one[begins] & other[anywhere] or other[begins] & one[anywhere])
+    return not (one[begins] and other[begins] and unlike)
 
 
 def _link_same_numbers(profiles: Sequence[bytes], linked: _Links) -> None:
@@ -277,21 +277,18 @@ def _pairs(items: Iterable[T]) -> Iterator[tuple[T, T]]:
     return combinations(listed, 2)
 
 
-def _result(profiles: Sequence[bytes], linked: _Links, members: Sequence[int]) -> Groups:
+def _result(profiles: Sequence[bytes], linked: _Links, members: Iterable[int]) -> Groups:
     roots = [linked.root(member) for member in members]
     names = {root: hashlib.blake2b(profiles[root], digest_size=8).hexdigest() for root in roots}
-    kinds: dict[int, set[int]] = defaultdict(set)
-    first: dict[int, tuple[int, int]] = {}
+    first: dict[int, int] = {}
     examples: dict[int, tuple[int, int]] = {}
-    for row, (root, member) in enumerate(zip(roots, members, strict=True)):
-        kinds[root].add(member)
-        earlier, other = first.setdefault(root, (member, row))
-        if earlier != member:
-            examples.setdefault(root, (other, row))
-    sizes = [size for root, size in Counter(roots).items() if len(kinds[root]) > 1]
+    for row, root in enumerate(roots):
+        if first.setdefault(root, row) != row:
+            examples.setdefault(root, (first[root], row))
+    sizes = [size for size in Counter(roots).values() if size > 1]
     return Groups(
         keys=[names[root] for root in roots],
-        reworded=sum(sizes),
+        joined=sum(sizes),
         largest=max(sizes, default=0),
         examples=list(examples.values()),
     )

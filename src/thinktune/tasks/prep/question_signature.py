@@ -6,9 +6,10 @@ memory. It is the same on every machine.
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import or_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ the same ones in similar texts."""
 FEW_WORDS = 24
 MAX_WORD = 64
 """Up to so many words are kept as text, where numbers agree and words may not."""
-_HEAD = struct.Struct("<QQ4BBHHHHH")
+_HEAD = struct.Struct("<QQ6BBHHHHH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Signature:
     """Digest of numbers, signs and negations: rows of different blocks never ask the same."""
     exact: int
     """Digest of the block and all words."""
-    loose: tuple[int, int, int, int]
-    """Counts of 1 and 2 as digits and as words, see `question_content.Content`."""
+    loose: tuple[int, ...]
+    """Counts of 1 and 2 as digits and as words, and question words, as in `Content`."""
     evidence: bool
     """Whether the numbers alone nearly tell the question from all others."""
     strong: bool
@@ -74,7 +75,7 @@ def signature(asked: Asked) -> bytes:
         said.insert(0, content(asked.system))
     if not any(one.substantial for one in said):  # a wink, `Who are you?`: the letters themselves
         text = " ".join(normalized("\n".join(asked.turns)).split())
-        said = [replace(_joined(said), words=frozenset({text}))]
+        said = [replace(_joined(said), words=frozenset({text.rstrip("!?. ") or text}))]
     whole = _joined(said)
     words = whole.words
     digests = sorted({digest32(word) for word in words})[:MAX_WORDS]
@@ -88,7 +89,7 @@ def signature(asked: Asked) -> bytes:
             _HEAD.pack(
                 block,
                 _digest(block, *sorted(words)),
-                *(min(count, 255) for count in (*whole.ones, *whole.twos)),
+                *(min(count, 255) for count in (*whole.ones, *whole.twos, *whole.asking)),
                 whole.evidence + 2 * _strong(whole),
                 len(digests),
                 len(numbers),
@@ -105,7 +106,8 @@ def signature(asked: Asked) -> bytes:
 
 def unpacked(packed: bytes) -> Signature:
     """The parts of a signature."""
-    block, exact, *loose, flags, words, numbers, beginnings, parts, few = _HEAD.unpack_from(packed)
+    head = _HEAD.unpack_from(packed)
+    block, exact, *loose, flags, words, numbers, beginnings, parts, few = head
     at = _HEAD.size
     keys_at = at + 4 * (words + numbers)
     few_at = keys_at + 8 * (beginnings + parts)
@@ -113,7 +115,7 @@ def unpacked(packed: bytes) -> Signature:
     return Signature(
         block=block,
         exact=exact,
-        loose=(loose[0], loose[1], loose[2], loose[3]),
+        loose=tuple(loose),
         evidence=bool(flags & 1),
         strong=bool(flags & 2),
         words=np.frombuffer(packed, "<u4", words, at),
@@ -132,7 +134,8 @@ def _keys(said: Sequence[Content], turns: int) -> tuple[list[int], list[int]]:
     chain = 0
     substantial = False
     for position, one in enumerate(said):
-        key = _digest(_block(one), one.ones[0], one.twos[0], *sorted(one.words))
+        loose = one.ones[0], one.twos[0], one.asking[0]
+        key = _digest(_block(one), *loose, *sorted(one.words))
         # What asks nothing changes nothing: `Hello!` before a question, `And?` after it.
         chain = (_digest(chain, key) if chain else key) if one.substantial else chain
         substantial = substantial or one.substantial
@@ -151,8 +154,13 @@ def _joined(said: Sequence[Content]) -> Content:
         twos=(sum(one.twos[0] for one in said), sum(one.twos[1] for one in said)),
         signs=tuple(sorted(sign for one in said for sign in one.signs)),
         negations=sum(one.negations for one in said),
+        asking=(_either(one.asking[0] for one in said), _either(one.asking[1] for one in said)),
         words=frozenset().union(*(one.words for one in said)),
     )
+
+
+def _either(bits: Iterable[int]) -> int:
+    return reduce(or_, bits, 0)
 
 
 def _block(asks: Content) -> str:
