@@ -103,7 +103,7 @@ def test_stopped_and_killed_in_the_middle_of_training_it_resumes(
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
-    assert "stopped on request; step" in out
+    assert "stopped on request, step" in out
     assert "the same command goes on" in out
     assert "Traceback" not in out
 

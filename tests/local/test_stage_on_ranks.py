@@ -90,7 +90,7 @@ def test_two_ranks_asked_to_stop_commit_the_same_step(shop: Workshop, tmp_path: 
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert err.count("stopped on request; step") == 1
+    assert err.count("stopped on request, step") == 1
     assert "Traceback" not in err
 
 

@@ -12,12 +12,17 @@ from thinktune.schema.exit_codes import ExitCode
 
 
 class ThinktuneError(Exception):
-    """`place: fault; remedy`, one paragraph, printed without a traceback."""
+    """`place: fault; remedy`, one paragraph, printed without a traceback.
+
+    Its first `; ` is where the remedy begins, which may have others. One in the place or the fault,
+    as in a message of somebody else's, is printed as a comma.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
 
     def __init__(self, place: str, fault: str, remedy: str) -> None:
-        super().__init__(f"{place}: {fault}; {remedy}")
+        wrong = f"{place}: {fault}".replace("; ", ", ")
+        super().__init__(f"{wrong}; {remedy}")
         self.place = place
         self.fault = fault
         self.remedy = remedy

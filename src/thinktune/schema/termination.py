@@ -20,12 +20,13 @@ def error_line(log: str) -> str:
 
 
 def split_error(line: str) -> tuple[str, str] | None:
-    """What an `error: place: fault; remedy` line says is wrong, and what to do; the latter is empty
-    where it says nothing of that. None for any other line."""
+    """What an `error: place: fault; remedy` line says is wrong, and what to do, which begins at the
+    first `; ` (`ThinktuneError`); the latter is empty where it says nothing of that. None for any
+    other line."""
     if not line.startswith(ERROR_PREFIX):
         return None
-    fault, found, remedy = line.removeprefix(ERROR_PREFIX).rpartition("; ")
-    return (fault, remedy) if found else (remedy, "")
+    fault, _, remedy = line.removeprefix(ERROR_PREFIX).partition("; ")
+    return fault, remedy
 
 
 class PodTermination(Closed):

@@ -71,8 +71,9 @@ def test_values_that_the_chart_does_not_take(kube: Kube) -> None:
 
 def test_a_quota_for_jobs(cluster: Cluster, kube: Kube, values: str) -> None:
     cluster.objects.quota["jobs.batch"] = 0
-    with pytest.raises(ServiceUnavailable, match="exceeded quota"):
+    with pytest.raises(ServiceUnavailable, match="exceeded quota") as refused:
         install(RELEASE, "task", kube, values)
+    assert refused.value.remedy == "change what it names, or ask who runs the cluster"
 
 
 def test_a_right_that_is_missing(api: KubeServer, kube: Kube, values: str) -> None:
@@ -123,6 +124,52 @@ def test_a_helm_that_was_killed_leaves_its_name_taken(
 )  # fmt: skip
 def test_what_helm_3_says_and_what_is_hard_to_provoke(said: str, meant: HelmFault) -> None:
     assert helm_fault(said) is meant
+
+
+@pytest.mark.parametrize("run", ["forbidden", "etcdserver", "connection-refused"])
+def test_a_name_is_not_taken_for_what_helm_says(run: str) -> None:
+    release = f"{run}-prep"
+    folder = f"/home/{run}/charts/task"
+    for said, meant in [
+        (f'Error: jobs.batch "{release}" already exists', HelmFault.NAME_TAKEN),
+        (f"Error: release {release} failed: secrets '{release}' already exists",
+         HelmFault.NAME_TAKEN),
+        (f'Error: Unable to continue with install: ConfigMap "{release}" in namespace "{run}"'
+         " exists and cannot be imported into the current release", HelmFault.MADE_WITHOUT_HELM),
+        (f"Error: uninstall: Release not loaded: {release}: release: not found",
+         HelmFault.NO_RELEASE),
+        (f"Error: chart {folder} can't be read, and it isn't ours", HelmFault.OTHER),
+        (f'Error: jobs.batch "{release}" is forbidden: exceeded quota: few', HelmFault.FORBIDDEN),
+    ]:  # fmt: skip
+        assert helm_fault(said, (release, folder)) is meant, said
+
+
+def test_a_release_with_such_a_name(cluster: Cluster, kube: Kube, values: str) -> None:
+    release = "forbidden-prep"
+    assert installed_values(release, kube) is None
+    assert install(release, "task", kube, values) is None
+    refused = install(release, "task", kube, values)
+    assert refused is not None and refused.why is HelmFault.NAME_TAKEN
+    cluster.objects.create(CONFIG_MAPS, NAMESPACE, {"metadata": {"name": "forbidden-train"}})
+    refused = install("forbidden-train", "task", kube, values)
+    assert refused is not None and refused.why is HelmFault.MADE_WITHOUT_HELM
+
+
+@pytest.mark.parametrize(
+    ("rule", "remedy"),
+    [
+        ('User "me" cannot create resource "jobs" in API group "batch"', "thinktune doctor"),
+        ("exceeded quota: few, requested: pods=1", "ask who runs the cluster"),
+        ('violates PodSecurity "restricted:latest": privileged', "ask who runs the cluster"),
+    ],
+)
+def test_what_to_do_about_a_refusal(
+    api: KubeServer, kube: Kube, values: str, rule: str, remedy: str
+) -> None:
+    api.fail("POST .*/secrets", 403, f'secrets "x" is forbidden: {rule}')
+    with pytest.raises(ServiceUnavailable, match="is forbidden") as refused:
+        install(RELEASE, "task", kube, values)
+    assert remedy in refused.value.remedy
 
 
 def fake_helm(folder: Path, version: str) -> str:

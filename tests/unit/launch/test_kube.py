@@ -10,7 +10,7 @@ from kube_objects import CONFIG_MAPS, JOBS, PODS, POLICIES
 from kube_server import KubeServer
 from launching import NAMESPACE, Meanwhile, use_kubeconfig, wait_for
 
-from thinktune.launch.cluster.api import Forbidden, Unauthenticated
+from thinktune.launch.cluster.api import Conflict, Forbidden, Unauthenticated
 from thinktune.launch.cluster.kube import REPLACED, Kube
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 
@@ -52,10 +52,22 @@ def test_a_job_of_the_same_name_is_not_marked(cluster: Cluster, kube: Kube) -> N
     assert not kube.mark_job(now, REPLACED)
 
 
+def test_a_mark_that_the_server_does_not_take_is_an_error(
+    api: KubeServer, cluster: Cluster, kube: Kube
+) -> None:
+    """Not one that somebody else was first with."""
+    job = make_job(cluster)
+    api.fail("PATCH .*/jobs/r-prep", 422, "metadata.annotations: Invalid value")
+    with pytest.raises(SpecInvalid, match="Invalid value"):
+        kube.mark_job(job, REPLACED)
+
+
 def test_a_job_of_the_same_name_is_not_deleted(cluster: Cluster, kube: Kube) -> None:
     make_job(cluster)
-    with pytest.raises(SpecInvalid, match="UID in precondition"):
+    with pytest.raises(Conflict, match="UID in precondition") as conflict:
         kube.delete_job("r-prep", uid="another")
+    assert conflict.value.exit_code == 69
+    assert conflict.value.remedy == "it was changed meanwhile: try again"
     assert kube.job("r-prep") is not None
 
 

@@ -9,8 +9,9 @@ from thinktune.launch.preflight import Request, check_deadline, check_nodes
 from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.cluster import Cluster
-from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.termination import split_error
 
 CATALOG = load_catalog()
 
@@ -95,6 +96,21 @@ def test_other_hardware_is_another_run_unless_it_is_named() -> None:
     alone = ("train",)
     assert "as another run, from prep on" in refused(request(stages=alone), *nodes)
     assert "another run" not in refused(request(stages=alone, name="mine"), *nodes)
+
+
+def test_an_error_with_several_remedies_is_taken_apart_as_it_was_made() -> None:
+    asked = request()
+    nodes = Nodes(gpu_node("a100-80x8", "pool"), gpu_node("h100x8", "pool"), cpu_node())
+    found = check_nodes(asked, nodes, asked.stages)  # type: ignore[arg-type]
+    error = shortage_error(asked, asked.stages, found)
+    assert error.remedy.count("; or ") == 1
+    assert split_error(f"error: {error}") == (f"{error.place}: {error.fault}", error.remedy)
+
+
+def test_a_message_of_somebody_else_s_is_no_remedy() -> None:
+    error = ServiceUnavailable("a;b; c", "it said: no; go away", "wait; or ask")
+    assert error.fault == "it said: no; go away"
+    assert split_error(f"error: {error}") == ("a;b, c: it said: no, go away", "wait; or ask")
 
 
 def test_where_to_tolerate_a_taint() -> None:

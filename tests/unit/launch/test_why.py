@@ -260,7 +260,7 @@ def test_how_the_last_pod_ended_is_told_while_the_next_runs(code: int, words: st
     ("line", "taken_apart"),
     [
         ("error: GPU: out of memory; lower it", ("GPU: out of memory", "lower it")),
-        ("error: a: b; c; d", ("a: b; c", "d")),
+        ("error: a: b; c; d", ("a: b", "c; d")),
         ("error: nothing to do about it", ("nothing to do about it", "")),
         ("KeyError: 'x'; really", None),
         ("", None),

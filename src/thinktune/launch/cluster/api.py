@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from thinktune.launch.cluster.kube_messages import is_missing_right
+from thinktune.launch.cluster.kube_messages import refusal_remedy
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 
 Object = dict[str, Any]
@@ -26,6 +26,10 @@ class Unauthenticated(Forbidden):
 
 class Missing(ServiceUnavailable):
     """There is no such object."""
+
+
+class Conflict(ServiceUnavailable):
+    """An object is not, or no longer, as the request takes it to be: somebody was first."""
 
 
 class Api:
@@ -120,11 +124,10 @@ class Api:
             remedy = "log in to the cluster again: the credentials of the context are refused"
             raise Unauthenticated(place, message, remedy)
         if status == 403:
-            remedy = "ask for a role in this namespace; `thinktune doctor` lists what is needed"
-            if not is_missing_right(message):
-                remedy = "change what it names, or ask who runs the cluster"
-            raise Forbidden(place, message, remedy)
-        if status == 422 or status == 409:
+            raise Forbidden(place, message, refusal_remedy(message))
+        if status == 409:
+            raise Conflict(place, message, "it was changed meanwhile: try again")
+        if status == 422:
             raise SpecInvalid(place, message, "change what it names")
         raise ServiceUnavailable(place, f"the API server answered {status}: {message}", "try again")
 

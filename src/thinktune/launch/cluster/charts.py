@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import yaml
 
 import thinktune
+from thinktune.launch.cluster.kube_messages import refusal_remedy
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.values import NAME_LENGTH, Values
 
@@ -23,7 +25,8 @@ WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "in
 class HelmFault(Enum):
     """Why helm did not do what it was told, as far as the launcher goes on by it."""
 
-    UNAVAILABLE = "the API server does not answer, or refuses"
+    UNAVAILABLE = "the API server does not answer, or does not know us"
+    FORBIDDEN = "the API server knows us and refuses: a right, a quota, a rule"
     NAME_TAKEN = "another submit was first, with this release or an object of it"
     MADE_WITHOUT_HELM = "an object of that name is there which helm did not make"
     NO_RELEASE = "there is no such release"
@@ -38,8 +41,8 @@ HELM_TEXTS = (
     ("no such host", HelmFault.UNAVAILABLE),
     ("TLS handshake", HelmFault.UNAVAILABLE),
     ("etcdserver", HelmFault.UNAVAILABLE),
-    ("forbidden", HelmFault.UNAVAILABLE),
     ("Unauthorized", HelmFault.UNAVAILABLE),
+    ("is forbidden", HelmFault.FORBIDDEN),
     # helm 3 and 4, pkg/action/install.go, availableName
     ("cannot re-use a name", HelmFault.NAME_TAKEN),
     ("cannot reuse a name", HelmFault.NAME_TAKEN),
@@ -55,6 +58,8 @@ HELM_TEXTS = (
 )
 """What helm says and what it means. Its exit code is 1 for everything, and only its text differs;
 the first that is found counts."""
+QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|`[^`\n]*`|(?<!\w)\'[^\'\n]*\'(?!\w)')
+"""What helm's text quotes: names and values that users chose."""
 
 
 class HelmRefused(SpecInvalid):
@@ -65,9 +70,13 @@ class HelmRefused(SpecInvalid):
         self.why = why
 
 
-def helm_fault(said: str) -> HelmFault:
-    """The fault that helm's text speaks of."""
-    return next((fault for text, fault in HELM_TEXTS if text in said), HelmFault.OTHER)
+def helm_fault(said: str, chosen: Sequence[str] = ()) -> HelmFault:
+    """The fault that helm's text speaks of, by its own words: neither by what it quotes nor by the
+    names that users chose."""
+    own = QUOTED.sub("…", said)
+    for name in chosen:
+        own = own.replace(name, "…")
+    return next((fault for text, fault in HELM_TEXTS if text in own), HelmFault.OTHER)
 
 
 def chart_folder(name: str) -> Path:
@@ -108,11 +117,12 @@ def release_name(run: str, stage: str) -> str:
     return name
 
 
-def helm(*arguments: str, stdin: str | None = None) -> str:
-    """Runs helm to its end and gives its output.
+def helm(*arguments: str, chosen: Sequence[str] = (), stdin: str | None = None) -> str:
+    """Runs helm to its end and gives its output. `chosen` are names of releases and folders among
+    the arguments, which its errors may hold.
 
     Raises InputMissing where helm is missing or too old, ServiceUnavailable where the API server
-    does not answer it or it is killed, HelmRefused for anything else.
+    does not answer it or refuses or it is killed, HelmRefused for anything else.
     """
     done = subprocess.run(
         [_helm(os.environ.get("PATH", "")), *arguments],
@@ -126,7 +136,9 @@ def helm(*arguments: str, stdin: str | None = None) -> str:
         raise ServiceUnavailable("helm", fault, "the same command again goes on from what it left")
     if done.returncode != 0:
         said = done.stderr.strip() or done.stdout.strip()
-        why = helm_fault(said)
+        why = helm_fault(said, chosen)
+        if why is HelmFault.FORBIDDEN:
+            raise ServiceUnavailable("helm", said, refusal_remedy(said))
         if why is HelmFault.UNAVAILABLE:
             raise ServiceUnavailable("helm", said, "`thinktune doctor` says what is missing")
         raise HelmRefused(said, why)
@@ -152,6 +164,5 @@ def _helm(search: str) -> str:
 def manifests(release: str, namespace: str, values: str, *, chart: str = "task") -> str:
     """What a chart renders to, with the values given as text."""
     folder = str(chart_folder(chart))
-    return helm(
-        "template", release, folder, "--namespace", namespace, "--values", "-", stdin=values
-    )
+    options = ("--namespace", namespace, "--values", "-")
+    return helm("template", release, folder, *options, chosen=(release, folder), stdin=values)

@@ -32,7 +32,8 @@ def install(release: str, chart: str, kube: Kube, values: str) -> HelmRefused | 
     Raises what `helm` raises otherwise."""
     folder = str(chart_folder(chart))
     try:
-        helm("install", release, folder, "--values", "-", *_place(kube), stdin=values)
+        options = ("--values", "-", *_helm_options(kube))
+        helm("install", release, folder, *options, chosen=(release, folder), stdin=values)
     except HelmRefused as refusal:
         if refusal.why in (HelmFault.NAME_TAKEN, HelmFault.MADE_WITHOUT_HELM):
             return refusal
@@ -43,7 +44,8 @@ def install(release: str, chart: str, kube: Kube, values: str) -> HelmRefused | 
 def installed_values(release: str, kube: Kube) -> dict[str, Any] | None:
     """The values that a release was installed with; None where there is none."""
     try:
-        text = helm("get", "values", release, "--output", "json", *_place(kube))
+        options = ("--output", "json", *_helm_options(kube))
+        text = helm("get", "values", release, *options, chosen=(release,))
     except HelmRefused as refusal:
         if refusal.why is HelmFault.NO_RELEASE:
             return None
@@ -93,7 +95,8 @@ def clear(release: str, run: str, kube: Kube) -> bool:
     if kube.job(release) is not None:
         return False
     if is_release:
-        helm("uninstall", release, "--ignore-not-found", *_place(kube))
+        options = ("--ignore-not-found", *_helm_options(kube))
+        helm("uninstall", release, *options, chosen=(release,))
         return True
     # What `kubectl apply` made of rendered manifests.
     return bool(kube.delete_owned(f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"))
@@ -147,7 +150,7 @@ def releases(run: str) -> list[str]:
     return [release_name(run, CONDUCTOR), *(release_name(run, stage) for stage in STAGES)]
 
 
-def _place(kube: Kube) -> tuple[str, ...]:
+def _helm_options(kube: Kube) -> tuple[str, ...]:
     """The options that make helm work where the client does."""
     context = ("--kube-context", kube.context) if kube.from_kubeconfig else ()
     return ("--namespace", kube.namespace, *context)

@@ -9,8 +9,15 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from thinktune.launch.cluster.api import CONNECT_S, PATIENCE, Api, Forbidden, Missing, Object
-from thinktune.schema.errors import SpecInvalid
+from thinktune.launch.cluster.api import (
+    CONNECT_S,
+    PATIENCE,
+    Api,
+    Conflict,
+    Forbidden,
+    Missing,
+    Object,
+)
 
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
@@ -177,7 +184,7 @@ class Kube(Api):
     def delete_job(self, name: str, uid: str | None = None) -> bool:
         """A Job, and with it its pods, which get their grace period. False: it was not there.
 
-        Raises SpecInvalid where it has another uid.
+        Raises Conflict where it has another uid.
         """
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
         return self._delete(path, "Foreground", uid)
@@ -189,7 +196,7 @@ class Kube(Api):
         try:
             patch = {"metadata": metadata | {"annotations": {annotation: "true"}}}
             self.patch_job(job["metadata"]["name"], patch)
-        except (SpecInvalid, Missing):
+        except (Conflict, Missing):
             return False
         return True
 

@@ -1,7 +1,7 @@
 """What Kubernetes and Kueue tell in prose alone: facts for which their objects have no field.
 
 Each text is matched here and nowhere else, beside the source that writes it. Callers look at the
-reason or the field first. Used by `api`, `why` and `pod_signs`.
+reason or the field first. Used by `api`, `charts`, `why` and `pod_status`.
 """
 
 import re
@@ -18,6 +18,13 @@ def is_missing_right(message: str) -> bool:
     Source: apiserver, endpoints/handlers/responsewriters/errors.go (`User "…" cannot list …`).
     """
     return " cannot " in message
+
+
+def refusal_remedy(message: str) -> str:
+    """What to do about a 403, which the API server answered to us or to helm."""
+    if is_missing_right(message):
+        return "ask for a role in this namespace; `thinktune doctor` lists what is needed"
+    return "change what it names, or ask who runs the cluster"
 
 
 def is_quota(message: str) -> bool:

@@ -38,5 +38,5 @@ class Stop:
     def check(self, place: str) -> None:
         """Raises Preempted when asked to stop; for stages that start over cheaply."""
         if self.requested:
-            fault = "stopped on request; what was committed stays"
+            fault = "stopped on request, what was committed stays"
             raise Preempted(place, fault, "run the same command again to go on")

@@ -111,7 +111,7 @@ class Lifecycle(Generic[Batch]):
             if stopping or now == steps or self._checkpoint_is_due(now):
                 self._save(now)
             if stopping and now < steps:
-                fault = f"stopped on request; step {now} of {steps} is committed"
+                fault = f"stopped on request, step {now} of {steps} is committed"
                 raise Preempted("train", fault, "run the same command again to go on")
 
     def _resume(self) -> int:
