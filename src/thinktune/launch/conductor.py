@@ -98,7 +98,7 @@ class _Stage:
             watch.remark(f"{seen.stage}: {why.paragraph()}")
 
     def _start(self, seen: Observed) -> None:
-        """Takes the brake off a Job that waits for the stage before it."""
+        """Starts a Job that waits for the stage before it, or hands it to its queue."""
         assert seen.job is not None
         annotations = seen.job["metadata"].get("annotations") or {}
         labels = seen.job["metadata"].get("labels") or {}

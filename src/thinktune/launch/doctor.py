@@ -42,7 +42,7 @@ POD_S = 90
 POLICY_S = 5.0
 """What a NetworkPolicy may take to hold for a new pod."""
 PROBE_LINES = 3
-"""Of the probe's log; its error is the last."""
+"""How many last lines of the probe's log are read. Its error is the last of them."""
 SMALL = {"cpu": "100m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
 MADE = {
     "batch": ("jobs",),

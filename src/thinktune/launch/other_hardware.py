@@ -1,7 +1,7 @@
 """What would get a run scheduled where a cluster's nodes cannot take it: other hardware first.
 
 Asks the plan about every hardware entry of the catalog. Called by `submit` and `doctor`, once
-`checks` has found a shortage.
+`preflight` has found a shortage.
 """
 
 from collections.abc import Iterator, Sequence

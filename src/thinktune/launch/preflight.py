@@ -56,7 +56,7 @@ def _has_training(stages: Sequence[Stage]) -> bool:
     return any(STAGE_INFO[stage].gpus == "all" for stage in stages)
 
 
-def check_place(request: Request, kube: Kube) -> None:
+def check_namespace_and_secrets(request: Request, kube: Kube) -> None:
     """Raises SpecInvalid for a namespace that is not there, InputMissing for a secret."""
     cluster = request.cluster
     name = cluster.namespace

@@ -28,8 +28,8 @@ from thinktune.launch.preflight import (
     Request,
     check_deadline,
     check_names,
+    check_namespace_and_secrets,
     check_nodes,
-    check_place,
 )
 from thinktune.launch.runs import conductor_of, pipeline_of, stage_values
 from thinktune.launch.status.observed import SUBMITTED, Observed, observe
@@ -57,7 +57,7 @@ def submit(request: Request, kube: Kube, store: Store, say: Say) -> Pipeline:
         release_name(request.run.id, part)
     check_names(request.cluster, request.catalog)
     check_deadline(request.run, request.cluster, request.stages)
-    check_place(request, kube)
+    check_namespace_and_secrets(request, kube)
     done = _done_before(request, store)
     wanted = [stage for stage in request.stages if stage not in done]
     nodes = check_nodes(request, kube, wanted)

@@ -29,7 +29,7 @@ from thinktune.schema.values import (
 
 MIB = 1024**2
 TAINT = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
-"""As GPU nodes have it nearly everywhere."""
+"""The toleration of the taint that GPU nodes have in nearly every cluster."""
 BACKOFF_LIMIT = 3
 CONDUCTOR_IMAGE: Stage = "prep"
 """The smallest image that has the launcher in it."""
@@ -37,7 +37,7 @@ LEAST_GRACE_S = 300
 PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
 """What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
 NODE_SHARE = 0.9
-"""Of a node's CPUs and memory: the rest is the kubelet's and the daemons'."""
+"""Share of a node's CPUs and memory that a pod may request. Kubelet and daemons need the rest."""
 
 
 def task_values(
@@ -116,7 +116,7 @@ def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> Cond
 
 
 def _gpus(stage: Stage, hardware: HardwareEntry) -> int:
-    """GPUs of one pod."""
+    """Number of GPUs that one pod of the stage requests."""
     most = {"none": 0, "one": 1, "all": hardware.num_gpus}
     return min(most[STAGE_INFO[stage].gpus], hardware.num_gpus)
 
@@ -150,7 +150,7 @@ def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) ->
     gpus = _gpus(stage, hardware)
     return ResourceValues(
         gpus=gpus,
-        # Its share of the node's.
+        # The CPUs are divided as the GPUs are.
         cpu_millis=cpus * gpus // hardware.num_gpus if gpus else cpus,
         memory_mib=memory,
         disk_gib=disk,

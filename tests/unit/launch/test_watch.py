@@ -69,7 +69,7 @@ def test_an_answer_in_between_makes_a_new_outage_of_it(
     assert watch.attempt(away) is None
 
 
-def conduct(digest: str, *stages: Stage) -> Pipeline:
+def pipeline_with(digest: str, *stages: Stage) -> Pipeline:
     each = (
         PipelineStage(stage=stage, release=f"r-{stage}", task_sha256=digest * 64)
         for stage in stages
@@ -78,7 +78,7 @@ def conduct(digest: str, *stages: Stage) -> Pipeline:
 
 
 def test_what_a_conductor_was_told_before_is_kept() -> None:
-    before, now = conduct("0", "train", "evaluate"), conduct("1", "prep", "train")
+    before, now = pipeline_with("0", "train", "evaluate"), pipeline_with("1", "prep", "train")
     joined = now.joined(before)
     assert [each.stage for each in joined.stages] == ["prep", "train", "evaluate"]
     assert [each.task_sha256[0] for each in joined.stages] == ["1", "1", "0"]

@@ -24,7 +24,8 @@ NOT_FOR_PODS = (
 )  # fmt: skip
 """Taints of nodes that are ill, leaving, or the control plane's."""
 DAEMONS = {"DaemonSet", "Node"}
-"""Who owns pods that stay on their node: the second are the kubelet's own."""
+"""Kinds of owners whose pods stay on their node. A Node owns the pods that its kubelet runs by
+itself."""
 
 
 @dataclass(frozen=True)
@@ -101,34 +102,34 @@ class Shortage:
 
     fault: str
     remedies: tuple[str, ...]
-    """For the cluster file, from what nodes lack most."""
+    """What to change in the cluster file or the cluster, for the most frequent reason first."""
 
 
 def shortage(values: TaskValues, nodes: Sequence[Node], section: str) -> Shortage | None:
-    """What no number of idle nodes of these would make up for; None where they take the stage.
+    """What the stage asks for that these nodes do not have even when idle; None where they take it.
 
     `section` of the cluster file says where it goes.
     """
     wanted, gpus = values.topology.nodes, values.resources.gpus
     reasons: Counter[tuple[str, str]] = Counter()
-    room = 0
+    fitting = 0
     for node in nodes:
         unfit = _unfit(values, node, section)
         if unfit:
             reasons[unfit] += 1
         else:
-            room += node.gpus // gpus if gpus else 1
-    if room >= wanted or (room and not gpus):
+            fitting += node.gpus // gpus if gpus else 1
+    if fitting >= wanted or (fitting and not gpus):
         return None
     most = reasons.most_common(4)
     asked = f"{wanted} × {gpus} {_product(values)}" if gpus else "a node"
     why = ", ".join(f"{n} node{'s' * (n > 1)}: {reason}" for (reason, _), n in most)
-    fault = f"it asks for {asked}, and the cluster has room for {room} ({why or 'no node'})"
+    fault = f"it asks for {asked}, and the cluster has room for {fitting} ({why or 'no node'})"
     return Shortage(fault, tuple(dict.fromkeys(remedy for (_, remedy), _ in most if remedy)))
 
 
 def _unfit(values: TaskValues, node: Node, section: str) -> tuple[str, str] | None:
-    """Reason and remedy; the latter may be empty."""
+    """Why a node cannot take the stage, and the remedy, which may be empty; None where it can."""
     resources, placement = values.resources, values.placement
     for key, value in placement.node_selector.items():
         if node.labels.get(key) == value:
@@ -173,7 +174,7 @@ def _product(values: TaskValues) -> str:
 
 
 def free_gpus(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
-    """Free and all GPUs by product."""
+    """Numbers of free GPUs and of all GPUs, by product."""
     found: dict[str, tuple[int, int]] = {}
     for node in nodes:
         if node.gpus:

@@ -44,7 +44,7 @@ OWNED = {
 
 
 def newest_last(events: Iterable[Object]) -> list[Object]:
-    """By when they were last seen, or seen once."""
+    """The events in the order in which they were last seen, or seen once."""
     return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
 
 
@@ -150,12 +150,12 @@ class Kube(Api):
     # -- what is done
 
     def create_pod(self, body: Object) -> None:
-        """Makes a pod."""
+        """Creates a pod in the namespace."""
         self._call("POST", f"/api/v1/namespaces/{self.namespace}/pods", body=body)
 
     def create_network_policy(self, body: Object) -> None:
-        """Makes a NetworkPolicy."""
-        self._call("POST", self._place("networkpolicies"), body=body)
+        """Creates a NetworkPolicy in the namespace."""
+        self._call("POST", self._collection("networkpolicies"), body=body)
 
     def delete_owned(self, labels: str) -> list[str]:
         """Deletes all that our charts make beside a Job, by label selector; gives what it was."""
@@ -163,14 +163,15 @@ class Kube(Api):
         for kind in OWNED:
             found: list[Object] = []
             with contextlib.suppress(Missing, Forbidden):  # no operator there, or none for us
-                found = self._list(self._place(kind), labels)
+                found = self._list(self._collection(kind), labels)
             for each in found:
                 name = each["metadata"]["name"]
-                if self._delete(f"{self._place(kind)}/{name}", "Background"):
+                if self._delete(f"{self._collection(kind)}/{name}", "Background"):
                     removed.append(f"{kind}/{name}")
         return removed
 
-    def _place(self, kind: str) -> str:
+    def _collection(self, kind: str) -> str:
+        """The path of all objects of that kind in the namespace."""
         return f"{OWNED[kind]}/namespaces/{self.namespace}/{kind}"
 
     def pod(self, name: str) -> Object | None:

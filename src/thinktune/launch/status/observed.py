@@ -48,7 +48,7 @@ class Observed:
 
     @property
     def own_terminations(self) -> Sequence[PodTermination]:
-        """Those of the Job that is there, not of one before it."""
+        """How pods of the Job that is there ended, without those of a Job before it."""
         made = str((self.job or {}).get("metadata", {}).get("creationTimestamp") or "")
         return [e for e in self.terminations if _moment(e.ended) >= _moment(made)] if made else []
 
@@ -60,7 +60,7 @@ class Observed:
     @property
     def restarts(self) -> int:
         """Pods of this Job beyond the first of each index."""
-        names = {ending.pod for ending in self.own_terminations}
+        names = {termination.pod for termination in self.own_terminations}
         names |= {str(pod["metadata"]["name"]) for pod in self.pods}
         return max(0, len(names) - self.nodes)
 
@@ -169,7 +169,7 @@ def read_progress(store: Store, run: str, stage: Stage) -> Progress | None:
 def _terminations(
     store: Store, prefix: str, names: Sequence[str], before: Sequence[PodTermination]
 ) -> list[PodTermination]:
-    known = {f"{ending.pod}.json": ending for ending in before}
+    known = {f"{termination.pod}.json": termination for termination in before}
     found = []
     for name in names:
         if name in known:
@@ -177,4 +177,4 @@ def _terminations(
         elif name.endswith(".json"):
             with contextlib.suppress(ObjectMissing, ValueError, SpecInvalid):
                 found.append(PodTermination.model_validate_json(store.get(f"{prefix}/{name}")))
-    return sorted(found, key=lambda ending: ending.ended)
+    return sorted(found, key=lambda termination: termination.ended)

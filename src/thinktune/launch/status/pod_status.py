@@ -23,7 +23,7 @@ NEVER_STARTS = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Cause, evidence, remedy."""
+    """Why a stage is in the state that it is in, what shows that, and what to do about it."""
 
     cause: str
     evidence: tuple[str, ...]
@@ -34,7 +34,7 @@ class Diagnosis:
     """Whether waiting longer will not help."""
 
     def paragraph(self) -> str:
-        """For people."""
+        """The diagnosis as one paragraph of text."""
         said = "".join(f" {sentence.rstrip('.')}." for sentence in self.evidence)
         return f"{self.cause.rstrip('.')}.{said} {self.remedy}".strip()
 
@@ -86,7 +86,7 @@ def node_said(pods: Sequence[Object]) -> list[str]:
 
 
 def asks(pod: Object) -> str:
-    """What it wants of a node."""
+    """What the pod requests of a node, in one sentence."""
     spec = pod["spec"]
     limits = spec["containers"][0].get("resources", {}).get("limits", {})
     asked = [f"{limits[k]} {k}" for k in ("nvidia.com/gpu", "cpu", "memory") if k in limits]
@@ -107,4 +107,4 @@ def terminated(pod: Object) -> Object | None:
 
 def last_said(ended: Sequence[Object]) -> str:
     """From what kubelet kept of the log of pods that ended badly."""
-    return next((words for each in ended if (words := error_line(each.get("message", "")))), "")
+    return next((line for each in ended if (line := error_line(each.get("message", "")))), "")

@@ -13,7 +13,7 @@ def stored_lines(seen: Observed, kube: Kube, store: Store) -> Iterator[str]:
     """Lines of all pods of the stage, those that ended first before the others."""
     prefix = logs_prefix(seen.run, seen.stage)
     alive = {pod["metadata"]["name"] for pod in seen.pods}
-    ended = [ending.pod for ending in seen.terminations]
+    ended = [termination.pod for termination in seen.terminations]
     order = [*ended, *(name for name in seen.logged if name not in ended)]
     for name in order:
         if name not in alive:

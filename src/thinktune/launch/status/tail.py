@@ -47,7 +47,7 @@ class Tail:
             thread.join(timeout=LAST_LINES_S)
 
     def close(self) -> None:
-        """Says nothing more."""
+        """Stops passing on lines of the pods' logs."""
         self._closed = True
 
     def _read(self, name: str, mark: str) -> None:

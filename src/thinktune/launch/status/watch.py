@@ -41,9 +41,9 @@ class Watch:
         return self._before
 
     def attempt(self, look: Callable[[], Observed]) -> Observed | None:
-        """What `look` gives; None while API or store do not answer it.
+        """Calls `look` and gives its result, or None while the API or the store does not answer.
 
-        Raises what they raise where they never answered, or not for ten minutes.
+        Raises their error where they have not answered for ten minutes, or refused from the start.
         """
         try:
             seen = look()
@@ -65,11 +65,11 @@ class Watch:
         return time.monotonic() - began >= seconds
 
     def no_longer(self, what: str) -> None:
-        """It is not so any more."""
+        """Forgets since when something has been so: it no longer is."""
         self._since.pop(what, None)
 
     def remark(self, text: str) -> None:
-        """Once, and again after a minute."""
+        """Says something once, and again after a minute if it still holds."""
         now = time.monotonic()
         if text != self._said[0] or now - self._said[1] > REPEAT_S:
             self._said = (text, now)

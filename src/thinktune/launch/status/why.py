@@ -28,7 +28,7 @@ from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.stages import STAGE_INFO
 from thinktune.schema.termination import split_error
 
-SILENT_S = 600
+IDLE_S = 600
 """Without a heartbeat for so long, a running stage is stuck."""
 REFUSED_TIMES = 3
 """Pods that the API server refused, one after the other, until we take it to mean it."""
@@ -128,7 +128,7 @@ def _queued(each: Observed, queue: str, events: Callable[[Object], list[Object]]
     made = [name for e in taken if (name := created_workload(e.get("message", "")))]
     about = [e for e in about_job if e.get("reason") == "Stopped"]
     about += events({"kind": "Workload", "metadata": {"name": made[-1]}}) if made else []
-    said = tuple(words for e in newest_last(about)[-1:] if (words := e.get("message")))
+    said = tuple(text for e in newest_last(about)[-1:] if (text := e.get("message")))
     remedy = f"`kubectl describe localqueue {queue}` shows what is before it."
     if said and is_uncovered_resource(said[0]):
         remedy = (
@@ -159,7 +159,7 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
     if ended and ended[0].get("reason") == "OOMKilled":
         return _oom(each, evidence)
     told = each.own_terminations
-    words = last_said(ended) or (told[-1].error_line if told else "")
+    line = last_said(ended) or (told[-1].error_line if told else "")
     code = next((int(e["exitCode"]) for e in ended), told[-1].code if told else ExitCode.INTERNAL)
     if reason == "PodFailurePolicy":
         code = failed_exit_code(message) or code
@@ -168,13 +168,13 @@ def _failed(each: Observed, events: Callable[[Object], list[Object]]) -> Diagnos
         evidence += [e.get("message", "") for e in refused[-1:]]
     evidence += node_said(each.pods)
     cause = f"{each.stage} failed with {_named(code)}"
-    error = split_error(words)
+    error = split_error(line)
     if error is not None:
         fault, remedy = error
         evidence.insert(0, fault)
         remedy = f"{remedy[:1].upper()}{remedy[1:]}." if remedy else ""
     else:
-        evidence += [f"Its last line: {words}"] if words else []
+        evidence += [f"Its last line: {line}"] if line else []
         remedy = f"`thinktune logs {each.run} --stage {each.stage}` shows the whole of it."
     again = "Then submit again: it goes on from what is committed."
     return Diagnosis(
@@ -220,7 +220,7 @@ def _pending(each: Observed, events: Callable[[Object], list[Object]]) -> Diagno
 
 
 def _refusals(events: Sequence[Object]) -> list[Object]:
-    """Of pods, since the last one that was made."""
+    """The events that tell of pods refused by the API server since it last took one."""
     found: list[Object] = []
     for event in events:
         if event.get("reason") == "SuccessfulCreate":
@@ -271,11 +271,11 @@ def _running(each: Observed) -> Diagnosis:
     if each.restarts:
         last = each.own_terminations[-1] if each.own_terminations else None
         how = f"the last with {_named(last.code)}" if last else "the last without a word"
-        words = f" ({last.error_line})" if last and last.error_line else ""
+        line = f" ({last.error_line})" if last and last.error_line else ""
         pods = "1 pod" if each.restarts == 1 else f"{each.restarts} pods"
-        evidence.append(f"{pods} ended before this one, {how}{words}")
+        evidence.append(f"{pods} ended before this one, {how}{line}")
     age = age if age is not None else each.running_s()
-    if age is not None and age > SILENT_S:
+    if age is not None and age > IDLE_S:
         return Diagnosis(
             f"{each.stage} runs, but has said nothing for {age:.0f} s",
             tuple(evidence),
