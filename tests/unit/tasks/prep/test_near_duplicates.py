@@ -154,8 +154,13 @@ def test_options_are_part_of_what_is_asked() -> None:
     assert not joined(asked, Asked((question.replace("an anti", "no anti"),), OPTIONS))
     assert joined(asked, question)  # asked openly, it is the same question
     assert not joined(Asked(("Which of these is true?",), OPTIONS), "Which of these is true?")
-    same_options = Asked(("Which of the following lowers glucose?",), OPTIONS)
-    assert not joined(asked, same_options)
+    wordy = "\n".join(
+        f"{option} tablets of the oldest Swiss make, swallowed after breakfast"
+        for option in OPTIONS.split("\n")
+    )
+    for options in (OPTIONS, wordy):
+        glucose = Asked(("Which of the following lowers glucose?",), options)
+        assert not joined(Asked((question,), options), glucose)
 
 
 def test_the_system_prompt_does_not_separate_unless_it_holds_the_question() -> None:

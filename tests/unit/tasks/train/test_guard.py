@@ -87,7 +87,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(
 def test_too_many_skipped_steps_end_the_training(make_trainer: Make) -> None:
     trainer = make_trainer(epochs=99, max_steps=30, max_grad_norm=1e9, max_skipped=3)
     spiking(trainer, range(12, 30))
-    with pytest.raises(LossNotFinite, match=r"step 15: .*; 3 steps skipped so far") as raised:
+    with pytest.raises(LossNotFinite, match=r"step 15: .*, 3 steps skipped so far") as raised:
         trainer.lifecycle.run()
     assert raised.value.exit_code == 74
 
