@@ -200,8 +200,8 @@ class ReplyCache:
     def _read_all(self, keys: list[str]) -> Iterator[tuple[str, bytes]]:
         with ThreadPoolExecutor(PARALLEL_READS) as pool:
             # A few at a time: the whole need not fit into memory.
-            for start in range(0, len(keys), 4 * PARALLEL_READS):
-                some = keys[start : start + 4 * PARALLEL_READS]
+            for start in range(0, len(keys), PARALLEL_READS):
+                some = keys[start : start + PARALLEL_READS]
                 yield from zip(some, pool.map(self._read, some), strict=True)
 
     def _read(self, key: str) -> bytes:

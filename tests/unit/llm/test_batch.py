@@ -66,10 +66,22 @@ def test_what_a_batch_brought_before_its_end_is_kept_and_the_rest_sent_again(
 
 
 @PROVIDERS
-def test_results_that_come_twice_or_not_at_all(
+def test_results_that_come_twice_are_taken_once(
     endpoint: LlmServer, store: Store, provider: str
 ) -> None:
-    endpoint.plan = lambda n: Plan(duplicated=4, missing=3) if n == 1 else Plan()
+    endpoint.plan = lambda number: Plan(duplicated=4)
+    spec = spec_of(endpoint, provider, mode="batch")
+    outcomes = ask_all(spec, store, prompts(20))
+    assert all(o.text for o in outcomes.values()) and len(endpoint.batches) == 1
+    # Whether the second ones are billed nobody knows.
+    assert spent_money(spec, store) > endpoint.cost(INPUT_PRICE, OUTPUT_PRICE)
+
+
+@PROVIDERS
+def test_results_that_are_missing_are_asked_for_again_and_taken_for_billed(
+    endpoint: LlmServer, store: Store, provider: str
+) -> None:
+    endpoint.plan = lambda number: Plan(missing=3) if number == 1 else Plan()
     spec = spec_of(endpoint, provider, mode="batch")
     outcomes = ask_all(spec, store, prompts(20))
     assert all(o.text for o in outcomes.values())
