@@ -135,7 +135,7 @@ class Batches:
             self._open[record.name] = record
             self._in_batch.update(dict.fromkeys(keys, record.name))
         for record in [r for r in self._open.values() if r.state == "intended"]:
-            found = await self._calls.find(record, record.created)
+            found = await self._calls.find(record)
             if found is None:
                 await self._close(record, NOTHING, NOTHING)
             else:

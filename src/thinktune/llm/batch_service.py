@@ -77,7 +77,7 @@ class BatchService:
                 return await self._api.create(record, lines)
             except FaultError as fault:
                 # Where nobody knows whether it was done, it may exist all the same.
-                found = None if fault.usage is not None else await self.find(record, time.time())
+                found = None if fault.usage is not None else await self.find(record)
                 if found is None:
                     raise
                 return found
@@ -91,12 +91,16 @@ class BatchService:
             said = f"it creates no batch: {fault.what}"
             raise SpecInvalid(self._spec.url, said, remedy) from None
 
-    async def find(self, record: BatchRecord, since: float) -> str | None:
-        """The name of a batch whose creation may have been cut off, looked for until it would have
-        shown up."""
+    async def find(self, record: BatchRecord) -> str | None:
+        """The name of a batch whose creation was cut off, looked for until it would have shown up.
+
+        That time runs from now: when it was written down says nothing of when it was sent, perhaps
+        in the very moment in which that process was killed.
+        """
+        until = time.monotonic() + self._spec.batch.lookup_s
         while True:
             found = await self._patiently(lambda: self._api.find(record, self._known))
-            if found is not None or time.time() >= since + self._spec.batch.lookup_s:
+            if found is not None or time.monotonic() >= until:
                 return found
             await asyncio.sleep(min(1.0, self._spec.batch.lookup_s))
 

@@ -86,12 +86,12 @@ def test_batches_killed_a_dozen_times_are_paid_once(
     endpoint.plan = lambda number: Plan(looks=3)
     texts = prompts(90)
     settings = spec_dict(
-        endpoint, provider, mode="batch", batch={"requests": 30, "lookup_s": 0.6, "poll_s": 0.1}
+        endpoint, provider, mode="batch", batch={"requests": 30, "lookup_s": 0.4, "poll_s": 0.1}
     )
     random.seed(5)
     for _ in range(KILLS):
         job = helper.start(settings, store_url, texts, tmp_path / "out")
-        time.sleep(random.uniform(0.02, 0.5))
+        time.sleep(random.uniform(0.02, 0.7))
         job.kill()
         job.wait()
     done = helper.start(settings, store_url, texts, tmp_path / "last")
