@@ -5,12 +5,12 @@ Used by the live loop, batches and whoever takes a reply from the cache.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from thinktune.llm.requests import Tokens
 from thinktune.schema.llm import Provider
+from thinktune.text.think import split_generated
 
 TRUNCATED = "truncated"
 EMPTY = "empty"
@@ -20,7 +20,6 @@ NOT_TEXT = "not_text"
 _CUT = {"length", "max_tokens", "model_context_window_exceeded"}
 _DENIED = {"content_filter", "refusal"}
 _CALLS = {"tool_calls", "function_call", "tool_use"}
-_MARK = re.compile(r"</?think(?:ing)?>")
 
 
 class NotAReplyError(ValueError):
@@ -57,9 +56,11 @@ def read_answer(provider: Provider, body: dict[str, Any]) -> Answer:
     """Text, thinking and usage of a body. Raises NotAReplyError for one that holds no reply."""
     read = _read_anthropic if provider == "anthropic" else _read_openai
     content, thinking, finish = read(body)
-    opened, text, closed = _split_thinking(content)
-    thinking = "\n".join(part for part in (thinking.strip(), opened) if part)
-    problem = _problem(finish, text, thinking, closed)
+    # Servers without a reasoning parser send the marks in the text.
+    parsed = split_generated(content, prompt_opens_think=False)
+    text = parsed.answer
+    thinking = "\n".join(part for part in (thinking.strip(), parsed.thinking) if part)
+    problem = _problem(finish, text, thinking, parsed.closed)
     return Answer("" if problem else text, thinking, problem, usage_of(body))
 
 
@@ -133,16 +134,3 @@ def _text(content: Any) -> str:
         texts = [part.get("text") for part in parts if part.get("type") in ("text", "output_text")]
         return "".join(text for text in texts if isinstance(text, str))
     return ""
-
-
-def _split_thinking(content: str) -> tuple[str, str, bool]:
-    """Thinking, answer, and whether the thinking ends, of a text with the marks in it, as servers
-    without a reasoning parser send it. The opening mark may have stood in the prompt."""
-    marks = list(_MARK.finditer(content))
-    if not marks:
-        return "", content.strip(), True
-    last = marks[-1]
-    if not last[0].startswith("</"):
-        return _MARK.sub("", content).strip(), "", False
-    thinking = _MARK.sub("", content[: last.start()]).strip()
-    return thinking, content[last.end() :].strip(), True
