@@ -17,7 +17,7 @@ from thinktune.recipes.compose import load_recipe, recipe_names
 from thinktune.schema.cluster import Egress, Monitoring, Network
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.exit_codes import EXIT_CODES
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.schema.values import NAME_LENGTH
 from thinktune.tasks.runtime import exporter
 
@@ -42,7 +42,8 @@ def test_every_recipe_renders_a_restricted_job(name: str, stage: Stage, own_file
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["requests"] == container["resources"]["limits"]
-    gpus = {"prep": 0, "train": hardware.num_gpus, "evaluate": min(1, hardware.num_gpus)}[stage]
+    most = {"none": 0, "one": 1, "all": hardware.num_gpus}[STAGE_INFO[stage].gpus]
+    gpus = min(most, hardware.num_gpus)
     assert int(container["resources"]["limits"].get("nvidia.com/gpu", 0)) == gpus
     wanted = {"nvidia.com/gpu.product": hardware.product} if gpus else None
     assert pod.get("nodeSelector") == wanted

@@ -19,8 +19,14 @@ from thinktune.launch.runs import make_run
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.stages import STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
 from thinktune.store import Store, file_key, open_store, read_manifest
+
+RESULTS: dict[Stage, tuple[str, str]] = {
+    "train": ("adapter", ""),
+    "evaluate": ("report", "report.html"),
+}
+"""What the artifact of a stage is called for people, and the file that they open."""
 
 
 @click.command()
@@ -94,10 +100,10 @@ def run(
         click.echo(json.dumps({"run": made.id, "base": base, "stages": stages}, indent=1))
         return
     click.echo(f"base:    {base}")
-    if "train" in locations:
-        click.echo(f"adapter: {locations['train']}")
-    if "evaluate" in locations:
-        click.echo(f"report:  {os.path.join(locations['evaluate'], 'report.html')}")  # noqa: PTH118
+    for stage, location in locations.items():
+        label, file = RESULTS.get(stage, (stage, ""))
+        if STAGE_INFO[stage].inputs:  # what prep makes is for the other stages
+            click.echo(f"{label + ':':<9}{os.path.join(location, file).rstrip('/')}")  # noqa: PTH118
 
 
 def _base(store: Store, repo: str, prep: Manifest) -> str:
