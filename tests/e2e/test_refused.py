@@ -217,7 +217,7 @@ def test_more_gpus_than_there_are_is_refused_and_explained_when_forced(place: Pl
     forced.send_signal(signal.SIGINT)  # Ctrl-C
     out, _ = forced.communicate(timeout=30)
     assert forced.returncode == 130
-    assert "left large alone" in out
+    assert "stopped following large" in out
     assert place.job("large-train")["status"].get("active") == 1
     place.thinktune("cancel", "large")
 
