@@ -5,16 +5,10 @@ reads it again and costs nothing.
 """
 
 import re
-from typing import Any
-
-import regex
 
 from thinktune.llm.language import Language
-from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.llm import Checks
-
-MATCH_S = 1.0
-"""Longest that one regular expression may take on one reply."""
+from thinktune.text.linear_regex import Pattern, TooCostly, compile_pattern
 
 REPEATED_SHARE = 0.8
 RUN_WORDS = 3
@@ -118,20 +112,13 @@ def _runs(words: list[str]) -> list[tuple[str, ...]]:
     return list(zip(*(words[i:] for i in range(RUN_WORDS)), strict=False))
 
 
-def _compiled(pattern: str | None, place: str) -> Any:
-    if pattern is None:
-        return None
-    try:
-        # Unlike the standard library's, this engine can be told to give up.
-        return regex.compile(pattern)
-    except (regex.error, OverflowError, RecursionError) as error:
-        remedy = "write it so that the 'regex' package takes it"
-        raise SpecInvalid(place, f"no regular expression ({error})", remedy) from None
+def _compiled(pattern: str | None, place: str) -> Pattern | None:
+    return None if pattern is None else compile_pattern(pattern, place)
 
 
-def _found(pattern: Any, text: str, *, or_late: bool) -> bool:
-    """Whether it matches somewhere; `or_late` where it cannot be told in time."""
+def _found(pattern: Pattern, text: str, *, or_late: bool) -> bool:
+    """Whether it matches somewhere; `or_late` where it would take too long to tell."""
     try:
-        return pattern.search(text, timeout=MATCH_S) is not None
-    except TimeoutError:
+        return pattern.search(text)
+    except TooCostly:
         return or_late

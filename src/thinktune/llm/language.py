@@ -11,6 +11,7 @@ import functools
 import unicodedata
 
 from thinktune.schema.errors import SpecInvalid, near_misses
+from thinktune.text.language import load_identifier
 
 FEWEST_WORDS, FEWEST_LETTERS = 4, 15
 """Below these a text is judged by its script alone."""
@@ -89,9 +90,7 @@ def _script(char: str) -> str:
 
 @functools.cache
 def _identifier():  # type: ignore[no-untyped-def]  # the library has no types
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # takes a second, needed by few
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier = load_identifier()
     # Small languages beside large ones of their family make short texts a matter of luck.
     wide = [code for code in identifier.labels if len(code) == 2 and code not in SMALL]
     identifier.set_languages(wide)

@@ -36,8 +36,9 @@ def code_digest(package: Path) -> str:
         text = path.read_text(encoding="utf-8")  # universal newlines: every ending reads as \n
         digest.update(path.relative_to(package).as_posix().encode() + b"\0")
         if path.suffix == ".py":
-            for part in _code(ast.parse(text)):
-                digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+            parts: list[str] = []
+            _write(ast.parse(text), parts)
+            digest.update("".join(f"{part}\0" for part in parts).encode("utf-8", "surrogatepass"))
         else:
             digest.update(text.encode() + b"\0")
     return digest.hexdigest()
@@ -54,28 +55,29 @@ def _is_launcher_only(path: Path) -> bool:
     return path.parent.name == "schema" and path.name in LAUNCHER_ONLY
 
 
-def _code(value: object) -> Iterator[str]:
-    """A syntax tree in pre-order, in a form that does not depend on Python's version.
+def _write(value: object, parts: list[str]) -> None:
+    """Appends a syntax tree to `parts`, in pre-order and in a form that does not depend on
+    Python's version.
 
     `ast.dump` does: newer versions add fields, which are empty for the syntax that older ones have.
     """
     if isinstance(value, ast.AST):
-        yield type(value).__name__
+        parts.append(type(value).__name__)
         for name in sorted(value._fields):
             field = getattr(value, name, None)
             if isinstance(value, ast.JoinedStr):  # Python 3.12 adds empty texts to some f-strings
                 field = [part for part in value.values if not _is_empty_text(part)]
             if name not in IGNORED_FIELDS and field is not None and field != []:
-                yield name
-                yield from _code(field)
-        yield ")"
+                parts.append(name)
+                _write(field, parts)
+        parts.append(")")
     elif isinstance(value, list):
         for item in value:
             if not _is_prose(item):
-                yield from _code(item)
-        yield "]"
+                _write(item, parts)
+        parts.append("]")
     else:
-        yield repr(value)
+        parts.append(repr(value))
 
 
 def _is_prose(node: object) -> bool:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 from yaml.events import AliasEvent, Event
@@ -56,6 +56,20 @@ class Closed(BaseModel):
                 place, str(error), "use only strings, numbers, lists and mappings"
             ) from None
 
+
+def _is_pattern(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"not a valid Python regular expression ({error}); "
+            "correct it, and put a backslash before each character that is meant literally"
+        ) from None
+    return pattern
+
+
+RegularExpression = Annotated[str, AfterValidator(_is_pattern)]
+"""A field's text that `re` compiles."""
 
 C = TypeVar("C", bound=Closed)
 

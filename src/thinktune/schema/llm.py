@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from thinktune.schema.closed import Closed
+from thinktune.schema.closed import Closed, RegularExpression
 
 Provider = Literal["openai", "anthropic"]
 Positive = Annotated[float, Field(gt=0)]
@@ -260,22 +260,10 @@ class Checks(Closed):
     not_the_question: bool = False
     """Drops a reply that repeats what was asked: four fifths of its runs of three words stand
     there."""
-    matches: str | None = None
+    matches: RegularExpression | None = None
     """Regular expression that the reply must match somewhere."""
-    not_matches: str | None = None
+    not_matches: RegularExpression | None = None
     """Regular expression that the reply must match nowhere."""
-
-    @field_validator("matches", "not_matches")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(
-                f"no regular expression of Python's ({error}); "
-                "fix it, with a backslash before a character that stands for itself"
-            ) from None
-        return pattern
 
     @model_validator(mode="after")
     def _some_length_fits(self) -> Self:

@@ -4,13 +4,12 @@ A recipe is one YAML file under `jobs/recipes/`, and the file's name is the reci
 `thinktune.recipes.compose` reads, extends and overrides recipes.
 """
 
-import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from thinktune.schema.catalog import ColumnMap, Count, Format, Name, Revision
-from thinktune.schema.closed import Closed
+from thinktune.schema.closed import Closed, RegularExpression
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -24,22 +23,10 @@ class Filter(Closed):
     """Column of the dataset that the filter looks at."""
     any_of: tuple[str | int | float | bool, ...] | None = None
     """Keep rows whose value is one of these."""
-    matches: str | None = None
+    matches: RegularExpression | None = None
     """Keep rows whose text contains a match of this regular expression."""
     not_empty: Literal[True] | None = None
     """Keep rows whose value is neither null nor blank."""
-
-    @field_validator("matches")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(
-                f"not a valid Python regular expression ({error}); "
-                "correct it, and put a backslash before each character that is meant literally"
-            ) from None
-        return pattern
 
     @model_validator(mode="after")
     def _one_test(self) -> Self:

@@ -59,11 +59,16 @@ def _sample(text: str) -> str:
     return "\n".join(parts)
 
 
-@lru_cache(maxsize=1)
-def _identifier() -> "LanguageIdentifier":
-    # Here, not above: it loads numpy and a model, and only a recipe that names languages needs it.
+def load_identifier() -> "LanguageIdentifier":
+    """The model with all of its languages. It takes a second: callers keep what they narrow."""
+    # Here, not above: it loads numpy, and only a recipe that names languages needs it.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> "LanguageIdentifier":
+    identifier = load_identifier()
     identifier.set_languages((*LANGUAGES, NO_LANGUAGE))
     return identifier

@@ -65,7 +65,7 @@ def test_the_one_host_that_is_asked() -> None:
     [
         ({"drafts": 2, "temperature": 0}, "drafts at temperature 0"),
         ({"reasoning_column": "summary"}, "are the same"),
-        ({"checks": {"matches": "("}}, "no regular expression"),
+        ({"checks": {"matches": "("}}, "not a valid Python regular expression"),
         ({"checks": {"min_chars": 9, "max_chars": 3}}, "no reply could pass"),
         ({"checks": {"language": "english"}}, "language"),
         ({"prompt": ""}, "prompt"),

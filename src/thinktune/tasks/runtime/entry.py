@@ -73,7 +73,7 @@ def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
 
 
 def _check_code(task: StageTask, path: Path) -> None:
-    if task.code not in (None, code_version()):
+    if task.code is not None and task.code != code_version():
         fault = f"it is of code {task.code}, and this image holds {code_version()}"
         remedy = (
             "build and push the images of the launcher's code (make images TAG=…), and name them in"
