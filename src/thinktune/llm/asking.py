@@ -15,7 +15,7 @@ from thinktune.llm.batch import Batches
 from thinktune.llm.budget import Budget, Spent
 from thinktune.llm.cache import ReplyCache
 from thinktune.llm.checks import Checker
-from thinktune.llm.faults import read_key
+from thinktune.llm.faults import one_line, read_key
 from thinktune.llm.live import Live
 from thinktune.llm.replies import NOT_TEXT, parse_body, read_answer
 from thinktune.llm.requests import Request, body_of, key_of, profile_of, text_of
@@ -25,6 +25,8 @@ from thinktune.schema.keys import cache_prefix
 from thinktune.schema.llm import Checks, LlmSpec
 from thinktune.store import Store, new_attempt
 
+REPLY_SHOWN_CHARS = 200
+"""How much of a reply that failed a check its reason shows."""
 LOOK_S = 0.1
 """How often the caller's `stop` is asked."""
 TELL_S = 1.0
@@ -199,7 +201,7 @@ class Asker:
         reason = answer.problem or self._checker.failed(answer.text, asked)
         if reason is None:
             return Outcome(request, answer.text, answer.thinking, None, "", came.cached)
-        shown = _beginning(answer.text or answer.thinking)
+        shown = one_line(answer.text or answer.thinking, REPLY_SHOWN_CHARS)
         return Outcome(request, None, answer.thinking, reason, shown, came.cached)
 
     def _count(self, outcome: Outcome) -> None:
@@ -226,8 +228,3 @@ def reply_prefix(spec: LlmSpec) -> str:
     """Where replies of these settings are cached, whichever run asks."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.model)[:80].strip(".-") or "model"
     return cache_prefix("llm", name, profile_of(spec))
-
-
-def _beginning(text: str, most: int = 200) -> str:
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return flat[:most] + ("…" if len(flat) > most else "")

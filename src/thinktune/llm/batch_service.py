@@ -3,7 +3,6 @@ what goes into which batch; here is how a batch is created once, and how nothing
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from thinktune.llm.faults import (
     Throttled,
     Unreachable,
 )
+from thinktune.llm.pace import backoff_s
 from thinktune.llm.requests import NOTHING, Tokens
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.llm import LlmSpec
@@ -190,8 +190,7 @@ class BatchService:
         retries = self._spec.retries
         if isinstance(fault, Throttled | ServerFault) and fault.retry_after_s is not None:
             return min(fault.retry_after_s, retries.retry_after_cap_s)
-        longest = min(retries.longest_wait_s, retries.first_wait_s * 2.0 ** (tries - 1))
-        return longest * random.uniform(0.5, 1.0)
+        return backoff_s(retries, tries)
 
 
 def _count(brought: Brought, result: Result, most: Tokens) -> None:

@@ -228,11 +228,7 @@ class Budget:
 
     def _price(self, tokens: Tokens, batch: bool) -> float:
         prices = self.spec.prices
-        if prices is None:
-            return 0.0
-        factor = prices.batch_factor if batch else 1.0
-        each = (prices.input_per_million, prices.output_per_million)
-        return factor * (tokens.input * each[0] + tokens.output * each[1]) / 1e6
+        return prices.money(*tokens, batch=batch) if prices else 0.0
 
 
 def _sum(parts: Iterable[Tokens]) -> Tokens:

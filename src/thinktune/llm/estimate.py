@@ -78,11 +78,7 @@ def dry_run(
 
 def _cost(spec: LlmSpec, tokens: Tokens) -> float | None:
     prices = spec.prices
-    if prices is None:
-        return None
-    factor = prices.batch_factor if spec.mode == "batch" else 1.0
-    each = tokens.input * prices.input_per_million + tokens.output * prices.output_per_million
-    return factor * each / 1e6
+    return prices.money(*tokens, batch=spec.mode == "batch") if prices else None
 
 
 def _is_over(spec: LlmSpec, tokens: Tokens, cost: float | None) -> bool:

@@ -174,12 +174,12 @@ def _said(body: Any) -> tuple[str, str]:
         error = body.get("error", body)
         if isinstance(error, dict):
             code = str(error.get("code") or error.get("type") or "")
-            return code, _short(str(error.get("message") or code))
-        return "", _short(str(error))
-    return "", _short(body) if isinstance(body, str) else ""
+            return code, one_line(str(error.get("message") or code))
+        return "", one_line(str(error))
+    return "", one_line(body) if isinstance(body, str) else ""
 
 
-def _short(text: str) -> str:
-    # On one line and without what a terminal would obey.
+def one_line(text: str, most: int = SHOWN_CHARS) -> str:
+    """The beginning of a text on one line, without what a terminal would obey."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return flat[:SHOWN_CHARS] + ("…" if len(flat) > SHOWN_CHARS else "")
+    return flat[:most] + ("…" if len(flat) > most else "")

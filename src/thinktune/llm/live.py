@@ -23,7 +23,7 @@ from thinktune.llm.faults import (
     Throttled,
     error_of,
 )
-from thinktune.llm.pace import Breaker, Clock, Pace, Tries
+from thinktune.llm.pace import Breaker, Clock, Pace, Tries, backoff_s
 from thinktune.llm.replies import NotAReplyError, parse_body, read_answer, usage_of
 from thinktune.llm.requests import Request, Tokens, body_of, key_of, most_tokens
 from thinktune.llm.worker import Came, Deliver, Inbox, Signal, State
@@ -231,8 +231,7 @@ class Live:
         if self._breaker.failed(key, tries, fault) == "drop":
             return None
         retries = self._spec.retries
-        longest = min(retries.longest_wait_s, retries.first_wait_s * 2.0 ** (tries.failures - 1))
-        own = longest * random.uniform(0.5, 1.0)
+        own = backoff_s(retries, tries.failures)
         if isinstance(fault, Throttled | ServerFault) and fault.retry_after_s is not None:
             # A little later than told, and not all at the same moment.
             told = min(fault.retry_after_s, retries.retry_after_cap_s)

@@ -1,9 +1,10 @@
 """How many requests may be under way, and when an endpoint is given up. The live loop asks both.
 
-Pure but for the clock, which is handed in.
+Pure but for the clock, which is handed in, and the jitter of waits.
 """
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,13 @@ LONE_REQUESTS = 2
 """So few that fail alone, where others were answered, are at fault themselves."""
 
 Clock = Callable[[], float]
+
+
+def backoff_s(retries: Retries, failures: int) -> float:
+    """Seconds until the next try after that many failures: doubled with each, up to the longest
+    wait, and drawn from its upper half, so that not all come back at once."""
+    longest = min(retries.longest_wait_s, retries.first_wait_s * 2.0 ** (failures - 1))
+    return longest * random.uniform(0.5, 1.0)
 
 
 class Pace:

@@ -77,6 +77,11 @@ class Prices(Closed):
     batch_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """What a token costs in a batch, as a share of its price: OpenAI and Anthropic take half."""
 
+    def money(self, input_tokens: int, output_tokens: int, *, batch: bool) -> float:
+        """What so many tokens cost."""
+        each = input_tokens * self.input_per_million + output_tokens * self.output_per_million
+        return (self.batch_factor if batch else 1.0) * each / 1e6
+
 
 class Budget(Closed):
     """What a run may spend at most. Reserved plus spent stays below it before anything is sent."""

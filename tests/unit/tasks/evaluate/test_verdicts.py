@@ -1,18 +1,10 @@
-from thinktune.tasks.evaluate.samples import Sample
+from functools import partial
+
+import answers
+
 from thinktune.tasks.evaluate.verdicts import judge
 
-
-def sample(text: str, reference: str | None = "42", opens: bool = False) -> Sample:
-    return Sample(
-        question_id="q",
-        variant="base",
-        sample=0,
-        text=text,
-        prompt_opens_think=opens,
-        tokens=9,
-        finished=True,
-        reference=reference,
-    )
+sample = partial(answers.sample, reference="42")
 
 
 def test_judge_does_not_ask_for_the_line_but_for_the_answer() -> None:

@@ -4,11 +4,12 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from answers import sample
 
 from thinktune.tasks.evaluate.metrics.loops import loops
 from thinktune.tasks.evaluate.metrics.reflections_per_1k import count_reflections
 from thinktune.tasks.evaluate.metrics.registry import Registry
-from thinktune.tasks.evaluate.samples import Judged, Sample
+from thinktune.tasks.evaluate.samples import Judged
 from thinktune.tasks.evaluate.verdicts import judge
 
 METRICS = Registry.discover()
@@ -19,17 +20,7 @@ def words(text: str) -> int:
 
 
 def judged(text: str, opens: bool = False) -> Judged:
-    sample = Sample(
-        question_id="q",
-        variant="base",
-        sample=0,
-        text=text,
-        prompt_opens_think=opens,
-        tokens=9,
-        finished=True,
-        reference=None,
-    )
-    return judge(sample, None, "none", words)
+    return judge(sample(text, opens=opens), None, "none", words)
 
 
 def figure(name: str, questions: Sequence[Sequence[Judged]]) -> float | None:
