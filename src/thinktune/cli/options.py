@@ -91,16 +91,30 @@ cluster_option = click.option(
 )
 
 
-def _a_run(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    del ctx, param
-    return run_name(value, "RUN")
+def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
+    del ctx
+    if value is not None and not is_name(value):
+        place = "RUN" if isinstance(param, click.Argument) else param.opts[0]
+        raise SpecInvalid(place, f"{value!r} is not a valid name for a run", f"use {NAME_RULE}")
+    return value
 
 
-run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs, callback=_a_run)
+run_argument = click.argument(
+    "run", metavar="RUN", shell_complete=complete_runs, callback=_run_name
+)
 """Id of a run, as `thinktune status` lists it."""
 
 optional_run_argument = click.argument(
-    "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=_a_run
+    "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=_run_name
+)
+
+name_option = click.option(
+    "--run",
+    "name",
+    metavar="NAME",
+    callback=_run_name,
+    help="Id of the run.  [default: the recipe's name and a digest]",
 )
 
 stage_option = click.option(
@@ -138,13 +152,6 @@ def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
     folder = own_jobs()
     catalog = load_catalog(folder)
     return load_recipe(recipe, overrides, catalog=catalog, folder=folder), catalog
-
-
-def run_name(given: str | None, place: str = "--run") -> str | None:
-    """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
-    if given is not None and not is_name(given):
-        raise SpecInvalid(place, f"{given!r} is not a valid name for a run", f"use {NAME_RULE}")
-    return given
 
 
 def own_jobs() -> Path | None:

@@ -8,9 +8,9 @@ import click
 from thinktune.cli.options import (
     cluster_option,
     complete_recipes,
+    name_option,
     read,
     read_cluster,
-    run_name,
     set_option,
 )
 from thinktune.launch.cluster.charts import manifests, release_name, values_text
@@ -25,12 +25,7 @@ from thinktune.schema.stages import STAGES, Stage
 @click.argument(
     "recipes", metavar="RECIPE…", nargs=-1, required=True, shell_complete=complete_recipes
 )
-@click.option(
-    "--run",
-    "name",
-    metavar="NAME",
-    help="Id of the run.  [default: the recipe's name and a digest]",
-)
+@name_option
 @click.option(
     "-o",
     "--out",
@@ -94,7 +89,7 @@ def render(
 
 def _run(recipe: str, overrides: tuple[str, ...], cluster: Cluster, name: str | None) -> Run:
     loaded, catalog = read(recipe, overrides)
-    run = make_run(loaded, catalog, cluster.store, run_name(name))
+    run = make_run(loaded, catalog, cluster.store, name)
     check_names(cluster, catalog)
     check_deadline(run, cluster, STAGES)
     return run

@@ -6,10 +6,10 @@ import os
 import click
 
 from thinktune.cli.options import (
+    name_option,
     output_option,
     read,
     recipe_argument,
-    run_name,
     set_option,
     store_option,
     store_url,
@@ -36,12 +36,7 @@ RESULTS: dict[Stage, tuple[str, str]] = {
     is_flag=True,
     help="Run on this machine. This is the default, so the flag can be left out.",
 )
-@click.option(
-    "--run",
-    "name",
-    metavar="NAME",
-    help="Id of the run.  [default: the recipe's name and a digest]",
-)
+@name_option
 @click.option(
     "--until",
     type=click.Choice(STAGES),
@@ -73,7 +68,6 @@ def run(
       thinktune run demo --set train.rank=32 --store s3://bucket/prefix
     """
     del local  # the only way; the flag is accepted for those who write it
-    name = run_name(name)
     loaded, catalog = read(recipe, overrides)
     if loaded.nodes > 1:
         fault = f"the recipe is for {loaded.nodes} nodes, and `thinktune run` uses one machine"

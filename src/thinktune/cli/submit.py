@@ -8,11 +8,11 @@ import click
 from thinktune.cli.options import (
     cluster_option,
     context_option,
+    name_option,
     output_option,
     read,
     read_cluster,
     recipe_argument,
-    run_name,
     set_option,
     store_of,
 )
@@ -42,12 +42,7 @@ WHOLE = "all"
     "--follow/--detach", default=True, show_default=True,
     help="Stay and show the logs, or let the cluster start the stages.",
 )  # fmt: skip
-@click.option(
-    "--run",
-    "name",
-    metavar="NAME",
-    help="Id of the run.  [default: the recipe's name and a digest]",
-)
+@name_option
 @click.option("--force", is_flag=True, help="Submit even if no current node fits (autoscaler).")
 @set_option
 @cluster_option
@@ -84,7 +79,7 @@ def submit(
     cluster = read_cluster(cluster_file)
     loaded, catalog = read(recipe, overrides)
     stages: list[Stage] = [s for s in STAGES if WHOLE in wanted or s in wanted]
-    made = make_run(loaded, catalog, cluster.store, run_name(name), until=stages[-1])
+    made = make_run(loaded, catalog, cluster.store, name, until=stages[-1])
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
     say(f"run {made.id} in namespace {cluster.namespace} of {kube.context}")
     say(f"artifacts in {store.url}")

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from thinktune.llm.requests import NOTHING, Tokens
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid, ThinktuneError
 from thinktune.schema.llm import LlmSpec
+from thinktune.text.visible import printable
 
 SHOWN_CHARS = 300
 """Of what an endpoint says about a fault."""
@@ -181,5 +182,5 @@ def _said(body: Any) -> tuple[str, str]:
 
 def one_line(text: str, most: int = SHOWN_CHARS) -> str:
     """The beginning of a text on one line, without what a terminal would obey."""
-    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    flat = " ".join(printable(text).split())
     return flat[:most] + ("…" if len(flat) > most else "")

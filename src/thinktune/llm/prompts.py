@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinktune.schema.errors import SpecInvalid, near_misses
+from thinktune.text.visible import has_half_character, shows_nothing
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -75,7 +76,7 @@ def text_of_column(row: Mapping[str, Any], column: str) -> str:
         return repr(value)
     if is_blank(value):
         raise NotTextError(f"no:{column}")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if has_half_character(value):
         raise NotTextError(f"not_text:{column}")
     return value
 
@@ -85,5 +86,5 @@ def is_blank(value: Any) -> bool:
     if isinstance(value, float):
         return math.isnan(value)
     if isinstance(value, str):
-        return not any(char.isprintable() and not char.isspace() for char in value)
+        return shows_nothing(value)
     return value is None

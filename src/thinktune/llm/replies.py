@@ -11,6 +11,7 @@ from typing import Any
 from thinktune.llm.requests import Tokens
 from thinktune.schema.llm import Provider
 from thinktune.text.think import split_generated
+from thinktune.text.visible import has_half_character, shows_nothing
 
 TRUNCATED = "truncated"
 EMPTY = "empty"
@@ -92,9 +93,9 @@ def _problem(finish: str, text: str, thinking: str, closed: bool) -> str | None:
         return TRUNCATED
     if finish in _DENIED:
         return REFUSED
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    if has_half_character(text):
         return NOT_TEXT
-    if any(char.isprintable() and not char.isspace() for char in text):
+    if not shows_nothing(text):
         return None
     if finish in _CALLS:
         return NOT_TEXT

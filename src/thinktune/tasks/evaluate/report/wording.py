@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from thinktune.schema.report import SHARE, VARIANTS, MetricResult, PairedTest, Report, ShownAnswer
 from thinktune.tasks.evaluate import statistics
+from thinktune.text.visible import printable
 
 TERMINAL_WIDTH = 100
 TERMINAL_SAMPLES = 3
@@ -133,11 +134,9 @@ def _said(shown: ShownAnswer) -> str:
 
 
 def _short(label: str, text: str, lines: int) -> list[str]:
-    # Model text may hold escape sequences; a terminal must not obey them.
-    printable = "".join(character if character.isprintable() else " " for character in text)
     first = f"  {label:<10}"
     return textwrap.wrap(
-        printable,
+        printable(text),  # a model may write escape sequences
         TERMINAL_WIDTH,
         initial_indent=first,
         subsequent_indent=" " * len(first),
