@@ -16,24 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Spoiled = Literal[
-    "empty",  # 200 with empty content
-    "thinks only",  # empty content, text in `reasoning_content`, though it says "stop"
-    "too long",  # finish_reason "length"
-    "cut",  # the connection ends in the middle of the body
-    "half a character",  # the body's length is right, its last byte begins a character
-    "hang",  # worked on, never answered
-    "no usage",
-    "not json",
-    "error in 200",
-    "tells the key",  # repeats the credentials it was sent
-]
-
+from llm_wire import USAGE, Batch, Plan, Spoiled, missed, reply_of, result_of, shown, tokens_of
 
 Via = Literal["live", "batch"]
 
@@ -73,40 +60,6 @@ class Bill:
 
 
 @dataclass
-class Plan:
-    """What becomes of one batch."""
-
-    status: str = "completed"
-    """`completed`, `expired`, `cancelled`, `failed`."""
-    answered: float = 1.0
-    """Share of the requests that are answered, and billed; the rest is what `status` says."""
-    duplicated: int = 0
-    """Results that come twice."""
-    missing: int = 0
-    """Results, of those answered, that are left out."""
-    looks: int = 1
-    """Times that its state is asked for before it has ended."""
-    error: str = ""
-    """Why it failed, with `failed`."""
-
-
-@dataclass
-class _Batch:
-    id: str
-    plan: Plan
-    created: float
-    metadata: dict[str, str]
-    requests: list[dict[str, Any]]
-    lines: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    looked: int = 0
-
-    @property
-    def ended(self) -> bool:
-        return self.looked >= self.plan.looks
-
-
-@dataclass
 class LlmServer:
     """What a running server does, and what it saw."""
 
@@ -126,7 +79,7 @@ class LlmServer:
     """When each request came."""
     credentials: set[str] = field(default_factory=set)
     most_at_once: int = 0
-    batches: list[_Batch] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     active: int = 0
@@ -149,11 +102,6 @@ class LlmServer:
                 )
                 / 1e6
             )
-
-
-def tokens_of(text: str) -> int:
-    """Tokens as this server counts them: one for four bytes."""
-    return max(1, len(text.encode()) // 4)
 
 
 @contextmanager
@@ -228,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith("/batches/") and path.split("/")[2] in found:
             batch = found[path.split("/")[2]]
             batch.looked += 1
-            self._json(200, _shown(batch, anthropic, self.state.url))
+            self._json(200, shown(batch, anthropic, self.state.url))
         else:
             self._json(404, {"error": {"message": f"no {path}"}})
 
@@ -246,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Refuse):
             self._refuse(fault, prompt, body)
             return
-        reply = _reply(server, body, fault, anthropic, self.headers)
+        reply = self._reply(body, fault, anthropic)
         self._bill(body, reply, "live")
         if fault == "no usage":
             del reply["usage"]
@@ -267,6 +215,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._raw(200, raw)
 
+    def _reply(
+        self, body: dict[str, Any], fault: Spoiled | None, anthropic: bool
+    ) -> dict[str, Any]:
+        text = self.state.reply(body["messages"][-1]["content"])
+        if fault == "tells the key":
+            sent = self.headers.get("Authorization") or self.headers.get("x-api-key")
+            text = f"You sent {sent}."
+        return reply_of(body, text, fault, anthropic)
+
     def _refuse(self, fault: Refuse, prompt: str, body: dict[str, Any]) -> None:
         if fault.billed:
             self._bill(
@@ -282,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, body: dict[str, Any], reply: dict[str, Any], via: Literal["live", "batch"]
     ) -> None:
         usage = reply["usage"]
-        used = [usage.get(a, usage.get(b)) for a, b in _USAGE]
+        used = [usage.get(a, usage.get(b)) for a, b in USAGE]
         prompt = body["messages"][-1]["content"]
         with self.state.lock:
             self.state.bills.append(Bill(prompt, used[0], used[1], via, time.monotonic()))
@@ -319,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
                 requests = [{**(one := json.loads(line)), "params": one["body"]} for line in lines]
             plan = server.plan(number)
             name = f"batch_{uuid.uuid4().hex[:12]}"
-            batch = _Batch(name, plan, time.time(), body.get("metadata") or {}, requests)
+            batch = Batch(name, plan, time.time(), body.get("metadata") or {}, requests)
             server.batches.append(batch)
             self._work_off(batch, anthropic)
         if server.latency_s:  # it exists, and nobody has been told so far
@@ -327,9 +284,9 @@ class _Handler(BaseHTTPRequestHandler):
         if trouble == "lost":
             self.close_connection = True
             return
-        self._json(200, _shown(batch, anthropic, server.url))
+        self._json(200, shown(batch, anthropic, server.url))
 
-    def _work_off(self, batch: _Batch, anthropic: bool) -> None:
+    def _work_off(self, batch: Batch, anthropic: bool) -> None:
         """Answers and bills at once what the plan says will be."""
         plan, order = batch.plan, list(batch.requests)
         random.Random(0).shuffle(order)  # results come in any order
@@ -337,18 +294,18 @@ class _Handler(BaseHTTPRequestHandler):
         for place, one in enumerate(order):
             key, params = one["custom_id"], one["params"]
             if place >= answered:
-                (batch.lines if anthropic else batch.errors).append(_undone(key, plan, anthropic))
+                (batch.lines if anthropic else batch.errors).append(missed(key, plan, anthropic))
                 continue
             asked = Asked(place + 1, params["messages"][-1]["content"], 1)
             fault = self.state.decide(asked)
             spoiled = fault if isinstance(fault, str) else None
-            reply = _reply(self.state, params, spoiled, anthropic, self.headers)
+            reply = self._reply(params, spoiled, anthropic)
             self._bill(params, reply, "batch")
             if fault == "no usage":
                 del reply["usage"]
             if place < plan.missing:
                 continue
-            line = _done(key, reply, anthropic)
+            line = result_of(key, reply, anthropic)
             batch.lines += [line] * (2 if place < plan.missing + plan.duplicated else 1)
         if batch.lines:
             self.state.files[f"{batch.id}-out"] = "\n".join(batch.lines).encode() + b"\n"
@@ -361,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
         if after:
             ids = [batch.id for batch in newest]
             newest = newest[ids.index(after[0]) + 1 :]
-        page = [_shown(batch, anthropic, self.state.url) for batch in newest[:2]]
+        page = [shown(batch, anthropic, self.state.url) for batch in newest[:2]]
         more = len(newest) > 2
         ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
         self._json(200, {"object": "list", "data": page, "has_more": more, **ends})
@@ -386,103 +343,3 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-
-_USAGE = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
-
-
-def _reply(
-    server: LlmServer, body: dict[str, Any], fault: Spoiled | None, anthropic: bool, headers: Any
-) -> dict[str, Any]:
-    prompt = body["messages"][-1]["content"]
-    text, thinking, finish = server.reply(prompt), "", "stop"
-    most = body.get("max_tokens") or body.get("max_completion_tokens") or 16
-    if fault == "tells the key":
-        text = f"You sent {headers.get('Authorization') or headers.get('x-api-key')}."
-    if fault in ("empty", "thinks only", "too long"):
-        text = text[:9] if fault == "too long" else ""
-        thinking = "Let me see." if fault == "thinks only" else ""
-        finish = "length" if fault == "too long" else "stop"
-    output = most if fault in ("thinks only", "too long") else min(most, tokens_of(text))
-    used = (sum(tokens_of(turn["content"]) for turn in body["messages"]) + 4, output)
-    if anthropic:
-        blocks = [{"type": "thinking", "thinking": thinking, "signature": "s"}] if thinking else []
-        blocks += [{"type": "text", "text": text}] if text else []
-        return {
-            "id": f"msg_{uuid.uuid4().hex[:8]}",
-            "type": "message",
-            "role": "assistant",
-            "model": body["model"],
-            "content": blocks,
-            "stop_reason": "max_tokens" if finish == "length" else "end_turn",
-            "usage": {"input_tokens": used[0], "output_tokens": used[1]},
-        }
-    message = {"role": "assistant", "content": text}
-    message |= {"reasoning_content": thinking} if thinking else {}
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex[:8]}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {
-            "prompt_tokens": used[0],
-            "completion_tokens": used[1],
-            "total_tokens": sum(used),
-        },
-    }
-
-
-def _done(key: str, reply: dict[str, Any], anthropic: bool) -> str:
-    if anthropic:
-        result = {"type": "succeeded", "message": reply}
-        return json.dumps({"custom_id": key, "result": result})
-    response = {"status_code": 200, "request_id": "r", "body": reply}
-    return json.dumps({"id": "x", "custom_id": key, "response": response, "error": None})
-
-
-def _undone(key: str, plan: Plan, anthropic: bool) -> str:
-    if anthropic:
-        kind = "canceled" if plan.status == "cancelled" else "expired"
-        return json.dumps({"custom_id": key, "result": {"type": kind}})
-    error = {"code": f"batch_{plan.status}", "message": "not in time"}
-    return json.dumps({"id": "x", "custom_id": key, "response": None, "error": error})
-
-
-def _shown(batch: _Batch, anthropic: bool, url: str) -> dict[str, Any]:
-    count, status = len(batch.requests), batch.plan.status
-    if anthropic:
-        done = round(count * batch.plan.answered) if batch.ended else 0
-        undone = count - done if batch.ended else 0
-        canceled = undone if status == "cancelled" else 0
-        created = datetime.fromtimestamp(batch.created, UTC).isoformat()
-        return {
-            "id": batch.id,
-            "type": "message_batch",
-            "processing_status": "ended" if batch.ended else "in_progress",
-            "request_counts": {
-                "processing": 0 if batch.ended else count,
-                "succeeded": done,
-                "errored": 0,
-                "canceled": canceled,
-                "expired": undone - canceled,
-            },
-            "created_at": created,
-            "expires_at": created,
-            "results_url": f"{url}/v1/messages/batches/{batch.id}/results" if batch.ended else None,
-        }
-    errors = {"data": [{"code": "told", "message": batch.plan.error}]} if batch.plan.error else None
-    return {
-        "id": batch.id,
-        "object": "batch",
-        "endpoint": "/v1/chat/completions",
-        "completion_window": "24h",
-        "input_file_id": "file-x",
-        "created_at": int(batch.created),
-        "metadata": batch.metadata,
-        "status": status if batch.ended else "in_progress",
-        "request_counts": {"total": count, "completed": len(batch.lines), "failed": 0},
-        "output_file_id": f"{batch.id}-out" if batch.ended and batch.lines else None,
-        "error_file_id": f"{batch.id}-err" if batch.ended and batch.errors else None,
-        "errors": errors if batch.ended else None,
-    }

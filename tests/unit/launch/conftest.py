@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from kube_cluster import Cluster
 from kube_server import KubeServer, kube_server
-from launching import NAMESPACE, Bring, request, use_kubeconfig
+from launching import NAMESPACE, Bring, make_job, request, use_kubeconfig
 
 from thinktune.launch import cancel, conductor, doctor, submit
 from thinktune.launch.cluster import install
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.preflight import Request
+from thinktune.launch.runs import pipeline_of
 from thinktune.launch.status import tail
+from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.stages import STAGES
 from thinktune.store import Store, open_store
 
 TOOLS = Path(__file__).parents[3] / ".tools"
@@ -84,6 +87,14 @@ def asked() -> Request:
 def first() -> Request:
     """The same run's first stage alone."""
     return request(stages=("prep",))
+
+
+@pytest.fixture
+def plan(asked: Request, cluster: Cluster) -> Pipeline:
+    """All stages, submitted: as the chart makes their Jobs."""
+    for stage in STAGES:
+        make_job(cluster, asked.run, stage, waits=stage != "prep")
+    return pipeline_of(asked.run, STAGES, asked.cluster)
 
 
 @pytest.fixture

@@ -1,10 +1,6 @@
 """A run's stages started in turn and seen through, by one conductor or by several after another."""
 
-import json
-import os
-import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +18,8 @@ from launching import (
 
 from thinktune.launch import conductor as module
 from thinktune.launch.cluster.kube import QUEUE, QUEUE_LABEL, WAITS, Kube
-from thinktune.launch.conductor import main, run_pipeline
+from thinktune.launch.conductor import run_pipeline
 from thinktune.launch.preflight import Request
-from thinktune.launch.runs import pipeline_of
 from thinktune.launch.status import watch
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, StageFailed
 from thinktune.schema.pipeline import Pipeline
@@ -33,14 +28,6 @@ from thinktune.store import Store
 
 Say = Callable[[str], None]
 TRAIN = "r-train"
-
-
-@pytest.fixture
-def plan(asked: Request, cluster: Cluster) -> Pipeline:
-    """All stages, submitted: as the chart makes their Jobs."""
-    for stage in STAGES:
-        make_job(cluster, asked.run, stage, waits=stage != "prep")
-    return pipeline_of(asked.run, STAGES, asked.cluster)
 
 
 def started(plan: Pipeline, kube: Kube, store: Store, say: Say, **how: Any) -> Meanwhile:
@@ -333,63 +320,3 @@ def test_an_api_server_that_stays_away(
     monkeypatch.setattr(watch, "UNREACHABLE_S", 0.1)
     with api.away(500), pytest.raises(ServiceUnavailable, match="answered 500"):
         run_pipeline(plan, kube, store, said.append)
-
-
-# -- as a Job in the cluster
-
-
-@pytest.fixture
-def told(plan: Pipeline, store: Store, tmp_path: Path) -> Path:
-    """The conductor's file; its store is one that tests can open."""
-    path = tmp_path / "pipeline.json"
-    path.write_text(plan.model_copy(update={"store": store.url}).model_dump_json())
-    return path
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-def test_the_job_ends_well(
-    told: Path, kube: Kube, store: Store, asked: Request, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for stage in STAGES:
-        commit_stage(store, asked.run, stage)
-    assert main(told) == 0
-    assert f"{STAGES[-1]}: done already" in capsys.readouterr().out
-
-
-def test_the_job_ends_with_one_code_for_whatever_stage_fails(
-    told: Path, kube: Kube, cluster: Cluster, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cluster.end(cluster.pod_of("r-prep", "Running"), 73)
-    cluster.end_job("r-prep", "Failed", "BackoffLimitExceeded", "too often")
-    assert main(told) == 66
-    assert "error: prep: prep failed with exit code 73" in capsys.readouterr().out
-
-
-def test_the_job_with_a_file_that_is_none_of_ours(
-    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "pipeline.json"
-    path.write_text(json.dumps({"run": "r"}))
-    assert main(path) == 64
-    assert "error: " in capsys.readouterr().out
-
-
-def test_the_job_stops_when_it_is_asked_to(
-    told: Path, kube: Kube, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = module.time.sleep
-
-    def sleep(seconds: float) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        real(seconds)
-
-    monkeypatch.setattr(module, "time", type("Clock", (), {"sleep": staticmethod(sleep)}))
-    with pytest.raises(SystemExit) as ended:
-        main(told)
-    assert ended.value.code == 143

@@ -4,42 +4,16 @@ from typing import Any
 
 import pytest
 from launching import depends
+from observed_objects import NOW, failed, job, pod, waiting_job
 
 from thinktune.launch.cluster.api import Object
-from thinktune.launch.cluster.kube import QUEUE_LABEL, WAITS
-from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
+from thinktune.launch.cluster.kube import QUEUE_LABEL
 from thinktune.launch.status.observed import Observed
 from thinktune.launch.status.pod_status import Diagnosis
 from thinktune.launch.status.why import explain
-from thinktune.schema.manifest import FileEntry, Manifest, Progress
-from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.manifest import Progress
+from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.schema.termination import PodTermination, split_error
-
-NOW = "2026-11-22T10:00:00+00:00"
-
-
-def job(**status: Any) -> dict[str, Any]:
-    labels = {"thinktune.dev/run": "r"}
-    metadata = {"name": "r-train", "labels": labels, "creationTimestamp": "2026-11-22T09:00:00Z"}
-    return {"metadata": metadata, "spec": {}, "status": status}
-
-
-def failed(reason: str, message: str) -> dict[str, Any]:
-    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message}
-    return job(conditions=[condition])
-
-
-def pod(phase: str = "Pending", **status: Any) -> dict[str, Any]:
-    container = {"resources": {"limits": {"nvidia.com/gpu": "4", "cpu": "86400m"}}}
-    spec = {"containers": [container], "nodeSelector": {"nvidia.com/gpu.product": "X"}}
-    return {"metadata": {"name": "r-train-1"}, "spec": spec, "status": {"phase": phase, **status}}
-
-
-def waiting_job() -> dict[str, Any]:
-    held = job()
-    held["spec"]["suspend"] = True
-    held["metadata"]["annotations"] = {WAITS: "true"}
-    return held
 
 
 def ended(**how: Any) -> dict[str, Any]:
@@ -178,20 +152,6 @@ def test_a_pod_that_never_said_anything() -> None:
     assert found.code == 70
 
 
-def test_a_conductor_that_does_not_start() -> None:
-    held = waiting_job()
-    stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
-    status = {"name": "task", "image": "i:9", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
-    found = abandoned(stages, job(), [pod(containerStatuses=[status])])
-    assert found is not None
-    assert "its conductor does not start. The image i:9 cannot be pulled" in found.cause
-    assert found.code == 66
-    assert abandoned(stages, job(), [pod("Running")]) is None
-    alone = abandoned(stages, None, [])
-    assert alone is not None
-    assert "it has no conductor" in alone.cause
-
-
 def test_no_node() -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
@@ -220,29 +180,6 @@ def test_silence() -> None:
     found = said(Observed("r", "train", job(active=1), [pod("Running")], progress=old))
     assert "has said nothing for" in found.cause
     assert "5/9 steps" in found.evidence[0]
-
-
-def manifest(kind: str, inputs: dict[str, str]) -> Manifest:
-    file = FileEntry(name="f", size=1, sha256="0" * 64)
-    return Manifest(
-        kind=kind, run="r", attempt="a", files=(file,), inputs=inputs, task_sha256=None, created=NOW
-    )
-
-
-def test_a_stage_made_from_what_is_there_no_more() -> None:
-    prep = manifest("prep", {})
-    whole = manifest("train", {"prep": prep.digest()})
-    other = manifest("train", {"prep": "1" * 64})
-    first = Observed("r", "prep", manifest=prep)
-    assert broken_chain([first, Observed("r", "train", manifest=whole)], STAGES) is None
-    broken = [first, Observed("r", "train", manifest=other)]
-    assert broken_chain(broken, ["prep"]) is None
-    found = broken_chain(broken, STAGES)
-    assert found is not None
-    assert "is another one now" in found.cause
-    gone = broken_chain([Observed("r", "train", manifest=whole)], STAGES)
-    assert gone is not None
-    assert "is gone" in gone.cause
 
 
 @pytest.mark.parametrize(
@@ -301,47 +238,6 @@ def test_a_pod_with_a_node_that_does_not_start() -> None:
     assert "is about to start" in said(Observed("r", "train", job(), [pod()])).cause
 
 
-@pytest.mark.parametrize(
-    ("states", "at"),
-    [
-        (("done", "failed", "absent"), "train"),
-        (("done", "running", "waiting"), "train"),
-        (("done", "waiting", "waiting"), "train"),
-        (("done", "done", "absent"), "evaluate"),
-        (("done", "done", "done"), "evaluate"),
-    ],
-)
-def test_where_a_run_is(states: tuple[str, ...], at: str) -> None:
-    def seen(stage: Stage, state: str) -> Observed:
-        if state == "done":
-            return Observed("r", stage, manifest=manifest(stage, {}))
-        objects: dict[str, Any] = {
-            "absent": None,
-            "failed": failed("BackoffLimitExceeded", "too often"),
-            "running": job(active=1),
-            "waiting": job() | {"spec": {"suspend": True}},
-        }
-        pods = [pod("Running")] if state == "running" else []
-        return Observed("r", stage, objects[state], pods)
-
-    order: tuple[Stage, ...] = ("prep", "train", "evaluate")
-    stages = [seen(stage, state) for stage, state in zip(order, states, strict=True)]
-    assert [each.state for each in stages] == list(states)
-    assert first_that_matters(stages).stage == at
-
-
-def test_a_conductor_that_finds_no_node_and_one_that_ended() -> None:
-    held = waiting_job()
-    stages = [Observed("r", "prep", manifest=manifest("prep", {})), Observed("r", "train", held)]
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    no_node = pod(conditions=[condition | {"message": "0/1 nodes"}])
-    found = abandoned(stages, job(), [no_node])
-    assert found is not None and "its conductor finds no node" in found.cause
-    ended = abandoned(stages, failed("PodFailurePolicy", "prep failed"), [])
-    assert ended is not None and "its conductor has ended" in ended.cause
-    assert ended.evidence == ("prep failed",)
-
-
 def test_a_stage_waits_for_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     held = waiting_job()
     assert "evaluate waits until train is committed" in said(Observed("r", "evaluate", held)).cause
@@ -352,17 +248,3 @@ def test_a_stage_waits_for_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -
     depends(monkeypatch, "evaluate")
     assert "evaluate waits for its turn" in said(Observed("r", "evaluate", held)).cause
     assert said(Observed("r", "evaluate")).remedy.endswith("--stage evaluate` does.")
-
-
-def test_who_waits_for_what_it_depends_on_and_for_its_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    prep = Observed("r", "prep", manifest=manifest("prep", {}))
-    at_work = Observed("r", "train", job(active=1), [pod("Running")])
-    gone, held = Observed("r", "train"), Observed("r", "evaluate", waiting_job())
-    assert abandoned([prep, gone, held], None, []) is None
-    depends(monkeypatch, "evaluate", "prep")
-    assert abandoned([prep, at_work, held], None, []) is None
-    found = abandoned([prep, gone, held], None, [])
-    assert found is not None
-    assert found.cause == "evaluate waits although prep is committed: it has no conductor"

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 from asking_of import INPUT_PRICE, OUTPUT_PRICE, ask_all, prompts, spec_of, spent_money
-from llm_server import LlmServer, Plan
+from llm_server import LlmServer
+from llm_wire import Plan
 
 from thinktune.llm import batch_api
 from thinktune.llm.asking import reply_prefix

@@ -16,7 +16,8 @@ from asking_of import (
     spec_of,
     spent_money,
 )
-from llm_server import LlmServer, Plan
+from llm_server import LlmServer
+from llm_wire import Plan
 from llm_worker import Workers
 
 from thinktune.llm.asking import reply_prefix

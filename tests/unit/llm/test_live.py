@@ -13,7 +13,8 @@ from asking_of import (
     spec_of,
     spent_money,
 )
-from llm_server import Asked, LlmServer, Refuse, Spoiled
+from llm_server import Asked, LlmServer, Refuse
+from llm_wire import Spoiled
 
 from thinktune.llm.asking import Asker, Standing
 from thinktune.schema.errors import Preempted, ServiceUnavailable, SpecInvalid
