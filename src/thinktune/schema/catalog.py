@@ -120,6 +120,9 @@ class ModelEntry(Closed):
     """Type of the released weights."""
     chat_template: ChatTemplate
     """Which of thinktune's own templates renders the model's text."""
+    default_system: str | None = None
+    """System prompt that the released chat template writes where a conversation has none. Null if
+    it writes none."""
     thinks: bool
     """Whether the released model writes `<think>` blocks."""
     lora_targets: tuple[str, ...]
@@ -136,6 +139,8 @@ class ColumnMap(Closed):
     """Column with a stable identifier of the row. Without it, a digest of the question serves."""
     question: str | None = None
     """Column with the question."""
+    input: str | None = None
+    """Column with a second part of the question, which stands below it (Alpaca's `input`)."""
     reasoning: str | None = None
     """Column with the reasoning that leads to the answer."""
     answer: str | None = None
@@ -145,9 +150,15 @@ class ColumnMap(Closed):
     system: str | None = None
     """Column with the system prompt."""
     options: str | None = None
-    """Column with the answer options, as a mapping of letter to text."""
+    """Column with the answer options, as a mapping of letter to text, a list or a text. They follow
+    the question unless `data.prompt` says where they stand."""
     conversation: str | None = None
     """Column with the list of turns, for the formats `messages` and `sharegpt`."""
+    completion: str | None = None
+    """Column with the turns that follow those of `conversation`, where a dataset keeps them apart
+    (TRL's `prompt` and `completion`)."""
+    history: str | None = None
+    """Column with earlier turns as a list of pairs of question and answer, the oldest first."""
 
 
 Format = Literal["columns", "alpaca", "sharegpt", "messages"]

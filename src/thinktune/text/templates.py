@@ -12,8 +12,8 @@ import re
 from dataclasses import asdict, dataclass
 
 from thinktune.schema.catalog import ChatTemplate, ModelEntry
+from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.recipe import DataSpec
 from thinktune.text.conversation import Exchange, Query, Reason, Unusable
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN
 
@@ -23,39 +23,69 @@ AFTER_REASONING = f"\n{THINK_CLOSE}\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The control text of a chat format; `{}` is where content goes."""
+    """The control text of a chat format, as the released chat template writes it."""
 
     begin: str
     system: tuple[str, str]
+    """Before and after the system prompt."""
     user: tuple[str, str]
+    """Before and after a user's turn."""
     assistant: tuple[str, str]
     """Before and after an assistant's turn; after it stands the end-of-sequence token."""
+    after_answer: str = ""
+    """Between an assistant's turn and the next one. No model learns it: generation has stopped."""
+    before_text: str = ""
+    """White space before the text of user and assistant. It is tokenized with the text, as part of
+    the first word's token: a prompt ends before it, and the completion begins with it."""
+    strips: bool = False
+    """Whether the template strips the text of each turn."""
 
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
 
+# DeepSeek-V3, DeepSeek-R1 and its distills: nothing stands between the system prompt and the user.
+DEEPSEEK = Layout(BOS, ("", ""), ("<｜User｜>", ""), ("<｜Assistant｜>", EOS))
+
 LAYOUTS: dict[ChatTemplate, Layout] = {
-    # tokenizer_config.json of DeepSeek-R1 and its distills
-    "deepseek-r1": Layout(BOS, ("", ""), ("<｜User｜>", ""), ("<｜Assistant｜>", EOS)),
-    "deepseek-v3": Layout(BOS, ("", "\n\n"), ("<｜User｜>", ""), ("<｜Assistant｜>", EOS)),
-    "deepseek-v2": Layout(BOS, ("", "\n\n"), ("User: ", "\n\n"), ("Assistant:", EOS)),
+    "deepseek-r1": DEEPSEEK,
+    "deepseek-v3": DEEPSEEK,
+    "deepseek-v2": Layout(
+        BOS, ("", "\n\n"), ("User:", "\n\n"), ("Assistant:", EOS), before_text=" "
+    ),
     "deepseek-coder": Layout(
-        BOS, ("", "\n"), ("### Instruction:\n", "\n"), ("### Response:\n", "\n<|EOT|>")
+        BOS,
+        ("", ""),
+        ("### Instruction:\n", "\n"),
+        ("### Response:\n", "\n<|EOT|>"),
+        after_answer="\n",
     ),
     "chatml": Layout(
         "",
         ("<|im_start|>system\n", "<|im_end|>\n"),
         ("<|im_start|>user\n", "<|im_end|>\n"),
         ("<|im_start|>assistant\n", "<|im_end|>"),
+        after_answer="\n",
     ),
     "llama3": Layout(
         "<|begin_of_text|>",
         ("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
         ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
         ("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+        strips=True,
     ),
 }
+
+
+END_TEXTS: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        [
+            *(layout.assistant[1].strip() for layout in LAYOUTS.values()),
+            *("<|endoftext|>", "</s>", "<eos>", "<|end|>", "<end_of_turn>", "<|end_of_text|>"),
+        ]
+    )
+)
+"""What ends a turn in some format, and what people write behind an answer as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +112,10 @@ class Rendered:
     reference: str
     """What an answer is checked against."""
 
+    def content(self) -> str:
+        """What the prompt says, without the control text around it."""
+        return "\n".join(piece.text for piece in self.prompt if not piece.control)
+
     def prompt_text(self) -> str:
         """The prompt as one string."""
         return "".join(piece.text for piece in self.prompt)
@@ -91,12 +125,17 @@ class Renderer:
     """Renders queries and exchanges for one model and one recipe."""
 
     def __init__(self, model: ModelEntry, data: DataSpec, *, conversations: bool = False) -> None:
-        """With `conversations`, turns are taken as they stand: the recipe's `prompt` and `answer`
-        patterns are for datasets that keep question and answer in columns."""
+        """With `conversations`, turns are taken as they stand, the white space around them
+        included: the recipe's `prompt` and `answer` patterns are for datasets that keep question
+        and answer in columns."""
         if conversations:
             data = data.model_copy(update={"prompt": "{question}", "answer": "{answer}"})
         self._layout = LAYOUTS[model.chat_template]
         self._data = data
+        self._system = data.system or model.default_system
+        self._as_they_stand = conversations
+        self.end = self._layout.assistant[1]
+        """Control text that ends an answer."""
         self.opens_think = model.thinks
         """Whether the prompt ends in `<think>` (DeepSeek's advice for R1 models). A model that was
         never taught to think is asked in its own way and learns to open the part itself."""
@@ -108,21 +147,25 @@ class Renderer:
         data = {
             "layout": asdict(self._layout),
             "opens_think": self.opens_think,
-            "system": self._data.system,
+            "system": self._system,
             "prompt": self._data.prompt,
             "answer": self._data.answer,
             "final_answer": self._data.final_answer,
             "after_reasoning": AFTER_REASONING,
+            "as_they_stand": self._as_they_stand,
         }
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def render(self, exchange: Exchange) -> Rendered:
         """The exchange's text. Raises Unusable where it lacks a field that the recipe uses."""
-        answer = self._answer(exchange)
+        fields = {"answer": exchange.answer, "summary": exchange.summary or ""}
+        answer = self._text(self._data.answer, fields)
+        before = "" if self.opens_think else self._layout.before_text
+        reasoning = self._reasoning(exchange.reasoning)
         return Rendered(
             prompt=self.prompt(exchange),
-            reasoning=self._reasoning(exchange.reasoning),
-            answer=answer,
+            reasoning=before + reasoning if reasoning else "",
+            answer=answer if reasoning else before + answer,
             end=self._layout.assistant[1],
             reference=self._reference(answer, exchange),
         )
@@ -131,16 +174,28 @@ class Renderer:
         """The prompt alone, up to where the model goes on. Raises Unusable as `render` does."""
         layout = self._layout
         pieces = [Piece(layout.begin, True)]
-        system = query.system or self._data.system
+        system = query.system or self._system
         if system:
-            pieces += _turn(layout.system, system)
+            pieces += _turn(layout.system, self._stripped(system))
         for turn in query.before:
-            pieces += _turn(layout.user if turn.role == "user" else layout.assistant, turn.text)
+            text = layout.before_text + self._stripped(turn.text)
+            if turn.role == "user":
+                pieces += _turn(layout.user, text)
+            else:
+                pieces += [*_turn(layout.assistant, text), Piece(layout.after_answer, True)]
         fields = {"question": query.question, "options": query.options or ""}
-        pieces += _turn(layout.user, _filled(self._data.prompt, fields).strip())
-        opened = BEFORE_REASONING if self.opens_think else ""
+        asked = self._text(self._data.prompt, fields)
+        pieces += _turn(layout.user, layout.before_text + asked)
+        opened = layout.before_text + BEFORE_REASONING if self.opens_think else ""
         pieces.append(Piece(layout.assistant[0] + opened, True))
         return tuple(piece for piece in pieces if piece.text)
+
+    def _stripped(self, text: str) -> str:
+        return text.strip() if self._layout.strips else text
+
+    def _text(self, pattern: str, fields: dict[str, str]) -> str:
+        text = _filled(pattern, fields)
+        return self._stripped(text) if self._as_they_stand else text.strip()
 
     def _reasoning(self, reasoning: str | None) -> str:
         opened = "" if self.opens_think else BEFORE_REASONING
@@ -148,10 +203,6 @@ class Renderer:
             return f"{opened}{reasoning}{AFTER_REASONING}"
         # The prefix `<think>\n\n</think>` is how R1 models are told not to think.
         return AFTER_REASONING if self.opens_think else ""
-
-    def _answer(self, exchange: Exchange) -> str:
-        fields = {"answer": exchange.answer, "summary": exchange.summary or ""}
-        return _filled(self._data.answer, fields)
 
     def _reference(self, answer: str, exchange: Exchange) -> str:
         unmarked = exchange.summary or exchange.answer
@@ -173,7 +224,7 @@ def _filled(pattern: str, fields: dict[str, str]) -> str:
             raise Unusable(Reason(f"no {name}", remedy))
     # In one pass over the pattern, so that braces inside a question stay what they are.
     names = "|".join(fields)
-    return re.sub(r"\{(" + names + r")\}", lambda found: fields[found[1]], pattern).strip()
+    return re.sub(r"\{(" + names + r")\}", lambda found: fields[found[1]], pattern)
 
 
 def _check_fields(place: str, pattern: str, fields: tuple[str, str]) -> None:

@@ -4,11 +4,10 @@ import pytest
 from tiny import tiny_entry
 
 from thinktune.recipes.compose import load_catalog
-from thinktune.schema.catalog import ColumnMap, ModelEntry
+from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.recipe import DataSpec
-from thinktune.tasks.prep.rows import Example, to_example
-from thinktune.text.conversation import Query, Turn, Unusable
+from thinktune.text.conversation import Exchange, Query, Turn, Unusable
 from thinktune.text.templates import Renderer
 
 MODELS = load_catalog().models
@@ -20,13 +19,11 @@ DATA = DataSpec(
 )
 
 
-def row(reasoning: str | None = "2 + 2 = 4", question: str = "2 + 2?") -> Example:
-    columns = load_catalog().datasets["inventory-sums"].columns
-    raw = {"question": question, "reasoning": reasoning, "answer": "It is 4.", "summary": "4"}
-    return to_example(raw, "columns", columns)
+def row(reasoning: str | None = "2 + 2 = 4", question: str = "2 + 2?") -> Exchange:
+    return Exchange(question=question, reasoning=reasoning, answer="It is 4.", summary="4")
 
 
-def text(model: ModelEntry, example: Example, data: DataSpec = DATA) -> str:
+def text(model: ModelEntry, example: Exchange, data: DataSpec = DATA) -> str:
     rendered = Renderer(model, data).render(example)
     return rendered.prompt_text() + "|" + rendered.reasoning + rendered.answer + rendered.end
 
@@ -40,7 +37,8 @@ def test_r1_opens_the_think_part_in_the_prompt() -> None:
 
 def test_a_model_that_does_not_think_learns_to_open_it() -> None:
     assert text(MODELS["smollm2-135m"], row()) == (
-        "<|im_start|>user\nTask: reason.\n\n2 + 2?<|im_end|>\n<|im_start|>assistant\n|"
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n<|im_start|>user\nTask: reason.\n\n2 + 2?<|im_end|>\n<|im_start|>assistant\n|"
         "<think>\n2 + 2 = 4\n</think>\n\nIt is 4.\n\nFinal Answer: 4<|im_end|>"
     )
 
@@ -56,18 +54,16 @@ def test_every_model_of_the_catalog_has_a_template() -> None:
 
 
 def test_a_missing_field_drops_the_row() -> None:
-    example = to_example({"question": "q", "answer": "a"}, "columns", ColumnMap())
+    example = Exchange(question="q", answer="a")
     with pytest.raises(Unusable, match="no summary") as raised:
         Renderer(tiny_entry(), DATA).render(example)
     assert "data.columns.summary" in raised.value.reason.remedy
 
 
 def test_conversations_are_taken_as_they_stand() -> None:
-    turns = [
-        {"role": "user", "content": "q {summary} {question}"},
-        {"role": "assistant", "content": "<think>r</think>a\nFinal Answer: 7"},
-    ]
-    example = to_example({"messages": turns}, "messages", ColumnMap())
+    example = Exchange(
+        question="q {summary} {question}", reasoning="r", answer="a\nFinal Answer: 7"
+    )
     rendered = Renderer(tiny_entry(), DATA, conversations=True).render(example)
     assert "user\nq {summary} {question}<|im_end|>" in rendered.prompt_text()
     assert rendered.answer == "a\nFinal Answer: 7"
