@@ -51,7 +51,11 @@ def table(model: type[Closed]) -> str:
         group = _group(field, whole)
         text = field.get("description") or (group or {}).get("description", "")
         default = "(required)" if needed else f"`{json.dumps(field.get('default'))}`"
-        kind, default = ("group", "") if group else (_kind(field, whole), default)
+        optional = "anyOf" in field
+        if group:
+            kind, default = ("group or null", default) if optional else ("group", "")
+        else:
+            kind = _kind(field, whole)
         rows.append((f"`{key}`", kind, default, " ".join(text.split())))
     if all(default in ("(required)", "") for _, _, default, _ in rows[1:]):
         rows = [(key, kind, text) for key, kind, _, text in rows]  # no defaults at all
@@ -69,7 +73,8 @@ def _settings(part: dict[str, Any], whole: dict[str, Any], prefix: str) -> Any:
 
 def _group(field: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any] | None:
     """The model that a field holds; None where the field holds a value."""
-    named = _named(field, whole)
+    either = [each for each in field.get("anyOf", ()) if each.get("type") != "null"]
+    named = _named(either[0] if len(either) == 1 else field, whole)
     return named if named is not None and "properties" in named else None
 
 
@@ -82,6 +87,8 @@ def _named(field: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any] | Non
 
 def _kind(field: dict[str, Any], whole: dict[str, Any]) -> str:
     named = _named(field, whole)
+    if named is not None and "properties" not in named:
+        return "any value"
     if named is not None:
         inside = [f"{key}: {_kind(each, whole)}" for key, each in named["properties"].items()]
         return "{" + ", ".join(inside) + "}"
@@ -91,6 +98,8 @@ def _kind(field: dict[str, Any], whole: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:
         return f"`{json.dumps(field['const'])}`"
+    if "prefixItems" in field:
+        return f"list of {' and '.join(_kind(each, whole) for each in field['prefixItems'])}"
     if field["type"] == "array":
         return f"list of {_kind(field['items'], whole)}"
     if field["type"] == "object":

@@ -25,7 +25,7 @@ from thinktune.schema.recipe import Recipe
 from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, up_to
 from thinktune.schema.task import Forecast, RunFacts, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
-from thinktune.store import file_sha256
+from thinktune.store.data_files import data_digest, data_files, is_remote
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class OwnFile:
 
     path: Path
     sha256: str
+    several: bool = False
+    """Whether `path` is a folder or a pattern."""
 
     @property
     def key(self) -> str:
@@ -164,6 +166,11 @@ def _tasks(
         execution=plan.execution,
         forecast=_forecast(plan),
         source_sha256=own.sha256 if own else None,
+        test_sets={
+            name: catalog.datasets[name]
+            for name in recipe.data.test_sets
+            if name in catalog.datasets
+        },
     )
     return {stage: STAGE_INFO[stage].task.of(facts) for stage in STAGES}
 
@@ -194,11 +201,12 @@ def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
 
 
 def _own_file(recipe: Recipe) -> OwnFile | None:
-    if recipe.data.path is None:
+    if recipe.data.path is None or is_remote(recipe.data.path):
         return None
     path = Path(recipe.data.path).resolve()
     try:
-        return OwnFile(path, file_sha256(path))
+        files = data_files(str(path))
+        return OwnFile(path, data_digest(files), several=len(files) > 1 or files[0] != path)
     except OSError as error:
         fault = (
             f"recipe {recipe.name} learns from this file, which cannot be read ({error.strerror})"

@@ -132,6 +132,9 @@ def _done_before(request: Request, store: Store) -> dict[Stage, Manifest]:
 def _bring_source(request: Request, store: Store, say: Say) -> None:
     """The user's own file, to where prep finds it by its content."""
     own = request.run.own_file
+    if own is not None and own.several:
+        remedy = f"copy them to a bucket and name it: --set data.path=s3://BUCKET/{own.path.stem}/"
+        raise SpecInvalid(str(own.path), "several files are not sent to a cluster", remedy)
     if own is not None and store.head(own.key) is None:
         say(f"{own.path.name}: into the store")
         store.upload(own.key, own.path, own.sha256)

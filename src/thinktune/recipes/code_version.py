@@ -8,7 +8,7 @@ from pathlib import Path
 
 import thinktune
 
-STAGE_PACKAGES = ("schema", "store", "tasks", "text")
+STAGE_PACKAGES = ("llm", "schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
 LAUNCHER_ONLY = ("cluster.py", "kube_names.py", "pipeline.py", "values.py")
 """Modules of `schema` that no stage imports: how a cluster is described to the launcher."""

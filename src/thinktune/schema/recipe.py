@@ -4,114 +4,13 @@ A recipe is one YAML file under `jobs/recipes/`, and the file's name is the reci
 `thinktune.recipes.compose` reads, extends and overrides recipes.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from thinktune.schema.catalog import ColumnMap, Count, Format, Name, Revision
-from thinktune.schema.closed import Closed, RegularExpression
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-"""A seed that every random number generator accepts."""
-
-
-class Filter(Closed):
-    """A filter keeps the rows whose column passes its test. Give exactly one test."""
-
-    column: str
-    """Column of the dataset that the filter looks at."""
-    any_of: tuple[str | int | float | bool, ...] | None = None
-    """Keep rows whose value is one of these."""
-    matches: RegularExpression | None = None
-    """Keep rows whose text contains a match of this regular expression."""
-    not_empty: Literal[True] | None = None
-    """Keep rows whose value is neither null nor blank."""
-
-    @model_validator(mode="after")
-    def _one_test(self) -> Self:
-        given = [t for t in (self.any_of, self.matches, self.not_empty) if t is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a filter on '{self.column}' has {len(given)} tests; "
-                "give exactly one of any_of, matches, not_empty"
-            )
-        return self
-
-
-class Balance(Closed):
-    """Balancing keeps the same number of rows for each value of a column."""
-
-    column: str
-    """Column of the dataset whose values are balanced."""
-    values: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Values to keep. Rows with any other value are dropped."""
-    rows_per_value: Count | None = None
-    """Rows to keep for each value. Null keeps as many as the rarest value has."""
-
-
-class Split(Closed):
-    """Which questions are held out of training. A hash of the question decides, so that one
-    question is never on both sides."""
-
-    test_rows: Annotated[int, Field(ge=0)] = 0
-    """Questions that are kept for the evaluation and never trained on."""
-    validation_rows: Annotated[int, Field(ge=0)] = 0
-    """Questions whose loss is measured during training and that are never trained on."""
-    seed: Seed = 0
-    """Seed of the hash that chooses the held-out questions and the rows of `sample_rows`."""
-
-
-class DataSpec(Closed):
-    """How a dataset becomes tokens to train on."""
-
-    dataset: Name
-    """Name of a dataset in the catalog, or `file` for a file of your own."""
-    revision: Revision | None = None
-    """Commit of the dataset on the hub that replaces the one in the catalog."""
-    path: str | None = None
-    """Path of your own file (.jsonl, .json, .parquet or .csv). It requires `dataset: file`."""
-    format: Format | None = None
-    """Layout of the rows. Null takes the catalog's layout; for a file of your own, the layout
-    follows from its columns."""
-    columns: ColumnMap = ColumnMap()
-    """Columns that replace those in the catalog's column map."""
-    filters: tuple[Filter, ...] = ()
-    """Filters for rows. A row is kept only if it passes all of them."""
-    require_reasoning: bool = True
-    """Drop rows without complete reasoning. Prep fails if no row is left."""
-    deduplicate: bool = True
-    """Keep only the first row of each question."""
-    balance: Balance | None = None
-    """Keep the same number of rows for each value of a column. Null keeps all rows."""
-    expected_rows: Count | None = None
-    """Number of rows, held-out ones included, that the plan counts with where the catalog does not
-    say it, for example for your own file."""
-    sample_rows: Count | None = None
-    """Rows to draw at random for training, after all other selection. Null takes all rows."""
-    split: Split = Split()
-    system: str | None = None
-    """System prompt. DeepSeek advises against one for R1 models."""
-    prompt: str = "{question}"
-    """Text of the user's turn. It can contain the fields `{question}` and `{options}`."""
-    answer: str = "{answer}"
-    """Text that follows the reasoning. It can contain the fields `{answer}` and `{summary}`."""
-    final_answer: str | None = None
-    """Marker of the line that contains the answer to check, such as `Final Answer:`."""
-    max_tokens: Annotated[int, Field(ge=16)] = 2048
-    """Length of the longest training example, in tokens."""
-    too_long: Literal["drop", "truncate"] = "drop"
-    """What happens to an example that is longer than `max_tokens`. `truncate` cuts the end of its
-    reasoning, so that `</think>` and the answer stay."""
-
-    @model_validator(mode="after")
-    def _file_has_path(self) -> Self:
-        if (self.dataset == "file") != (self.path is not None):
-            raise ValueError(
-                "'path' and 'dataset: file' belong together; "
-                "give both for a file of your own, and neither for a dataset in the catalog"
-            )
-        return self
+from thinktune.schema.catalog import Count, Name, Revision
+from thinktune.schema.closed import Closed
+from thinktune.schema.data import DataSpec, Fraction, Seed
 
 
 class TrainSpec(Closed):

@@ -8,7 +8,8 @@ task that it gets, its package, its settings in the recipe if it has any, and it
 from typing import Any, Literal, NamedTuple, get_args
 
 from thinktune.schema.catalog import DatasetEntry
-from thinktune.schema.recipe import DataSpec, EvaluateSpec, TrainSpec
+from thinktune.schema.data import DataSpec
+from thinktune.schema.recipe import EvaluateSpec, TrainSpec
 from thinktune.schema.task import NOT_IN_DIGEST, Execution, Forecast, RunFacts, StageTask
 
 Stage = Literal["prep", "train", "evaluate"]
@@ -22,6 +23,8 @@ class PrepTask(StageTask):
     data: DataSpec
     source_sha256: str | None = None
     """Digest of the user's own file at submission. Prep rejects a file with another digest."""
+    test_sets: dict[str, DatasetEntry] = {}
+    """Datasets of the catalog that training rows are compared with, by name."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -30,6 +33,7 @@ class PrepTask(StageTask):
             "dataset": facts.dataset,
             "data": facts.recipe.data,
             "source_sha256": facts.source_sha256,
+            "test_sets": facts.test_sets,
         }
 
     def result_digest(self) -> str:

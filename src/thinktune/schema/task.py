@@ -65,6 +65,8 @@ class RunFacts(Closed):
     forecast: Forecast | None = None
     source_sha256: str | None = None
     """Digest of the user's own file, where the recipe names one."""
+    test_sets: dict[str, DatasetEntry] = {}
+    """Datasets of the catalog that the recipe compares training rows with, by name."""
 
 
 class StageTask(Closed):

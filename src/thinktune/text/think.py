@@ -20,6 +20,14 @@ SEVERAL = Reason("more than one think part", TEXT_BEFORE_THINK.remedy)
 
 _MARK = re.compile(r"(</?think(?:ing)?>)")
 """Some datasets and models write `<thinking>`; it means the same."""
+_WORDS = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis|cot"
+_OTHER_SPELLING = re.compile(
+    rf"\A\s*(<\s*(?:{_WORDS})\s*>|\[(?:{_WORDS})\]|<\|[^|>\n]{{0,20}}(?:think|thought)[^|>\n]{{0,20}}\|>"
+    r"|<｜[^｜>\n]{0,20}think[^｜>\n]{0,20}｜>|<[a-z]{2,10}:think(?:ing)?>|◁think▷|&lt;think(?:ing)?&gt;)"
+    r"|(<\s*/\s*think(?:ing)?\s*>|\[/think\]|&lt;/think(?:ing)?&gt;)",
+    re.IGNORECASE,
+)
+"""How reasoning begins elsewhere (models, datasets and prompts of all kinds), or ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,14 @@ def split_think(text: str) -> tuple[str | None, str]:
         raise Unusable(TEXT_BEFORE_THINK)
     parsed = _parsed(pieces, opened=False)
     return (parsed.thinking if parsed.opened else None), parsed.answer
+
+
+def other_spelling(answer: str) -> str | None:
+    """The mark with which an answer begins, or that it holds, where that looks like a think part in
+    another spelling than ours, such as `<Think>`, `<reasoning>` or `[THINK]`. For answers in which
+    `split_think` found no part."""
+    found = _OTHER_SPELLING.search(answer)
+    return (found[1] or found[2]) if found else None
 
 
 def split_generated(text: str, *, prompt_opens_think: bool) -> Parsed:

@@ -3,8 +3,9 @@
 import pytest
 
 from thinktune.schema.closed import parse_yaml
+from thinktune.schema.data import Filter
 from thinktune.schema.errors import SpecInvalid, near_misses
-from thinktune.schema.recipe import Filter, Recipe, TrainSpec
+from thinktune.schema.recipe import Recipe, TrainSpec
 
 WHOLE = {
     "name": "x",

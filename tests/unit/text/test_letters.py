@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from thinktune.recipes.compose import load_catalog
-from thinktune.schema.recipe import DataSpec
+from thinktune.schema.data import DataSpec
 from thinktune.tasks.prep.gguf_weights import packaged_file, unpack
 from thinktune.text.conversation import Exchange, Turn
 from thinktune.text.templates import Renderer

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from tiny import tiny_entry
 
+from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid
-from thinktune.schema.recipe import DataSpec
 from thinktune.text.conversation import Exchange, Unusable
 from thinktune.text.templates import Rendered, Renderer
-from thinktune.text.tokens import Encoder, fitted
+from thinktune.text.tokens import Encoder, Fitted, fitted
 
 DATA = DataSpec(
     dataset="inventory-sums",
@@ -52,17 +52,53 @@ def test_a_row_cannot_forge_a_turn(tokenizer_file: Path) -> None:
 def test_too_long_is_dropped_or_cut_before_the_closing_tag(tokenizer_file: Path) -> None:
     encoder = Encoder(tokenizer_file)
     long = rendered_for(row(reasoning="\n".join(f"{n} + 1 = {n + 1}." for n in range(200))))
-    with pytest.raises(Unusable, match="longer than 200 tokens") as raised:
-        fitted(encoder, long, 200, "drop")
-    assert "data.too_long=truncate" in raised.value.reason.remedy
-    cut, encoded, was_cut = fitted(encoder, long, 200, "truncate")
-    assert was_cut
-    assert 100 < len(encoded.ids) <= 200
-    assert cut.reasoning.endswith("\n</think>\n\n")
-    assert cut.answer == long.answer
-    with pytest.raises(Unusable, match="even without its reasoning") as raised:
-        fitted(encoder, long, 40, "truncate")
-    assert "raise data.max_tokens" in raised.value.reason.remedy
+    (dropped,) = fitted(encoder, [long], 200, "drop")
+    assert isinstance(dropped, Unusable)
+    assert dropped.reason.text == "longer than 200 tokens"
+    assert "data.too_long=truncate" in dropped.reason.remedy
+    (cut,) = fitted(encoder, [long], 200, "truncate")
+    assert isinstance(cut, Fitted)
+    assert cut.cut
+    assert 100 < len(cut.encoded.ids) <= 200
+    assert cut.rendered.reasoning.endswith("\n</think>\n\n")
+    assert cut.rendered.answer == long.answer
+    (hopeless,) = fitted(encoder, [long], 40, "truncate")
+    assert isinstance(hopeless, Unusable)
+    assert hopeless.reason.text == "too long even without its reasoning"
+    assert "raise data.max_tokens" in hopeless.reason.remedy
+
+
+def test_batches_give_what_single_rows_give(tokenizer_file: Path) -> None:
+    encoder = Encoder(tokenizer_file)
+    many = [rendered_for(row(reasoning=f"{n} is {'so ' * n}", question=f"{n}?")) for n in range(9)]
+    assert encoder.encode_all(many) == [encoder.encode(one) for one in many]
+    mixed = fitted(encoder, many, 80, "truncate")
+    assert mixed == [fitted(encoder, [one], 80, "truncate")[0] for one in many]
+
+
+@pytest.mark.parametrize("rule", ["drop", "truncate"])
+def test_a_text_of_megabytes_never_meets_the_tokenizer_whole(
+    tokenizer_file: Path, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(tokenizer_file)
+    huge = rendered_for(row(reasoning="a giant row " * 400_000))
+    seen: list[int] = []
+    whole = encoder.encode_all
+    monkeypatch.setattr(
+        encoder,
+        "encode_all",
+        lambda some: (seen.extend(len(one.reasoning) for one in some), whole(some))[1],
+    )
+    (found,) = fitted(encoder, [huge], 200, rule)
+    assert max(seen, default=0) < 20_000
+    if rule == "truncate":
+        assert isinstance(found, Fitted)
+        assert found.cut
+        assert 100 < len(found.encoded.ids) <= 200
+    else:
+        assert isinstance(found, Unusable)
+    (asked,) = fitted(encoder, [rendered_for(row(question="a " * 400_000))], 200, rule)
+    assert isinstance(asked, Unusable)
 
 
 def test_an_end_that_is_no_special_token(tokenizer_file: Path) -> None:

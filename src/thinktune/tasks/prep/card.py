@@ -2,94 +2,141 @@
 them in full.
 
 Written by `stage`; `card.json` is for programs (the evaluation report draws its histogram),
-`card.md` for people.
+`card.html` for people.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from thinktune.text.conversation import Reason
-from thinktune.text.templates import Rendered
-from thinktune.text.tokens import Encoded
+from thinktune.tasks.prep.card_page import write_page
+from thinktune.tasks.prep.contamination import Contamination
+from thinktune.tasks.prep.ledger import Ledger
+from thinktune.tasks.prep.preparation import Prepared
+from thinktune.tasks.prep.selection import Balanced, Positions
+from thinktune.tasks.prep.spool import Spool
 
 SAMPLES = 3
 BINS = 24
+PADDED_BATCH = 8
+"""Examples of a batch for which padding is reckoned."""
 
 
 @dataclass
 class Card:
     """Filled in while the stage works."""
 
-    source: str
+    NEAR_DUPLICATES: ClassVar[int] = 20
+    """Pairs of rewordings that the card shows."""
+
     model: str
-    rows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rows that were left out, by the text of the reason."""
-    remedies: dict[str, str] = field(default_factory=dict)
-    """What to do about a reason, by its text."""
-    truncated: int = 0
+    source: str = ""
+    layout: str = ""
+    """How rows were read, in one line."""
+    ledger: Ledger = field(default_factory=Ledger)
+    balance: list[Balanced] = field(default_factory=list)
+    joined: int = 0
+    """Rows that are rewordings of another row."""
+    near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    contamination: Contamination | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     template_sha256: str = ""
-
-    def drop(self, reason: Reason, count: int = 1) -> None:
-        """Counts rows that were left out; none is no reason."""
-        if count:
-            self.dropped[reason.text] += count
-            self.remedies[reason.text] = reason.remedy
-
-    def remedy(self) -> str:
-        """What to do about the most frequent reason, where no row is left."""
-        return self.remedies[self.dropped.most_common(1)[0][0]]
 
     def counts(self) -> dict[str, int]:
         """The sizes, for the manifest."""
         return {
-            "rows": self.rows,
-            "dropped": self.dropped.total(),
-            "truncated": self.truncated,
+            "rows": self.ledger.rows,
+            "dropped": self.ledger.total(),
+            "truncated": self.ledger.notes["cut to length"],
             **{f"{side}_rows": size for side, size in self.sizes.items()},
         }
 
-    def dropped_text(self) -> str:
-        """` (dropped: duplicate question 3, …)`, or nothing."""
-        reasons = [f"{reason} {count}" for reason, count in self.dropped.most_common()]
-        if self.truncated:
-            reasons.append(f"cut to length {self.truncated}")
-        return f" (dropped: {', '.join(reasons)})" if reasons else ""
 
-
-def write_card(folder: Path, card: Card, train: Sequence[tuple[Rendered, Encoded]]) -> None:
-    """Writes `card.json` and `card.md`."""
-    lengths = np.array([len(encoded.ids) for _, encoded in train])
-    counts, edges = np.histogram(lengths, bins=min(BINS, max(1, len(set(lengths.tolist())))))
-    parts = {
-        "prompt": sum(e.prompt_tokens for _, e in train),
-        "reasoning": sum(e.reasoning_tokens for _, e in train),
-        "answer": sum(e.answer_tokens for _, e in train),
-    }
-    samples = [
-        {
-            "prompt": rendered.prompt_text(),
-            "reasoning": rendered.reasoning,
-            "answer": rendered.answer + rendered.end,
-            "tokens": len(encoded.ids),
-        }
-        for rendered, encoded in train[:SAMPLES]
-    ]
+def write_card(folder: Path, card: Card, spool: Spool, train: Positions) -> None:
+    """Writes `card.json` and `card.html`."""
+    lengths = spool.lengths()[train]
+    parts = spool.parts()[train].sum(axis=0) if len(train) else np.zeros(3, np.int64)
     data = {
         "source": card.source,
         "model": card.model,
+        "layout": card.layout,
         "template_sha256": card.template_sha256,
-        "rows": card.rows,
-        "dropped": dict(card.dropped.most_common()),
-        "truncated": card.truncated,
+        "rows": card.ledger.rows,
+        "dropped": dict(card.ledger.counts()),
+        "drops": [
+            {
+                "reason": known.reason,
+                "count": known.count,
+                "bad": known.bad,
+                "examples": known.examples,
+                "remedy": known.remedy,
+            }
+            for known in card.ledger.by_weight()
+        ],
+        "notes": dict(card.ledger.notes.most_common()),
+        "truncated": card.ledger.notes["cut to length"],
         "sizes": card.sizes,
-        "tokens": parts,
+        "balance": [
+            {"value": b.value, "wanted": b.wanted, "available": b.available, "taken": b.taken}
+            for b in card.balance
+        ],
+        "near_duplicates": {
+            "rows": card.joined,
+            "examples": [list(pair) for pair in card.near_duplicates],
+        },
+        "contamination": _contamination(card.contamination),
+        "tokens": dict(zip(("prompt", "reasoning", "answer"), parts.tolist(), strict=True)),
+        **_lengths(lengths),
+        "samples": [sample(spool[position]) for position in train[:SAMPLES].tolist()],
+    }
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    (folder / "card.json").write_text(text, encoding="utf-8")
+    write_page(folder / "card.html", data)
+
+
+def sample(prepared: Prepared) -> dict[str, Any]:
+    """One example for eyes: its parts as text, control text marked."""
+    rendered = prepared.rendered
+    return {
+        "id": prepared.id,
+        "prompt": rendered.prompt_text(),
+        "pieces": [[piece.text, piece.control] for piece in rendered.prompt],
+        "reasoning": rendered.reasoning,
+        "answer": rendered.answer + rendered.end,
+        "end": rendered.end,
+        "tokens": len(prepared.encoded.ids),
+    }
+
+
+def _contamination(found: Contamination | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "counts": {name: dict(kinds) for name, kinds in found.counts.items()},
+        "worst": [
+            {
+                "row": match.row,
+                "test_set": match.test_set,
+                "test": match.test,
+                "kind": match.kind,
+                "words": match.words,
+                "share": round(match.share, 3),
+                "similarity": round(match.similarity, 3),
+                "text": match.text,
+            }
+            for match in found.worst()
+        ],
+    }
+
+
+def _lengths(lengths: NDArray[np.int64]) -> dict[str, Any]:
+    counts, edges = np.histogram(lengths, bins=min(BINS, max(1, len(set(lengths.tolist())))))
+    return {
         "length": {
             "mean": float(lengths.mean()),
             "median": float(np.median(lengths)),
@@ -97,34 +144,13 @@ def write_card(folder: Path, card: Card, train: Sequence[tuple[Rendered, Encoded
             "max": int(lengths.max()),
         },
         "lengths": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "samples": samples,
+        "padding_saved": _padding(lengths.tolist()),
     }
-    text = json.dumps(data, indent=1, ensure_ascii=False)
-    (folder / "card.json").write_text(text, encoding="utf-8")
-    (folder / "card.md").write_text(_markdown(card, data, parts, samples), encoding="utf-8")
 
 
-def _markdown(
-    card: Card, data: dict[str, object], parts: dict[str, int], samples: list[dict[str, object]]
-) -> str:
-    lines = [
-        f"# Data card: {card.source} for {card.model}",
-        "",
-        f"{card.rows} rows read; " + ", ".join(f"{n} {s}" for s, n in card.sizes.items()) + ".",
-        f"Template `{card.template_sha256[:16]}`; {card.truncated} cut to length.",
-        "",
-        "| dropped because | rows |",
-        "|---|---:|",
-        *[f"| {reason} | {count} |" for reason, count in card.dropped.most_common()],
-        "",
-        "| training tokens of | count |",
-        "|---|---:|",
-        *[f"| {name} | {count} |" for name, count in parts.items()],
-        "",
-        f"Length in tokens: {json.dumps(data['length'])}",
-    ]
-    for number, sample in enumerate(samples, start=1):
-        lines += ["", f"## Example {number} ({sample['tokens']} tokens)", ""]
-        for part in ("prompt", "reasoning", "answer"):
-            lines += [f"{part}:", "````text", str(sample[part]), "````"]
-    return "\n".join(lines) + "\n"
+def _padding(lengths: Sequence[int]) -> float:
+    """Share of padding that batches of PADDED_BATCH would have, in the order of the file. Packed
+    rows have none."""
+    batches = [lengths[n : n + PADDED_BATCH] for n in range(0, len(lengths), PADDED_BATCH)]
+    padded = sum(max(batch) * len(batch) for batch in batches)
+    return 1 - sum(lengths) / padded if padded else 0.0

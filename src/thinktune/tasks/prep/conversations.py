@@ -2,40 +2,48 @@
 
 Called by `rows`. A turn names its speaker under `from` or `role` and holds its text under `value`
 or `content`; both are taken in either layout, as datasets mix them. Reasoning stands inside the
-text, under a key of its own, or as a part of a list of contents.
+text, under a key of its own, or as a part of a list of contents. Whatever else a turn holds is
+either understood or makes the row unusable: a part that is lost changes what the rest means.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from thinktune.schema.catalog import Format
-from thinktune.tasks.prep.readers import SURROGATE
+from thinktune.tasks.prep.cells import is_missing, text_of
+from thinktune.tasks.prep.readers.records import HALF_A_PAIR, SURROGATE, has_half_pair
 from thinktune.text.conversation import TEXT_BEFORE_THINK, Reason, Turn, Unusable
 from thinktune.text.think import split_think
 
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
 """The layouts whose rows hold a list of turns."""
-REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-REASONING_PARTS = ("thinking", "reasoning")
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
+DETAILS_KEY = "reasoning_details"
+"""OpenRouter's list of parts of the reasoning."""
+TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tool_call", "functions")
+WEIGHT_KEY = "weight"
+"""OpenAI's mark of turns that are not to be learned (0)."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+REASONING_PARTS = ("thinking", "reasoning", "thought")
 """Types of content parts that hold reasoning."""
+TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "function_call", "server_tool_use")
+PART_KEYS = {"type", "text", "signature", "cache_control", *REASONING_PARTS}
 ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "model": "assistant",
-    "chatgpt": "assistant",
-    "system": "system",
-    "developer": "system",
+    **dict.fromkeys(("human", "user", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "assistant", "model", "chatgpt", "bot", "chatbot", "ai"), "assistant"),
+    **dict.fromkeys(("bing", "bard", "claude", "gemini"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
 }
 TOOL_ROLES = {
     *("tool", "tool_call", "tool_response", "observation", "ipython"),
     *("function", "function_call", "function_response"),
 }
-ROLE_SHOWN = 40
-"""Characters of an unknown role that the data card shows."""
+SHOWN = 40
+"""Characters of an unknown role or key that the data card shows."""
 
 USER_AND_ASSISTANT = "turns are by user and assistant (human and gpt), one after the other"
 NOT_ALTERNATING = Reason("turns do not alternate user, assistant", USER_AND_ASSISTANT)
@@ -43,8 +51,9 @@ NO_TURNS = Reason(
     "conversation is not a list of turns",
     "map data.columns.conversation to a list of objects with role and content",
 )
-HALF_A_PAIR = Reason(
-    "half a surrogate pair in the text", "write the text again, whole characters only"
+PYTHON_TEXT = Reason(
+    "conversation is Python's text of a list, not JSON",
+    "write the column by json.dumps, or save the rows as JSON lines",
 )
 TOOLS = Reason(
     "tool turns are not supported",
@@ -58,13 +67,26 @@ TEXT_AFTER_REASONING = Reason(
     "text after the think part of the reasoning",
     "the column of the reasoning holds more; map the right one",
 )
+HIDDEN_REASONING = Reason(
+    "reasoning that is encrypted or redacted", "keep rows whose reasoning is text"
+)
+SYSTEM_LATER = Reason(
+    "a system turn after the first question", "system turns stand at the beginning"
+)
+WEIGHT_ZERO = Reason(
+    "an answer of weight 0, which is not to be learned",
+    "leave such rows out, or take the weight out of the turns",
+)
+ODD_WEIGHT = Reason("a weight other than 0 and 1", "only 0 and 1 can be honored")
+ODD_HISTORY = Reason(
+    "history is not a list of pairs", "write it as [[question, answer], …], the oldest first"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """A list of turns, read up to its last answer."""
+class Said:
+    """A question with the answer that was given, and what was said before."""
 
-    system: str | None
     before: tuple[Turn, ...]
     question: str
     reasoning: str | None
@@ -72,11 +94,23 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class Conversation:
+    """A list of turns, read up to its last answer."""
+
+    system: str | None
+    said: tuple[Said | Unusable, ...]
+    """For each answer that may be learned; what makes one unusable leaves the others."""
+    after: int
+    """Turns behind the last answer, which nobody answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
     role: str
     text: str
     reasoning: tuple[str, ...]
     """What stands beside the text, from each place that has some."""
+    learned: bool
 
 
 def is_conversation(value: object) -> bool:
@@ -85,25 +119,61 @@ def is_conversation(value: object) -> bool:
         turns = _turns(value)
     except Unusable:
         return False
-    return bool(turns) and all(_first(turn, ("role", "from")) is not None for turn in turns)
+    return bool(turns) and all(_first(turn, ROLE_KEYS) is not None for turn in turns)
 
 
-def read_conversation(value: object) -> Conversation:
-    """A conversation column's value. Raises Unusable."""
-    said = [_said(turn) for turn in _turns(value)]
-    system = "\n".join(turn.text for turn in said if turn.role == "system") or None
-    said = [turn for turn in said if turn.role != "system"]
-    while said and said[-1].role != "assistant":
-        said.pop()
-    roles = [turn.role for turn in said]
-    if len(said) < 2 or roles != ["user", "assistant"] * (len(said) // 2):
+def read_conversation(
+    value: object,
+    completion: object = None,
+    *,
+    every: bool = False,
+    ignored_keys: Collection[str] = (),
+    beside: str | None = None,
+    marked: Callable[[str], str] = str,
+) -> Conversation:
+    """A conversation column's value, with the turns that a second column holds after them.
+
+    With `every`, each answer is one to learn, else the last one. `beside`: reasoning of the last
+    answer out of another column. `marked` gives an answer the usual marks of reasoning. Raises
+    Unusable where no answer can be learned.
+    """
+    turns = _turns(value) + (_turns(completion) if completion is not None else [])
+    read = [_read(turn, ignored_keys, marked) for turn in turns]
+    start = next((n for n, turn in enumerate(read) if turn.role != "system"), len(read))
+    system = "\n\n".join(turn.text for turn in read[:start]) or None
+    read = read[start:]
+    if any(turn.role == "system" for turn in read):
+        raise Unusable(SYSTEM_LATER)
+    after = 0
+    while read and read[-1].role != "assistant":
+        read.pop()
+        after += 1
+    if len(read) < 2 or [t.role for t in read] != ["user", "assistant"] * (len(read) // 2):
         raise Unusable(NOT_ALTERNATING)
-    before = tuple(
-        Turn(turn.role, split_think(turn.text)[1] if turn.role == "assistant" else turn.text)
-        for turn in said[:-2]
-    )
-    reasoning, answer = one_reasoning(said[-1].reasoning, said[-1].text)
-    return Conversation(system, before, said[-2].text, reasoning, answer)
+    wanted = range(1, len(read), 2) if every else (len(read) - 1,)
+    said = [_said(read, position, beside) for position in wanted]
+    usable = [one for one in said if isinstance(one, Said)]
+    if not usable and isinstance(said[-1], Unusable):
+        raise said[-1]
+    return Conversation(system, tuple(said), after)
+
+
+def read_history(value: object) -> tuple[Turn, ...]:
+    """Earlier turns as pairs of question and answer, as Alpaca-style datasets keep them."""
+    value = _parsed(value, ODD_HISTORY)
+    if is_missing(value) or value == []:
+        return ()
+    if not isinstance(value, list):
+        raise Unusable(ODD_HISTORY)
+    turns: list[Turn] = []
+    for pair in value:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise Unusable(ODD_HISTORY)
+        asked, answered = text_of(pair[0], "history"), text_of(pair[1], "history")
+        if not asked or not answered:
+            raise Unusable(ODD_HISTORY)
+        turns += [Turn("user", asked), Turn("assistant", split_think(answered)[1])]
+    return tuple(turns)
 
 
 def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:
@@ -120,6 +190,24 @@ def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:
     return (found[0] if found else None), answer
 
 
+def _said(turns: Sequence[_Turn], position: int, beside: str | None) -> Said | Unusable:
+    """The answer at that position, with all that stands before it."""
+    answer, asked = turns[position], turns[position - 1]
+    try:
+        if not answer.learned:
+            raise Unusable(WEIGHT_ZERO)
+        last = position == len(turns) - 1
+        given = (*answer.reasoning, beside) if beside and last else answer.reasoning
+        reasoning, text = one_reasoning(given, answer.text)
+        before = tuple(
+            Turn(turn.role, split_think(turn.text)[1] if turn.role == "assistant" else turn.text)
+            for turn in turns[: position - 1]
+        )
+    except Unusable as unusable:
+        return unusable
+    return Said(before, asked.text, reasoning, text)
+
+
 def _bare(reasoning: str) -> str:
     """Reasoning without the tags that some datasets write around it in its own column too."""
     inside, rest = split_think(reasoning)
@@ -128,51 +216,115 @@ def _bare(reasoning: str) -> str:
     return rest if inside is None else inside
 
 
+def _parsed(value: object, otherwise: Reason) -> object:
+    """The value; where a CSV or Parquet file carries it as JSON text, what that says."""
+    if not isinstance(value, str) or not value.strip():
+        return None if isinstance(value, str) else value
+    text = value
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        printed = text.lstrip().startswith("[{'")
+        raise Unusable(PYTHON_TEXT if printed else otherwise) from None
+    if SURROGATE.search(text) and has_half_pair(value):
+        raise Unusable(HALF_A_PAIR)
+    return value
+
+
 def _turns(value: object) -> list[Mapping[str, Any]]:
-    if isinstance(value, str):  # a list that a CSV or Parquet file carries as JSON text
-        escapes = SURROGATE.search(value)
-        try:
-            value = json.loads(value)
-            if escapes:
-                json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise Unusable(HALF_A_PAIR) from None
-        except (ValueError, RecursionError):
-            raise Unusable(NO_TURNS) from None
+    value = _parsed(value, NO_TURNS)
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
         raise Unusable(NO_TURNS)
     return value
 
 
-def _said(turn: Mapping[str, Any]) -> _Said:
-    name = str(_first(turn, ("role", "from")) or "").strip()
-    if name.lower() in TOOL_ROLES:
+def _read(turn: Mapping[str, Any], ignored: Collection[str], marked: Callable[[str], str]) -> _Turn:
+    name = str(_first(turn, ROLE_KEYS) or "").strip()
+    if name.lower() in TOOL_ROLES or any(_holds(turn.get(key)) for key in TOOL_KEYS):
         raise Unusable(TOOLS)
     role = ROLES.get(name.lower())
     if role is None:
-        raise Unusable(Reason(f"unknown role '{name[:ROLE_SHOWN]}'", USER_AND_ASSISTANT))
-    text, thought = _content(_first(turn, ("content", "value")))
-    beside = [turn[key] for key in REASONING_KEYS if isinstance(turn.get(key), str)]
-    return _Said(role, text, (*beside, thought))
+        raise Unusable(Reason(f"unknown role '{name[:SHOWN]}'", USER_AND_ASSISTANT))
+    known = {*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *TOOL_KEYS, DETAILS_KEY, WEIGHT_KEY}
+    for key in turn:
+        if key not in known and key not in ignored and _holds(turn[key]):
+            raise Unusable(_unknown_key(key, "turn"))
+    text, thought = _content(_first(turn, CONTENT_KEYS))
+    beside = [text_of(turn[key], key) or "" for key in REASONING_KEYS if _holds(turn.get(key))]
+    details = _details(turn.get(DETAILS_KEY))
+    text = marked(text) if role == "assistant" else text
+    if role != "assistant" and (thought or any(beside) or details):
+        raise Unusable(Reason("reasoning in a turn that is not the assistant's"))
+    return _Turn(role, text, (*beside, details, thought), _is_learned(turn.get(WEIGHT_KEY)))
+
+
+def _unknown_key(key: str, where: str) -> Reason:
+    remedy = f"take it out of the rows, or set data.ignore_turn_keys=[{key[:SHOWN]}]"
+    return Reason(f"unknown key '{key[:SHOWN]}' in a {where}", remedy)
+
+
+def _is_learned(weight: object) -> bool:
+    if is_missing(weight):
+        return True
+    if isinstance(weight, (int, float)) and weight in (0, 1):
+        return weight == 1
+    raise Unusable(ODD_WEIGHT)
+
+
+def _details(value: object) -> str:
+    if not _holds(value):
+        return ""
+    if not isinstance(value, list) or not all(isinstance(part, Mapping) for part in value):
+        raise Unusable(_unknown_key(DETAILS_KEY, "turn"))
+    texts = [_first(part, ("text", "summary")) for part in value]
+    if not all(isinstance(text, str) for text in texts):
+        raise Unusable(HIDDEN_REASONING)
+    return "\n".join(texts)
 
 
 def _content(content: object) -> tuple[str, str]:
     """Text and reasoning of a turn's content: a text, or a list of parts."""
     if not isinstance(content, list):
-        return ("" if content is None else str(content)), ""
+        return text_of(content, "content") or "", ""
     text: list[str] = []
     reasoning: list[str] = []
     for part in content:
         if isinstance(part, str):
             text.append(part)
-        elif isinstance(part, Mapping) and part.get("type") in REASONING_PARTS:
+            continue
+        if not isinstance(part, Mapping):
+            raise Unusable(Reason("a part of a content that is neither text nor an object"))
+        kind = part.get("type")
+        _check_part(part, kind)
+        if kind in REASONING_PARTS or part.get("thought") is True:
             if "".join(text).strip():
                 raise Unusable(TEXT_BEFORE_THINK)
             # The value may be a list of text parts itself.
-            reasoning.append(_content(_first(part, (*REASONING_PARTS, "text")))[0])
-        elif isinstance(part, Mapping) and part.get("text") is not None:
-            text.append(str(part["text"]))
+            names = [*(n for n in REASONING_PARTS if part.get(n) is not True), "text"]
+            reasoning.append(_content(_first(part, tuple(names)))[0])
+        else:
+            text.append(text_of(part.get("text"), "text", strip=False) or "")
     return "".join(text), "\n".join(reasoning)
+
+
+def _check_part(part: Mapping[str, Any], kind: object) -> None:
+    """Raises Unusable for a part that is no text: an image, a file, a call of a tool."""
+    if kind in TOOL_PARTS:
+        raise Unusable(TOOLS)
+    if kind == "redacted_thinking":
+        raise Unusable(HIDDEN_REASONING)
+    if kind is not None and kind not in TEXT_PARTS and kind not in REASONING_PARTS:
+        name = str(kind)[:SHOWN]
+        remedy = "leave out conversations with images, sounds and files"
+        raise Unusable(Reason(f"a part of type '{name}', which is no text", remedy))
+    for key in part:
+        if key not in PART_KEYS and _holds(part[key]):
+            raise Unusable(_unknown_key(key, "part of a content"))
+
+
+def _holds(value: object) -> bool:
+    """Whether a key says anything: a Parquet file has all keys in all turns, most of them null."""
+    return not (is_missing(value) or value is False or value in ("", [], {}))
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -31,12 +31,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinktune.tasks.prep.minhash import band_keys
+from thinktune.tasks.prep.packed import Packed
 from thinktune.tasks.prep.question_signature import Asked as Asked
 from thinktune.tasks.prep.question_signature import Signature, unpacked
 from thinktune.tasks.prep.question_signature import signature as signature
@@ -77,28 +79,58 @@ class Groups:
 
 
 class NearDuplicates:
-    """Collects the signatures of all rows, then groups them. Holds each signature once."""
+    """Collects the signatures of all rows, then groups them. Signatures lie on scratch disk; memory
+    holds a digest of each."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, int] = {}
-        self._rows = array("L")
+        self._packed = Packed()
+        self._digests = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._packed.close()
 
     def add(self, packed: bytes) -> None:
         """Takes the next row's signature."""
-        self._rows.append(self._known.setdefault(packed, len(self._known)))
+        self._digests += hashlib.blake2b(packed, digest_size=16).digest()
+        self._packed.append(packed)
 
     def groups(self) -> Groups:
         """Groups all rows added so far."""
-        profiles = sorted(self._known)  # an order of their own, not that in which they were added
-        place = np.empty(len(profiles), np.int64)
-        for position, packed in enumerate(profiles):
-            place[self._known[packed]] = position
+        digests = np.frombuffer(bytes(self._digests), ">u8").reshape(-1, 2)
+        # In an order of their own, not that in which they were added.
+        _, first, place = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+        profiles = _Profiles(self._packed, first)
         linked = _Links(len(profiles))
         _link_equal(profiles, linked)
         _link_same_numbers(profiles, linked)
         _link_long(profiles, linked)
         _link_parts(profiles, linked)
-        return _result(profiles, linked, (int(place[profile]) for profile in self._rows))
+        return _result(profiles, linked, place.reshape(-1).tolist())
+
+
+class _Profiles(Sequence[bytes]):
+    """The signatures, each once, by position."""
+
+    def __init__(self, packed: Packed, first: NDArray[np.int64]) -> None:
+        self._packed = packed
+        self._first = first
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self._packed.read(int(self._first[position]))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self[position] for position in range(len(self)))
 
 
 class _Links:

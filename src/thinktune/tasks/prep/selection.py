@@ -1,20 +1,26 @@
 """Which examples stay, and on which side of the split: filters, duplicates, balance, hold-out.
 
-Called by `stage`. Every choice is by a hash of the question and a seed, never by position, so that
-the same question falls on the same side whatever file it comes from.
+Called by `preparation` and `stage`. Every choice is by a hash of the question and a seed, never by
+position, so that the same question falls on the same side whatever file it comes from.
 """
 
 import hashlib
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from thinktune.schema.data import Balance, Filter, Split
 from thinktune.schema.errors import DataInvalid, near_misses
-from thinktune.schema.recipe import Balance, Filter, Split
-from thinktune.tasks.prep.readers import Row
-from thinktune.text.conversation import Reason
+from thinktune.tasks.prep.cells import is_missing, text_of
+from thinktune.tasks.prep.readers.records import Row
+from thinktune.text.conversation import Reason, Unusable
+from thinktune.text.linear_regex import Pattern, TooCostly, compile_pattern
+
+Positions = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+"""Digests of questions, two numbers each."""
 
 
 def check_columns(
@@ -29,28 +35,115 @@ def check_columns(
             raise DataInvalid(place, f"no column '{column}' {purpose}", near_misses(column, known))
 
 
-def passes(row: Row, filters: Sequence[Filter]) -> Reason | None:
-    """None where the row passes all filters, else the reason."""
-    for test in filters:
-        value = row.get(test.column)
-        text = "" if value is None else str(value)
-        if test.any_of is not None and value not in test.any_of:
-            return _filtered(test)
-        if test.matches is not None and not re.search(test.matches, text):
-            return _filtered(test)
-        if test.not_empty and not text.strip():
-            return _filtered(test)
-    return None
+class Filters:
+    """The recipe's filters, ready to be asked."""
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        """Raises SpecInvalid for a pattern that cannot be searched in linear time."""
+        self._tests: list[tuple[Filter, Pattern | None]] = [
+            (
+                test,
+                compile_pattern(test.matches, f"data.filters[{number}].matches")
+                if test.matches is not None
+                else None,
+            )
+            for number, test in enumerate(filters)
+        ]
+
+    def reason(self, row: Row) -> Reason | None:
+        """None where the row passes all filters, else why it does not. Raises Unusable for a value
+        that cannot be tested."""
+        for test, pattern in self._tests:
+            value = row.get(test.column)
+            passed, fault = _passes(value, test, pattern)
+            if passed == test.invert:
+                return fault if fault is not None and not passed else _filtered(test)
+        return None
+
+
+def _passes(value: object, test: Filter, pattern: Pattern | None) -> tuple[bool, Reason | None]:
+    if test.any_of is not None:
+        return _is_any_of(value, test)
+    if pattern is not None:
+        try:
+            return pattern.search(text_of(value, test.column, strip=False) or ""), None
+        except TooCostly as error:
+            raise Unusable(Reason(f"'{test.column}' is {error}", "simplify the pattern")) from None
+    if test.not_empty:
+        if isinstance(value, (list, dict)):
+            return bool(value), None
+        return text_of(value, test.column) is not None, None
+    return _compares(value, test)
+
+
+def _is_any_of(value: object, test: Filter) -> tuple[bool, Reason | None]:
+    wanted = test.any_of or ()
+    if test.ignore_case and isinstance(value, str):
+        return folded(value) in {folded(v) for v in wanted if isinstance(v, str)}, None
+    if isinstance(value, (list, dict)) or is_missing(value):
+        return False, None
+    # In Python True equals 1, which no dataset means.
+    same = [each for each in wanted if isinstance(each, bool) is isinstance(value, bool)]
+    if value in same:
+        return True, None
+    if str(value) in {str(each) for each in wanted}:
+        kind = "text" if isinstance(value, str) else "a number"
+        written = repr(str(value)) if isinstance(value, str) else str(value)
+        fault = f"filter on {test.column}: {written} is {kind} in the rows, not in data.filters"
+        remedy = f"write any_of: [{written}, …], as the rows have it"
+        return False, Reason(fault, remedy)
+    return False, None
+
+
+def _compares(value: object, test: Filter) -> tuple[bool, Reason | None]:
+    number = _number(value)
+    if number is None:
+        fault = f"filter on {test.column}: no number"
+        return False, Reason(fault, "compare a column of numbers, or use any_of")
+    return (
+        (test.at_least is None or number >= test.at_least)
+        and (test.at_most is None or number <= test.at_most)
+        and (test.above is None or number > test.above)
+        and (test.below is None or number < test.below)
+    ), None
+
+
+def _number(value: object) -> float | None:
+    """A number, or the number that a CSV file holds as text."""
+    if isinstance(value, bool) or is_missing(value):
+        return None
+    if not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if number != number else number
 
 
 def _filtered(test: Filter) -> Reason:
     return Reason(f"filter on {test.column}", "loosen data.filters")
 
 
-T = TypeVar("T")
+def folded(text: str) -> str:
+    """The text with case and spacing set aside."""
+    return " ".join(text.casefold().split())
 
-BALANCE = Reason("balance")
-"""Rows beyond the number that each value has."""
+
+def balanced_value(row: Row, balance: Balance | None) -> int:
+    """Which of the values that are balanced the row has; -1 for none of them."""
+    if balance is None:
+        return -1
+    value = row.get(balance.column)
+    if is_missing(value) or isinstance(value, (list, dict)):
+        return -1
+    text = str(value)
+    if balance.ignore_case:
+        wanted = [folded(each) for each in balance.values]
+        text = folded(text)
+    else:
+        wanted = list(balance.values)
+    return wanted.index(text) if text in wanted else -1
 
 
 def order(key: str, seed: int, purpose: str) -> str:
@@ -58,72 +151,80 @@ def order(key: str, seed: int, purpose: str) -> str:
     return hashlib.sha256(f"{purpose}\x1f{seed}\x1f{key}".encode()).hexdigest()
 
 
-def deduplicated(items: Sequence[T], key: Callable[[T], str]) -> tuple[list[T], int]:
-    """The first of each question, and how many others there were."""
-    first: dict[str, T] = {}
-    for item in items:
-        first.setdefault(key(item), item)
-    return list(first.values()), len(items) - len(first)
+def ranks(keys: Keys, seed: int, purpose: str) -> NDArray[np.uint64]:
+    """The rank of each question, by `order` of its key in hex."""
+    hexed = (f"{high:016x}{low:016x}" for high, low in keys.tolist())
+    return np.fromiter((int(order(key, seed, purpose)[:16], 16) for key in hexed), np.uint64)
+
+
+def first_of_each(keys: Keys) -> Positions:
+    """The positions of the first row of each question, ascending."""
+    _, first = np.unique(keys, axis=0, return_index=True)
+    return np.sort(first).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Balanced:
+    """What balancing took of one value."""
+
+    value: str
+    available: int
+    taken: int
+    wanted: int | None
+    """What `rows_per_value` asks for."""
 
 
 def balanced(
-    items: Sequence[T],
-    balance: Balance,
-    key: Callable[[T], str],
-    row: Callable[[T], Row],
-    place: str,
-) -> tuple[list[T], Counter[Reason]]:
-    """The same number for each value of the column, and what was dropped by reason."""
-    groups: dict[str, list[T]] = defaultdict(list)
-    dropped: Counter[Reason] = Counter()
-    others = Reason(f"{balance.column} not among the balanced values")
-    for item in items:
-        value = row(item).get(balance.column)
-        if value is not None and str(value) in balance.values:
-            groups[str(value)].append(item)
-        else:
-            dropped[others] += 1
-    empty = [value for value in balance.values if not groups[value]]
+    keys: Keys, values: NDArray[np.int64], balance: Balance, place: str
+) -> tuple[Positions, list[Balanced]]:
+    """The same number of rows for each value, value by value, and the table of that.
+
+    `values`: which value each row has, -1 for none. Raises DataInvalid where a value has no rows.
+    """
+    available = [int((values == number).sum()) for number in range(len(balance.values))]
+    empty = [v for v, count in zip(balance.values, available, strict=True) if not count]
     if empty:
         fault = f"no row has {balance.column} {', '.join(repr(v) for v in empty)}"
         raise DataInvalid(place, fault, "correct data.balance.values or loosen data.filters")
-    size = min(len(groups[value]) for value in balance.values)
+    size = min(available)
     if balance.rows_per_value is not None:
         size = min(size, balance.rows_per_value)
-    kept: list[T] = []
-    for value in balance.values:
-        ranked = sorted(groups[value], key=lambda item: order(key(item), 0, "balance"))
-        kept += ranked[:size]
-        if len(ranked) > size:
-            dropped[BALANCE] += len(ranked) - size
-    return kept, dropped
+    kept = []
+    for number in range(len(balance.values)):
+        positions = np.flatnonzero(values == number)
+        ranked = positions[np.argsort(ranks(keys[positions], 0, "balance"), kind="stable")]
+        kept.append(ranked[:size])
+    table = [
+        Balanced(value, count, size, balance.rows_per_value)
+        for value, count in zip(balance.values, available, strict=True)
+    ]
+    return np.concatenate(kept), table
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The sides of a split, as positions in the list that was split."""
+    """The sides of a split, as positions in what was split."""
 
-    train: list[int]
-    validation: list[int]
-    test: list[int]
+    train: Positions
+    validation: Positions
+    test: Positions
 
 
-def split(keys: Sequence[str], spec: Split, place: str) -> Parts:
-    """Holds out whole questions. Rows that share a held-out question are held out of training too:
-    of a test question the first row is asked, the others are left out.
+def split(keys: Keys, spec: Split, place: str) -> Parts:
+    """Holds out whole questions: rows that share a key are on one side. Of a held-out question the
+    first row is asked, the others are left out.
 
     Raises DataInvalid when nothing would be left to train on.
     """
-    rows: dict[str, list[int]] = defaultdict(list)
-    for position, key in enumerate(keys):
-        rows[key].append(position)
-    ranked = sorted(rows, key=lambda key: order(key, spec.seed, "split"))
+    distinct, first, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     held = spec.test_rows + spec.validation_rows
-    if len(ranked) <= held:
-        fault = f"{len(ranked)} distinct questions are left, and {held} are to be held out"
+    if len(distinct) <= held:
+        fault = f"{len(distinct)} distinct questions are left, and {held} are to be held out"
         remedy = "lower data.split.test_rows and data.split.validation_rows, or loosen the filters"
         raise DataInvalid(place, fault, remedy)
-    test = [rows[key][0] for key in ranked[: spec.test_rows]]
-    validation = [rows[key][0] for key in ranked[spec.test_rows : held]]
-    train = sorted(position for key in ranked[held:] for position in rows[key])
-    return Parts(train, validation, test)
+    ranked = np.argsort(ranks(distinct, spec.seed, "split"), kind="stable")
+    side = np.zeros(len(distinct), np.int64)
+    side[ranked[:held]] = 1
+    train = np.flatnonzero(side[group.reshape(-1)] == 0)
+    first = first.astype(np.int64)
+    return Parts(train, first[ranked[spec.test_rows : held]], first[ranked[: spec.test_rows]])

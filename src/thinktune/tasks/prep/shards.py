@@ -4,17 +4,19 @@ Written by `stage`; read by `thinktune.tasks.train.sft.examples` and
 `thinktune.tasks.evaluate.stage`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thinktune.tasks.prep.rows import Example
-from thinktune.text.templates import Rendered
-from thinktune.text.tokens import Encoded
+from thinktune.tasks.prep.selection import Positions
+from thinktune.tasks.prep.spool import Spool
+from thinktune.tasks.runtime.stopping import Stop
 
 ROWS_PER_SHARD = 20_000
+ROWS_AT_ONCE = 1_000
+"""Rows of a row group, which is what memory holds."""
 
 TOKENS = pa.schema(
     [
@@ -39,35 +41,58 @@ QUESTIONS = pa.schema(
 
 
 def write_shards(
-    folder: Path, name: str, identifiers: Sequence[str], examples: Sequence[Encoded]
+    folder: Path,
+    name: str,
+    spool: Spool,
+    positions: Positions,
+    names: Mapping[int, str],
+    stop: Stop,
 ) -> None:
-    """`<name>-00000.parquet` …; one empty shard where there are no examples."""
-    for number, start in enumerate(range(0, max(1, len(examples)), ROWS_PER_SHARD)):
-        some = examples[start : start + ROWS_PER_SHARD]
-        table = pa.table(
-            {
-                "id": list(identifiers[start : start + ROWS_PER_SHARD]),
-                "ids": [e.ids for e in some],
-                "prompt_tokens": [e.prompt_tokens for e in some],
-                "reasoning_tokens": [e.reasoning_tokens for e in some],
-                "answer_tokens": [e.answer_tokens for e in some],
-            },
-            schema=TOKENS,
-        )
-        pq.write_table(table, folder / f"{name}-{number:05d}.parquet")
+    """`<name>-00000.parquet` …, in the order of `positions`; one empty shard where there are none.
+
+    `names`: ids other than the spool's. Raises Preempted when asked to stop.
+    """
+    for number, start in enumerate(range(0, max(1, len(positions)), ROWS_PER_SHARD)):
+        some = positions[start : start + ROWS_PER_SHARD]
+        with pq.ParquetWriter(folder / f"{name}-{number:05d}.parquet", TOKENS) as writer:
+            for group in _groups(some):
+                stop.check("prep")
+                writer.write_table(_tokens(spool, group, names))
 
 
 def write_questions(
-    path: Path, questions: Sequence[tuple[Example, Rendered, Sequence[int]]]
+    path: Path, spool: Spool, positions: Positions, names: Mapping[int, str]
 ) -> None:
     """The test side: what is asked, and what is held against the answer."""
-    columns: dict[str, list[object]] = {name: [] for name in QUESTIONS.names}
-    for example, rendered, ids in questions:
-        columns["id"].append(example.id)
-        columns["question"].append(example.question)
-        columns["prompt"].append(rendered.prompt_text())
-        columns["prompt_ids"].append(list(ids))
-        columns["reasoning"].append(rendered.reasoning)
-        columns["answer"].append(rendered.answer)
-        columns["reference"].append(rendered.reference)
-    pq.write_table(pa.table(columns, schema=QUESTIONS), path)
+    with pq.ParquetWriter(path, QUESTIONS) as writer:
+        for group in _groups(positions):
+            columns: dict[str, list[object]] = {name: [] for name in QUESTIONS.names}
+            for position in group.tolist():
+                prepared = spool[position]
+                rendered, encoded = prepared.rendered, prepared.encoded
+                columns["id"].append(names.get(position, prepared.id))
+                columns["question"].append(prepared.question)
+                columns["prompt"].append(rendered.prompt_text())
+                columns["prompt_ids"].append(encoded.ids[: encoded.prompt_tokens])
+                columns["reasoning"].append(rendered.reasoning)
+                columns["answer"].append(rendered.answer)
+                columns["reference"].append(rendered.reference)
+            writer.write_table(pa.table(columns, schema=QUESTIONS))
+
+
+def _groups(positions: Positions) -> Iterator[Positions]:
+    for start in range(0, max(1, len(positions)), ROWS_AT_ONCE):
+        yield positions[start : start + ROWS_AT_ONCE]
+
+
+def _tokens(spool: Spool, positions: Positions, names: Mapping[int, str]) -> pa.Table:
+    columns: dict[str, list[object]] = {name: [] for name in TOKENS.names}
+    for position in positions.tolist():
+        prepared = spool[position]
+        encoded = prepared.encoded
+        columns["id"].append(names.get(position, prepared.id))
+        columns["ids"].append(encoded.ids)
+        columns["prompt_tokens"].append(encoded.prompt_tokens)
+        columns["reasoning_tokens"].append(encoded.reasoning_tokens)
+        columns["answer_tokens"].append(encoded.answer_tokens)
+    return pa.table(columns, schema=TOKENS)

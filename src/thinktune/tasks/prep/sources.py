@@ -1,22 +1,26 @@
-"""The rows of a task's dataset: a file of the user's, a hub snapshot, or a generator.
+"""The rows of a task's dataset: files of the user's, a hub snapshot, or a generator.
 
-Called by `stage`.
+Called by `stage` and `check`.
 """
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import cache_prefix, source_key
 from thinktune.schema.stages import PrepTask
-from thinktune.store import commit, fetch, file_sha256, read_manifest
+from thinktune.store import ObjectInfo, Store, commit, fetch, open_store, read_manifest
+from thinktune.store.data_files import WILDCARDS, data_digest, data_files, is_remote
 from thinktune.tasks.prep import hub
 from thinktune.tasks.prep.inventory_sums import inventory_sums
-from thinktune.tasks.prep.readers import Row, read_rows
+from thinktune.tasks.prep.readers.reading import READERS, kind_of, read_records
+from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
 
@@ -29,53 +33,112 @@ class Source:
     """For errors: the file, the repository or the generator."""
     revision: str
     """What the manifest says it was."""
-    rows: Iterator[Row]
+    records: Iterator[Record]
 
 
 @contextmanager
 def open_source(task: PrepTask, context: Context) -> Iterator[Source]:
     """Opens the dataset; what was downloaded is gone when the block ends."""
-    entry = task.dataset
-    if task.data.path is not None:
-        with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:
-            path = _own_file(task, context, Path(folder))
-            digest = _digest(path)
-            if task.source_sha256 not in (None, digest):
-                fault = "the file is not the one that was submitted"
-                raise DataInvalid(
-                    str(path), fault, "run again, so that the run is one of this file"
-                )
-            yield Source(task.data.path, f"sha256:{digest}", read_rows(path))
-    elif entry.generator is not None:
-        rows: Iterator[Row] = (dict(row) for row in inventory_sums())
-        yield Source(f"generator {entry.generator}", entry.generator, rows)
-    else:
-        with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:
-            yield _from_hub(task, context, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="thinktune-data-") as folder:
+        if task.data.path is None:
+            yield open_dataset(task.dataset, context, Path(folder))
+        elif is_remote(task.data.path):
+            yield _from_bucket(task.data.path, Path(folder))
+        else:
+            yield _own_files(task, context, Path(folder))
 
 
-def _own_file(task: PrepTask, context: Context, folder: Path) -> Path:
-    """Where it was submitted from, or, in a pod, out of the store."""
-    path = Path(task.data.path or "")
-    if path.exists() or task.source_sha256 is None:
-        return path
-    key = source_key(task.source_sha256, path.name)
-    if context.store.head(key) is None:
-        return path  # which then says that it is not there
-    context.store.download(key, folder / path.name)
-    return folder / path.name
+def open_dataset(entry: DatasetEntry, context: Context, folder: Path) -> Source:
+    """A dataset of the catalog; downloads go to `folder`."""
+    if entry.generator is not None:
+        name = f"generator {entry.generator}"
+        records = (
+            Record(f"{name}: row {number}", dict(row))
+            for number, row in enumerate(inventory_sums(), start=1)
+        )
+        return Source(name, entry.generator, records)
+    return _from_hub(entry, context, folder)
 
 
-def _digest(path: Path) -> str:
+def records_of(files: Iterable[Path]) -> Iterator[Record]:
+    """Rows of several files, one file after the other."""
+    for file in files:
+        yield from read_records(file)
+
+
+def _own_files(task: PrepTask, context: Context, folder: Path) -> Source:
+    path = task.data.path or ""
+    files = _where(task, context, folder)
     try:
-        return file_sha256(path)
+        digest = data_digest(files)
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
-        raise DataInvalid(str(path), fault, "check data.path") from None
+        raise DataInvalid(str(files[0]), fault, "check data.path") from None
+    if task.source_sha256 not in (None, digest):
+        fault = "the file is not the one that was submitted"
+        raise DataInvalid(path, fault, "run again, so that the run is one of this file")
+    return Source(path, f"sha256:{digest}", records_of(_readable(files, path)))
 
 
-def _from_hub(task: PrepTask, context: Context, folder: Path) -> Source:
-    entry = task.dataset
+def _where(task: PrepTask, context: Context, folder: Path) -> list[Path]:
+    """The files where they were submitted from, or, in a pod, out of the store."""
+    path = Path(task.data.path or "")
+    if task.source_sha256 is not None and not path.exists():
+        key = source_key(task.source_sha256, path.name)
+        if context.store.head(key) is not None:
+            context.store.download(key, folder / path.name)
+            return [folder / path.name]
+    return data_files(task.data.path or "")
+
+
+def _readable(files: list[Path], place: str) -> list[Path]:
+    """Of several files those whose kind is known: a folder holds a README too. One file alone is
+    meant, whatever it is."""
+    if len(files) == 1:
+        return files
+    kept = [file for file in files if kind_of(file) in READERS]
+    if not kept:
+        fault = f"none of {len(files)} files is of a known kind"
+        raise DataInvalid(place, fault, f"use {', '.join(READERS)}")
+    return kept
+
+
+def _from_bucket(url: str, folder: Path) -> Source:
+    """Files of a bucket, each fetched when its turn comes and gone after it."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    store = open_store(f"s3://{bucket}")
+    whole = store.head(prefix) if prefix and not prefix.endswith("/") else None
+    found = [whole] if whole is not None else _named(store, prefix)
+    if not found:
+        fault = f"no file of a known kind ({', '.join(READERS)}) is there"
+        raise DataInvalid(url, fault, "check data.path")
+    named = "".join(f"{each.key} {each.size}\n" for each in found)
+    revision = f"objects:{hashlib.sha256(named.encode()).hexdigest()}"
+    return Source(url, revision, _fetched(store, [each.key for each in found], bucket, folder))
+
+
+def _named(store: Store, pattern: str) -> list[ObjectInfo]:
+    """Objects of known kinds below a prefix, or those that a pattern names."""
+    folder = pattern.rstrip("/")
+    if WILDCARDS & set(pattern):
+        folder = pattern[: min(map(pattern.find, WILDCARDS & set(pattern)))].rpartition("/")[0]
+    listed = [each for each in store.list(folder) if kind_of(Path(each.key)) in READERS]
+    if folder == pattern.rstrip("/"):
+        return listed
+    return [each for each in listed if fnmatchcase(each.key, pattern)]
+
+
+def _fetched(store: Store, keys: list[str], bucket: str, folder: Path) -> Iterator[Record]:
+    for key in keys:
+        file = folder / Path(key).name
+        store.download(key, file)
+        for record in read_records(file):
+            place = record.place.replace(str(file), f"s3://{bucket}/{key}", 1)
+            yield Record(place, record.row, record.broken)
+        file.unlink()
+
+
+def _from_hub(entry: DatasetEntry, context: Context, folder: Path) -> Source:
     repo = entry.repo
     if repo is None:
         raise DataInvalid("catalog", "a dataset without repo, file or generator", "correct it")
@@ -102,5 +165,4 @@ def _from_hub(task: PrepTask, context: Context, folder: Path) -> Source:
             )
     fetch(context.store, prefix, manifest, folder)
     paths = sorted(folder / entry.name for entry in manifest.files)
-    rows = (row for path in paths for row in read_rows(path))
-    return Source(repo, f"{repo}@{revision}", rows)
+    return Source(repo, f"{repo}@{revision}", records_of(paths))

@@ -1,112 +1,222 @@
 """The prep stage: dataset → examples → text → tokens → shards, with every dropped row counted.
 
-Order: filter, map, require a think part, remove duplicates, render and tokenize, balance, hold
-out, sample. Files of the artifact: `train-00000.parquet` …, `validation-00000.parquet` …,
-`test.parquet`, `prompt.json`, `card.json`, `card.md`.
+Each row by itself: filter, map, require a think part, render, tokenize (`preparation`). Then all of
+them: remove duplicates, balance, hold out, sample. Files of the artifact: `train-00000.parquet` …,
+`validation-00000.parquet` …, `test.parquet`, `prompt.json`, `card.json`, `card.html`.
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 import thinktune
-from thinktune.schema.catalog import ColumnMap, Format
-from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
-from thinktune.schema.recipe import DataSpec
 from thinktune.schema.stages import PrepTask
 from thinktune.store import commit
 from thinktune.tasks.prep import selection
+from thinktune.tasks.prep.batches import outcomes
 from thinktune.tasks.prep.card import Card, write_card
-from thinktune.tasks.prep.conversations import CONVERSATIONAL
+from thinktune.tasks.prep.contamination import Contamination
+from thinktune.tasks.prep.generated import with_generated
 from thinktune.tasks.prep.models import cached_model
-from thinktune.tasks.prep.readers import Row
-from thinktune.tasks.prep.rows import (
-    HEAD_ROWS,
-    Example,
-    check_columns,
-    completed,
-    detect_format,
-    question_key,
-    to_example,
-    with_distinct_ids,
-)
+from thinktune.tasks.prep.near_duplicates import Groups, NearDuplicates
+from thinktune.tasks.prep.preparation import Preparation
+from thinktune.tasks.prep.readers.records import Record
+from thinktune.tasks.prep.recognition import HEAD_ROWS, recognize
+from thinktune.tasks.prep.selection import Keys, Positions
 from thinktune.tasks.prep.shards import write_questions, write_shards
 from thinktune.tasks.prep.sources import Source, open_source
+from thinktune.tasks.prep.spool import Spool
+from thinktune.tasks.prep.test_sets import TestSets
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
-from thinktune.text.conversation import Reason, Unusable
-from thinktune.text.templates import Rendered, Renderer
-from thinktune.text.tokens import Encoded, Encoder, fitted
+from thinktune.text.conversation import Reason
+from thinktune.text.templates import Renderer
+from thinktune.text.tokens import Encoder
 
-REASONING_DROPPED = Reason(
-    "no complete think part",
-    "answers need <think>…</think> before them, or map data.columns.reasoning; to train without"
-    " reasoning set data.require_reasoning=false",
-)
 DUPLICATE = Reason("duplicate question")
+BALANCE = Reason("balance", "loosen data.balance")
+"""Rows beyond the number that each value has."""
 NOT_SAMPLED = Reason("not sampled")
 SHARES_HELD_OUT = Reason("shares a held-out question")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """One example on its way through: as it came, as text, as tokens."""
+class Sides:
+    """Positions in the spool."""
 
-    example: Example
-    key: str
-    rendered: Rendered
-    encoded: Encoded
+    train: Positions
+    validation: Positions
+    test: Positions
 
 
 def run(task: PrepTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     model_revision = cached_model(task, context)
-    with tempfile.TemporaryDirectory(prefix="thinktune-prep-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="thinktune-prep-") as temporary, Spool() as spool:
         folder = Path(temporary)
         model = folder / "model"
         tokenizer = fetch_model(task.model, model_revision, context, model, weights=False)
         encoder = Encoder(tokenizer / "tokenizer.json")
+        card = Card(task.model_name)
         with open_source(task, context) as source:
-            card = Card(source=source.revision, model=task.model_name)
-            examples, layout = _examples(task, source, card, context)
-            renderer = Renderer(task.model, task.data, conversations=layout in CONVERSATIONAL)
-            prepared = _tokenized(task, examples, renderer, encoder, card, source, context)
-            prepared = _balanced(task, prepared, card, source)
-        parts = _split(task, prepared, card, source.place)
-        card.template_sha256 = renderer.digest()
+            card.source = source.revision
+            renderer = _prepared(task, source, encoder, spool, card, context)
+            sides = _chosen(task, spool, card, source.place)
+        with TestSets(task, context) as test_sets:
+            card.contamination = _contamination(spool, sides, test_sets, context)
         output = folder / "output"
-        facts = PromptFacts(
-            stop_ids=(encoder.end_id(prepared[0].rendered.end),),
-            template_sha256=card.template_sha256,
-            opens_think=renderer.opens_think,
-        )
-        _write(output, parts, encoder, card, facts)
+        output.mkdir()
+        _write(output, spool, sides, encoder, card, renderer, context)
         revisions = {"model": model_revision, "dataset": source.revision}
         manifest = _commit(task, context, output, card, revisions)
     sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
-    context.reporter.say(f"{sizes} examples of {card.rows} rows{card.dropped_text()}")
+    context.reporter.say(f"{sizes} examples of {card.ledger.rows} rows{card.ledger.text()}")
     return manifest
 
 
-Sides = tuple[list[Prepared], list[Prepared], list[Prepared]]
-"""Training, validation, test."""
+def _prepared(
+    task: PrepTask, source: Source, encoder: Encoder, spool: Spool, card: Card, context: Context
+) -> Renderer:
+    """All usable rows into the spool. Raises DataInvalid where too many are not."""
+    data, ledger = task.data, card.ledger
+    records = with_generated(source.records, task, context, ledger)
+    head = list(islice(records, HEAD_ROWS))
+    rows = [record.row for record in head if record.row is not None]
+    layout = recognize(rows, data, task.dataset, source.place)
+    context.reporter.say(layout.line())
+    card.layout = layout.line()
+    renderer = Renderer(task.model, data, conversations=layout.conversational)
+    compares = bool(data.split.test_rows or data.split.validation_rows or data.test_sets)
+    preparation = Preparation(data, layout, renderer, encoder, signatures=compares)
+    columns = _Columns()
+    context.reporter.phase("rows", task.data.expected_rows or task.dataset.rows or 0, "rows")
+    for outcome in outcomes(
+        preparation, columns.seen(chain(head, records)), context.stop, context.reporter
+    ):
+        ledger.take(outcome)
+        for prepared in outcome.prepared:
+            spool.append(prepared)
+    if ledger.rows:
+        selection.check_columns(data.filters, data.balance, columns.names, source.place)
+    ledger.check(data.max_bad_fraction, source.place)
+    ledger.check_left(len(spool), source.place)
+    card.template_sha256 = renderer.digest()
+    return renderer
 
 
-def _write(output: Path, sides: Sides, encoder: Encoder, card: Card, facts: PromptFacts) -> None:
-    output.mkdir()
-    train, validation, test = sides
+class _Columns:
+    """The names of all columns that some row has."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def seen(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The same records, looked at."""
+        for record in records:
+            if record.row is not None and not self.names.issuperset(record.row):
+                self.names.update(record.row)
+            yield record
+
+
+def _chosen(task: PrepTask, spool: Spool, card: Card, place: str) -> Sides:
+    """Which of the usable rows are learned, and which are held out."""
+    data, ledger = task.data, card.ledger
+    keys = spool.keys()
+    left = np.arange(len(spool))
+    if data.deduplicate:
+        left = selection.first_of_each(keys)
+        ledger.drop(DUPLICATE, bad=False, count=len(keys) - len(left))
+    if data.balance is not None:
+        values = spool.balance()[left]
+        others = Reason(f"{data.balance.column} not among the balanced values")
+        ledger.drop(others, bad=False, count=int((values < 0).sum()))
+        chosen, card.balance = selection.balanced(keys[left], values, data.balance, place)
+        ledger.drop(BALANCE, bad=False, count=int((values >= 0).sum()) - len(chosen))
+        left = left[chosen]
+    groups = (
+        _groups(spool, left, card) if data.split.test_rows + data.split.validation_rows else None
+    )
+    parts = selection.split(keys[left] if groups is None else groups, data.split, place)
+    train = left[parts.train]
+    if data.sample_rows is not None and len(train) > data.sample_rows:
+        ledger.drop(NOT_SAMPLED, bad=False, count=len(train) - data.sample_rows)
+        ranked = np.argsort(selection.ranks(keys[train], data.split.seed, "sample"), kind="stable")
+        train = train[ranked[: data.sample_rows]]
+    held = len(parts.validation) + len(parts.test)
+    ledger.drop(SHARES_HELD_OUT, bad=False, count=len(left) - len(parts.train) - held)
+    card.sizes = {
+        "training": len(train),
+        "validation": len(parts.validation),
+        "test": len(parts.test),
+    }
+    return Sides(train, left[parts.validation], left[parts.test])
+
+
+def _groups(spool: Spool, left: Positions, card: Card) -> Keys:
+    """A key for each row that is the same for rewordings of one question."""
+    with NearDuplicates() as near:
+        for position in left.tolist():
+            near.add(spool[position].asked)
+        groups: Groups = near.groups()
+    card.joined = groups.joined
+    card.near_duplicates = [
+        (spool[int(left[one])].question, spool[int(left[other])].question)
+        for one, other in groups.examples[: card.NEAR_DUPLICATES]
+    ]
+    return np.array([(0, int(key, 16)) for key in groups.keys], np.uint64).reshape(-1, 2)
+
+
+def _contamination(
+    spool: Spool, sides: Sides, test_sets: TestSets, context: Context
+) -> Contamination | None:
+    """Training rows that the named test sets know."""
+    indexes = test_sets.indexes(spool, sides.test)
+    if not indexes:
+        return None
+    found = Contamination()
+    context.reporter.phase("test sets", len(sides.train), "rows")
+    for position in sides.train.tolist():
+        context.stop.check("prep")
+        prepared = spool[position]
+        rendered = prepared.rendered
+        text = f"{rendered.content()}\n{rendered.reasoning}\n{rendered.answer}"
+        for index in indexes:
+            found.add(index.match(prepared.id, text, prepared.asked))
+        context.reporter.advance()
+    return found
+
+
+def _write(
+    output: Path,
+    spool: Spool,
+    sides: Sides,
+    encoder: Encoder,
+    card: Card,
+    renderer: Renderer,
+    context: Context,
+) -> None:
+    """All files of the artifact."""
+    everything = np.concatenate([sides.train, sides.validation, sides.test])
+    names = spool.distinct_ids(everything)
+    facts = PromptFacts(
+        stop_ids=(encoder.end_id(renderer.end),),
+        template_sha256=card.template_sha256,
+        opens_think=renderer.opens_think,
+    )
     (output / PROMPT_FILE).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
-    for name, side in (("train", train), ("validation", validation)):
-        write_shards(output, name, [p.example.id for p in side], [p.encoded for p in side])
-    questions = [(p.example, p.rendered, encoder.prompt_ids(p.rendered.prompt)) for p in test]
-    write_questions(output / "test.parquet", questions)
-    write_card(output, card, [(p.rendered, p.encoded) for p in train])
+    for name, side in (("train", sides.train), ("validation", sides.validation)):
+        write_shards(output, name, spool, side, names, context.stop)
+    write_questions(output / "test.parquet", spool, sides.test, names)
+    write_card(output, card, spool, sides.train)
 
 
 def _commit(
@@ -132,128 +242,3 @@ def _commit(
         metrics=card.counts(),
         created=utc_now(),
     )
-
-
-def _examples(
-    task: PrepTask, source: Source, card: Card, context: Context
-) -> tuple[list[Example], Format]:
-    head = list(islice(source.rows, HEAD_ROWS))
-    layout, columns = _layout(task, head, source.place)
-    examples: list[Example] = []
-    known: set[str] = set()
-    for row in chain(head, source.rows):
-        card.rows += 1
-        if card.rows % 256 == 0:
-            context.stop.check("prep")
-        known.update(row)
-        try:
-            examples.append(_example(row, task.data, layout, columns))
-        except Unusable as unusable:
-            card.drop(unusable.reason)
-    if card.rows:
-        selection.check_columns(task.data.filters, task.data.balance, known, source.place)
-    if task.data.deduplicate:
-        examples, duplicates = selection.deduplicated(examples, question_key)
-        card.drop(DUPLICATE, duplicates)
-    _some(examples, card, source.place)
-    return with_distinct_ids(examples), layout
-
-
-def _layout(task: PrepTask, head: list[Row], place: str) -> tuple[Format, ColumnMap]:
-    """How rows are laid out, by the recipe, the catalog or the first rows."""
-    own_file = task.data.path is not None
-    columns = task.dataset.columns.model_copy(
-        update={k: v for k, v in task.data.columns.model_dump().items() if v is not None}
-    )
-    layout = task.data.format or (detect_format(head, columns) if own_file else task.dataset.format)
-    if head:
-        check_columns(head, layout, columns, place)
-    return layout, completed(head, layout, columns, own_file=own_file)
-
-
-def _example(row: Row, data: DataSpec, layout: Format, columns: ColumnMap) -> Example:
-    """The row in our shape, if the recipe wants it. Raises Unusable."""
-    reason = selection.passes(row, data.filters)
-    if reason is not None:
-        raise Unusable(reason)
-    example = to_example(row, layout, columns)
-    if example.reasoning is None and data.require_reasoning:
-        raise Unusable(REASONING_DROPPED)
-    return example
-
-
-def _tokenized(
-    task: PrepTask,
-    examples: list[Example],
-    renderer: Renderer,
-    encoder: Encoder,
-    card: Card,
-    source: Source,
-    context: Context,
-) -> list[Prepared]:
-    prepared = []
-    context.reporter.phase("tokenize", len(examples), "rows")
-    for example in examples:
-        context.stop.check("prep")
-        try:
-            rendered = renderer.render(example)
-            rendered, encoded, cut = fitted(
-                encoder, rendered, task.data.max_tokens, task.data.too_long
-            )
-        except Unusable as unusable:
-            card.drop(unusable.reason)
-        else:
-            card.truncated += cut
-            prepared.append(Prepared(example, question_key(example), rendered, encoded))
-        context.reporter.advance()
-    _some(prepared, card, source.place)
-    return prepared
-
-
-def _balanced(
-    task: PrepTask, prepared: list[Prepared], card: Card, source: Source
-) -> list[Prepared]:
-    if task.data.balance is None:
-        return prepared
-    kept, dropped = selection.balanced(
-        prepared, task.data.balance, lambda p: p.key, lambda p: p.example.row, source.place
-    )
-    for reason, count in dropped.items():
-        card.drop(reason, count)
-    return kept
-
-
-def _split(task: PrepTask, prepared: list[Prepared], card: Card, place: str) -> Sides:
-    parts = selection.split([p.key for p in prepared], task.data.split, place)
-    train = [prepared[i] for i in parts.train]
-    if task.data.sample_rows is not None and len(train) > task.data.sample_rows:
-        seed = task.data.split.seed
-        ranked = sorted(train, key=lambda p: selection.order(p.key, seed, "sample"))
-        card.drop(NOT_SAMPLED, len(train) - task.data.sample_rows)
-        train = ranked[: task.data.sample_rows]
-    held_out = {prepared[i].key for i in parts.test + parts.validation}
-    if held_out & {p.key for p in train}:
-        raise AssertionError("a held-out question is in training")
-    card.sizes = {
-        "training": len(train),
-        "validation": len(parts.validation),
-        "test": len(parts.test),
-    }
-    others = len(prepared) - len(parts.train) - len(parts.validation) - len(parts.test)
-    card.drop(SHARES_HELD_OUT, others)
-    return (
-        train,
-        [prepared[i] for i in parts.validation],
-        [prepared[i] for i in parts.test],
-    )
-
-
-def _some(left: list[Example] | list[Prepared], card: Card, place: str) -> None:
-    """Fails where nothing is left, with the reasons in order of weight."""
-    if left:
-        return
-    if card.rows == 0:
-        raise DataInvalid(place, "the dataset has no rows", "check data.path or data.dataset")
-    reasons = ", ".join(f"{reason}: {n}" for reason, n in card.dropped.most_common(4))
-    fault = f"none of {card.rows} rows is left ({reasons})"
-    raise DataInvalid(place, fault, card.remedy())

@@ -89,7 +89,8 @@ class Reporter:
             self._console.print(f"{self._stage}: {text}", markup=False)
 
     def phase(self, name: str, of: int, unit: str, *, done: int = 0) -> None:
-        """Begins to count `of` things; `done` of them were done before this process began."""
+        """Begins to count `of` things, 0 if nobody knows how many; `done` of them were done before
+        this process began."""
         self.heartbeat()
         self._close_bar()
         self._phase = name
@@ -130,7 +131,7 @@ class Reporter:
             self._exporter.count(self._done, self._of, figures)
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, note=self._note())
-        last = by > 0 and self._done >= self._of
+        last = self._done - by < self._of <= self._done
         if self._bars is None and (last or now - self._printed >= LINE_EVERY_S):
             self._printed = now
             self.say(self._line())
@@ -144,7 +145,7 @@ class Reporter:
         if len(self._marks) < 2:
             return None
         (t0, n0), (t1, n1) = self._marks[0], self._marks[-1]
-        if n1 <= n0 or t1 <= t0:
+        if n1 <= n0 or t1 <= t0 or self._of <= n1:
             return None
         return (self._of - n1) * (t1 - t0) / (n1 - n0)
 
@@ -153,7 +154,9 @@ class Reporter:
         return named + self._note()
 
     def _note(self) -> str:
-        parts = [f"{self._done}/{self._of} {self._unit}"]
+        # How many there are is not always known, or was an estimate that proved too low.
+        known = self._of > 0 and self._done <= self._of
+        parts = [f"{self._done}{f'/{self._of}' if known else ''} {self._unit}"]
         parts += [f"{name} {_short(value)}" for name, value in self._figures.items()]
         eta = self.eta_s()
         if eta is not None and self._done < self._of:

@@ -14,8 +14,8 @@ import pytest
 from tiny import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid, InputMissing, ServiceUnavailable
-from thinktune.schema.recipe import DataSpec
 from thinktune.schema.stages import PrepTask
 from thinktune.store import open_store
 from thinktune.tasks.prep import hub
@@ -112,14 +112,14 @@ def test_a_revision_is_resolved_once_and_fetched_once(
 ) -> None:
     url = f"file://{tmp_path}/store"
     with open_source(task(url), context(url)) as source:
-        assert list(source.rows) == ROWS
+        assert [record.row for record in source.records] == ROWS
         assert source.revision == f"owner/set@{COMMIT}"
     pinned = task(url)
     entry = pinned.dataset.model_copy(update={"revision": COMMIT})
     pinned = pinned.model_copy(update={"dataset": entry})
     point_at("http://127.0.0.1:9", monkeypatch)  # the hub is gone
     with open_source(pinned, context(url)) as source:
-        assert list(source.rows) == ROWS
+        assert [record.row for record in source.records] == ROWS
 
 
 def test_a_repository_that_is_not_there(hub_url: str) -> None:

@@ -1,31 +1,23 @@
 """Layouts that datasets come in, brought to one shape."""
 
-import pytest
+import math
+from typing import Any
 
-from thinktune.schema.catalog import ColumnMap, Format
-from thinktune.schema.errors import DataInvalid
-from thinktune.tasks.prep.rows import (
-    Example,
-    check_columns,
-    completed,
-    detect_format,
-    normalized,
-    question_key,
-    to_example,
-    with_distinct_ids,
-)
+import pytest
+from reading import OWN
+
+from thinktune.schema.data import DataSpec
+from thinktune.tasks.prep.recognition import recognize
+from thinktune.tasks.prep.rows import Example, examples_of, normalized, question_key, without_end
 from thinktune.text.conversation import Unusable
 
 THOUGHT = "<think>\nfirst\n</think>\n\nanswer"
-NONE = ColumnMap()
 
 
-def example(
-    row: dict[str, object], layout: Format | None = None, map_: ColumnMap = NONE
-) -> Example:
+def example(row: dict[str, Any], **data: Any) -> Example:
     """As a row of a user's own file."""
-    layout = layout or detect_format([row], map_)
-    return to_example(row, layout, completed([row], layout, map_, own_file=True))
+    spec = DataSpec.model_validate({"dataset": "file", "path": "own.jsonl", **data})
+    return examples_of(row, recognize([row], spec, OWN, "own.jsonl"), spec).examples[0]
 
 
 @pytest.mark.parametrize(
@@ -65,9 +57,9 @@ def test_layouts_come_to_the_same(row: dict[str, object]) -> None:
 
 
 def test_mapped_columns() -> None:
-    columns = ColumnMap(question="Question", reasoning="Complex_CoT", answer="Response", id="n")
+    columns = {"question": "Question", "reasoning": "Complex_CoT", "answer": "Response", "id": "n"}
     row = {"Question": "q", "Complex_CoT": "r", "Response": "a", "n": 7}
-    found = example(row, "columns", columns)
+    found = example(row, columns=columns)
     assert (found.id, found.reasoning, found.answer) == ("7", "r", "a")
 
 
@@ -95,7 +87,6 @@ def test_earlier_turns_keep_no_reasoning() -> None:
     [
         ({"question": "q", "answer": " "}, "empty answer"),
         ({"question": None, "answer": "a"}, "empty question"),
-        ({"question": "q"}, "no column 'answer'"),
         ({"question": "q", "answer": "so <think>r</think>a"}, "text before the think part"),
         ({"question": "q", "answer": THOUGHT, "reasoning": "other"}, "two different think parts"),
         ({"question": "q", "answer": "<think>never ends"}, "unfinished think part"),
@@ -117,71 +108,11 @@ def test_no_reasoning_is_none() -> None:
     assert example({"question": "q", "answer": "r</think>a"}).reasoning == "r"
 
 
-def test_options_are_listed() -> None:
-    row = {"question": "q", "answer": "a", "options": {"A": "x", "B": "y"}}
-    assert example(row, "columns", ColumnMap(options="options")).options == "A. x\nB. y"
-
-
-def test_a_column_that_is_not_there() -> None:
-    with pytest.raises(DataInvalid, match="no column 'Question', which plays the role 'question'"):
-        check_columns([{"question": ""}], "columns", ColumnMap(question="Question"), "f.jsonl")
-    with pytest.raises(DataInvalid, match="did you mean 'messages'"):
-        check_columns([{"messages": []}], "messages", ColumnMap(conversation="message"), "f.jsonl")
-    with pytest.raises(DataInvalid, match="no column 'answer'"):
-        check_columns([{"question": "q", "text": "t"}], "columns", NONE, "f.jsonl")
-
-
-def test_a_column_that_some_rows_lack() -> None:
-    columns = ColumnMap(summary="s", id="n")
-    rows: list[dict[str, object]] = [{"question": "q", "answer": "a"}, {"n": 1}, {"s": "x"}]
-    check_columns(rows, "columns", columns, "f.jsonl")
-    with pytest.raises(DataInvalid, match="no column 'n', which plays the role 'id'"):
-        check_columns(rows[:1] + rows[2:], "columns", columns, "f.jsonl")
-    with pytest.raises(DataInvalid, match=r"the role 'system'; set data\.columns\.system"):
-        check_columns([{"messages": []}], "messages", ColumnMap(system="sys"), "f.jsonl")
-
-
 def test_reasoning_in_two_places_is_one() -> None:
     row = {"question": "q", "answer": THOUGHT, "reasoning": " first\n"}
     assert (example(row).reasoning, example(row).answer) == ("first", "answer")
     row = {"question": "q", "answer": "answer", "reasoning": "<think>\nfirst\n</think>"}
     assert (example(row).reasoning, example(row).answer) == ("first", "answer")
-
-
-def test_columns_of_a_role_s_name_play_it() -> None:
-    names = ("reasoning", "summary", "system", "options", "id")
-    row = {"question": "q", "answer": "a", **{name: f"its {name}" for name in names}}
-    found = example(row)
-    assert [getattr(found, name) for name in names] == [f"its {name}" for name in names]
-    alpaca = example({"instruction": "q", "output": "a", "reasoning": "r"})
-    assert alpaca.reasoning == "r"
-    # The catalog says all that its datasets have, and a mapped column plays one role.
-    assert completed([row], "columns", NONE, own_file=False) == NONE
-    assert completed([row], "columns", ColumnMap(answer="summary"), own_file=True).summary is None
-
-
-@pytest.mark.parametrize("name", ["messages", "conversations", "conversation"])
-def test_a_conversation_is_known_by_its_shape(name: str) -> None:
-    turns = '[{"role": "user", "value": "q"}, {"from": "gpt", "content": "a"}]'
-    row: dict[str, object] = {name: turns, "question": "?", "answer": "!"}
-    assert example(row).question == "q"
-    others = {"messages": 2, "conversations": "c-17", "conversation": None}
-    assert example({**others, name: turns}).question == "q"
-    assert example({**row, name: 17}).question == "?"
-
-
-def test_a_mapped_conversation_needs_no_format() -> None:
-    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    assert example({"dialogue": turns}, map_=ColumnMap(conversation="dialogue")).question == "q"
-
-
-def test_a_system_column_beside_the_turns() -> None:
-    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-    assert example({"conversations": turns, "system": "be brief"}).system == "be brief"
-    turns.insert(0, {"from": "system", "value": "be long"})
-    assert example({"conversations": turns, "system": "be brief"}).system == "be long"
-    columns = completed([{"messages": turns}], "messages", NONE, own_file=False)
-    assert columns.system == "system"
 
 
 @pytest.mark.parametrize(
@@ -199,14 +130,6 @@ def test_a_system_column_beside_the_turns() -> None:
 )
 def test_options_of_every_kind(options: object, listed: str | None) -> None:
     assert example({"question": "q", "answer": "a", "options": options}).options == listed
-
-
-def test_a_value_nested_too_deeply() -> None:
-    deep: object = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(Unusable, match="nested too deeply"):
-        example({"question": deep, "answer": "a"})
 
 
 def test_what_makes_questions_the_same() -> None:
@@ -234,20 +157,12 @@ def test_an_id_is_of_all_that_is_asked() -> None:
             *({"role": "user", "content": before}, {"role": "assistant", "content": "ok"}),
             *({"role": "user", "content": "and?"}, {"role": "assistant", "content": "a"}),
         ]
-        columns = ColumnMap(conversation="messages", options="options")
-        return to_example({"messages": turns, "options": options}, "messages", columns)
+        columns = {"conversation": "messages", "options": "options"}
+        return example({"messages": turns, "options": options}, columns=columns)
 
     found = [asked("one"), asked("two"), asked("two", "A. x")]
     assert len({e.id for e in found}) == 3
     assert [question_key(e).startswith(e.id) for e in found] == [True] * 3
-
-
-def test_ids_are_made_distinct() -> None:
-    given = ["a", "a", "b", "a#2", "a", "b"]
-    examples = [example({"question": f"q{n}", "answer": "a", "id": i}) for n, i in enumerate(given)]
-    found = with_distinct_ids(examples)
-    assert [e.id for e in found] == ["a", "a#3", "b", "a#2", "a#4", "b#2"]
-    assert [e.question for e in found] == [e.question for e in examples]
 
 
 def test_the_same_question_has_one_key() -> None:
@@ -255,3 +170,94 @@ def test_the_same_question_has_one_key() -> None:
     two = example({"question": "what is 2+2", "answer": "four"})
     other = example({"question": "what is 2+3", "answer": "5"})
     assert question_key(one) == question_key(two) != question_key(other)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (-3.0, "-3"),
+        (0.25, "0.25"),
+        (10**400, str(10**400)),
+        ("\u200b 4 \u200b", "\u200b 4 \u200b"),
+    ],
+)
+def test_numbers_are_text(value: object, text: str) -> None:
+    assert example({"question": "q", "answer": value}).answer == text
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (["a"], "'answer' is a list, not text"),
+        ({"a": 1}, "'answer' is an object, not text"),
+        (True, "'answer' is true or false, not text"),
+        (math.inf, "'answer' is an infinite number, not text"),
+        (1e300, "'answer' is a number without a plain form, not text"),
+        (b"a", "'answer' is bytes, not text"),
+        (math.nan, "empty answer"),
+        ("\u200b\ufeff", "empty answer"),
+        ("a\0", "a NUL character in 'answer'"),
+        ("a\ud83d", "half a surrogate pair in 'answer'"),
+    ],
+)
+def test_what_is_no_text(value: object, reason: str) -> None:
+    with pytest.raises(Unusable) as caught:
+        example({"question": "q", "answer": value})
+    assert caught.value.reason.text == reason
+
+
+def test_what_pandas_writes_for_nothing() -> None:
+    nothing = math.nan
+    found = example({"instruction": "q", "input": nothing, "output": THOUGHT, "system": nothing})
+    assert (found.question, found.system) == ("q", None)
+    assert example({"question": "q", "answer": "a", "reasoning": nothing}).reasoning is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<Think>r</Think>a",
+        "<think >\nr\n</think >\na",
+        "<reasoning>r</reasoning><answer>a</answer>",
+        "<thought>r</thought>a",
+        "[THINK]r[/THINK]a",
+        "<|begin_of_thought|>\nr\n<|end_of_thought|>\na",
+        "&lt;think&gt;r&lt;/think&gt;a",
+        "◁think▷r◁/think▷a",
+        "<seed:think>r</seed:think>a",
+        "r</Think>a",
+    ],
+)
+def test_a_think_part_in_another_spelling(answer: str) -> None:
+    with pytest.raises(Unusable, match="a think part in another spelling") as caught:
+        example({"question": "q", "answer": answer})
+    assert "data.think_tags=[[" in caught.value.reason.remedy
+
+
+def test_marks_that_the_recipe_names() -> None:
+    tags = [["<reasoning>", "</reasoning>"], ["[T]", "[/T]"]]
+    for answer in ("<reasoning>r</reasoning>a", "[T]r[/T]a", "<think>r</think>a"):
+        found = example({"question": "[T] q", "answer": answer}, think_tags=tags)
+        assert (found.question, found.reasoning, found.answer) == ("[T] q", "r", "a")
+    turns = [{"role": "user", "content": "[T]"}, {"role": "assistant", "content": "[T]r[/T]a"}]
+    found = example({"messages": turns}, think_tags=tags)
+    assert (found.question, found.reasoning, found.answer) == ("[T]", "r", "a")
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<｜end▁of▁sentence｜>", "</s>", "<|EOT|> \n"])
+def test_an_end_token_behind_the_answer(end: str) -> None:
+    assert without_end(f"a {end}") == ("a", True)
+    assert without_end(f"a{end}{end}") == ("a", True)
+    assert without_end(f"{end} stands here") == (f"{end} stands here".strip(), False)
+
+
+def test_a_system_prompt_is_part_of_what_is_asked() -> None:
+    rows = [{"question": "q", "answer": "a", "system": text} for text in ("one", "two", "one")]
+    one, two, three = (question_key(example(row)) for row in rows)
+    assert one == three != two
+
+
+def test_earlier_turns_of_alpaca() -> None:
+    row = {"instruction": "q", "output": "a", "history": [["p", "b"]]}
+    assert [turn.text for turn in example(row).before] == ["p", "b"]

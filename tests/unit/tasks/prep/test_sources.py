@@ -6,9 +6,9 @@ import pytest
 from tiny import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.keys import source_key
-from thinktune.schema.recipe import DataSpec
 from thinktune.schema.stages import PrepTask
 from thinktune.store import file_sha256, open_store
 from thinktune.tasks.prep.sources import open_source
@@ -31,7 +31,7 @@ def rows(folder: Path, path: Path, sha256: str) -> list[object]:
     store = open_store(url)
     context = Context(store, "a", Reporter(store, "r", "prep", "a"), Stop())
     with open_source(task, context) as source:
-        return list(source.rows)
+        return [record.row for record in source.records]
 
 
 def test_a_file_that_lies_elsewhere_comes_out_of_the_store(tmp_path: Path) -> None:

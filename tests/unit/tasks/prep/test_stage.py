@@ -1,77 +1,62 @@
-"""Rows to examples under a recipe, and what is said when none is left."""
+"""A file to an artifact under a recipe: what is learned, what is dropped and what is said of it."""
 
 import json
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import tiny_entry
+from prep_stage import Made, Prep
+from reading import Row, written
 
-from thinktune.schema.catalog import DatasetEntry
-from thinktune.schema.errors import DataInvalid
-from thinktune.schema.recipe import DataSpec
-from thinktune.schema.stages import PrepTask
-from thinktune.store import open_store
-from thinktune.tasks.prep import stage
-from thinktune.tasks.prep.card import Card
-from thinktune.tasks.prep.rows import Example
-from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.runtime.entry import Context
-from thinktune.tasks.runtime.progress import Reporter
+from thinktune.schema.errors import DataInvalid, Preempted, SpecInvalid
+from thinktune.tasks.prep import batches
+from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.conversation import Reason
 
-Row = dict[str, object]
 
-
-def examples(folder: Path, rows: list[Row], **data: object) -> tuple[list[Example], Counter[str]]:
-    path = folder / "own.jsonl"
-    path.write_text("\n" + "".join(json.dumps(row) + "\n" for row in rows))
-    spec = {"dataset": "file", "path": str(path), "require_reasoning": False, **data}
-    url = f"file://{folder}/store"
-    task = PrepTask(
-        run="r",
-        store=url,
-        model_name="tiny",
-        model=tiny_entry(),
-        dataset=DatasetEntry(license="x", format="columns", description="x"),
-        data=DataSpec.model_validate(spec),
-    )
-    store = open_store(url)
-    context = Context(store, "a", Reporter(store, "r", "prep", "a"), Stop())
-    card = Card(source="s", model="tiny")
-    with open_source(task, context) as source:
-        found, _ = stage._examples(task, source, card, context)
-    return found, card.dropped
+@pytest.fixture(scope="module")
+def prep(tmp_path_factory: pytest.TempPathFactory) -> Prep:
+    return Prep(tmp_path_factory.mktemp("prep"))
 
 
 def rows_of(count: int) -> list[Row]:
-    return [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(count)]
+    return [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(count)]
 
 
-def test_a_row_without_its_columns_is_dropped(tmp_path: Path) -> None:
+def thinking(count: int) -> list[Row]:
+    return [{**row, "answer": f"<think>so</think>{row['answer']}"} for row in rows_of(count)]
+
+
+def dropped(made: Made) -> dict[str, int]:
+    found: dict[str, int] = made.card["dropped"]
+    return found
+
+
+def test_a_row_without_its_columns_is_dropped(prep: Prep, tmp_path: Path) -> None:
     rows = [{"question": "only"}, *rows_of(150), {"answer": "only"}]
-    found, dropped = examples(tmp_path, rows)
-    assert len(found) == 150
-    assert dropped == {"no column 'answer'": 1, "no column 'question'": 1}
+    made = prep.run(written(tmp_path, rows))
+    assert len(made.rows("train")) == 150
+    assert dropped(made) == {"no column 'answer'": 1, "no column 'question'": 1}
+    drops = {d["reason"]: d["examples"] for d in made.card["drops"]}
+    assert [each.rpartition("/")[2] for each in drops["no column 'answer'"]] == ["own.jsonl:1"]
 
 
-def test_a_column_that_the_first_row_lacks(tmp_path: Path) -> None:
-    rows = rows_of(150)
-    rows[7]["id"] = rows[8]["id"] = "x"
-    rows[140]["reasoning"] = "r"
-    rows[149]["level"] = "hard"
-    found, _ = examples(tmp_path, rows)
-    assert [e.id for e in found[7:9]] == ["x", "x#2"]
-    assert found[140].reasoning == "r"
-    assert len({e.id for e in found}) == 150
-    found, dropped = examples(tmp_path, rows, filters=[{"column": "level", "any_of": ["hard"]}])
-    assert (len(found), dropped) == (1, {"filter on level": 149})
+def test_ids_are_distinct(prep: Prep, tmp_path: Path) -> None:
+    given = ["a", "a", "b", "a#2", "a", "b"]
+    rows = [{**row, "id": name} for row, name in zip(rows_of(6), given, strict=True)]
+    made = prep.run(written(tmp_path, rows))
+    assert [r["id"] for r in made.rows("train")] == ["a", "a#3", "b", "a#2", "a#4", "b#2"]
+    same = prep.run(written(tmp_path, rows_of(2) * 2), deduplicate=False)
+    ids = [row["id"] for row in same.rows("train")]
+    assert ids[2:] == [f"{name}#2" for name in ids[:2]]
 
 
-def test_the_same_question_twice_has_two_ids(tmp_path: Path) -> None:
-    found, _ = examples(tmp_path, rows_of(2) * 2, deduplicate=False)
-    assert [e.id for e in found[2:]] == [f"{e.id}#2" for e in found[:2]]
+def test_the_usable_one_of_several_copies_is_kept(prep: Prep, tmp_path: Path) -> None:
+    unusable = {"question": "0 + 0?", "answer": "<think>never ends"}
+    made = prep.run(written(tmp_path, [unusable, *rows_of(20), *rows_of(1)]))
+    assert len(made.rows("train")) == 20
+    assert dropped(made) == {"duplicate question": 1, "unfinished think part": 1}
 
 
 @pytest.mark.parametrize(
@@ -82,15 +67,11 @@ def test_the_same_question_twice_has_two_ids(tmp_path: Path) -> None:
         ({"columns": {"id": "quesion"}}, "did you mean 'question'"),
     ],
 )
-def test_a_column_that_no_row_has(tmp_path: Path, data: dict[str, object], said: str) -> None:
+def test_a_column_that_no_row_has(
+    prep: Prep, tmp_path: Path, data: dict[str, object], said: str
+) -> None:
     with pytest.raises(DataInvalid, match=said):
-        examples(tmp_path, rows_of(3), **data)
-
-
-def test_a_file_of_blank_lines(tmp_path: Path) -> None:
-    filters = [{"column": "level", "not_empty": True}]
-    with pytest.raises(DataInvalid, match="the dataset has no rows"):
-        examples(tmp_path, [], filters=filters)
+        prep.run(written(tmp_path, rows_of(3)), **data)
 
 
 @pytest.mark.parametrize(
@@ -106,33 +87,226 @@ def test_a_file_of_blank_lines(tmp_path: Path) -> None:
         ({"question": "q", "answer": "a <think>r</think>"}, "one <think>…</think>, closed"),
         ({"question": "q", "answer": "a", "reasoning": "<think>r</think>x"}, "map the right one"),
         ({"question": "", "answer": "a"}, "check data.format and data.columns"),
+        ({"question": "q", "answer": ["a"]}, "write it as text, or map another column"),
     ],
 )
-def test_the_remedy_fits_the_reason(tmp_path: Path, row: Row, said: str) -> None:
-    with pytest.raises(DataInvalid, match="none of 1 rows is left") as caught:
-        examples(tmp_path, [row])
+def test_the_remedy_fits_the_reason(prep: Prep, tmp_path: Path, row: Row, said: str) -> None:
+    with pytest.raises(DataInvalid, match="1 of 1 rows cannot be used") as caught:
+        prep.run(written(tmp_path, [row]))
     assert said in caught.value.remedy
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "fault", "said"),
     [
-        ({"require_reasoning": True}, "set data.require_reasoning=false"),
-        ({"filters": [{"column": "answer", "matches": "no"}]}, "loosen data.filters"),
+        ({"require_reasoning": True}, "3 of 3 rows cannot", "set data.require_reasoning=false"),
+        (
+            {"filters": [{"column": "answer", "matches": "no"}]},
+            "none of 3 rows is left",
+            "loosen data.filters",
+        ),
+        ({"max_tokens": 16}, "none of 3 rows is left", "raise data.max_tokens"),
     ],
 )
 def test_the_remedy_fits_what_the_recipe_asks_for(
-    tmp_path: Path, data: dict[str, object], said: str
+    prep: Prep, tmp_path: Path, data: dict[str, object], fault: str, said: str
 ) -> None:
-    with pytest.raises(DataInvalid, match="none of 3 rows is left") as caught:
-        examples(tmp_path, rows_of(3), **data)
+    with pytest.raises(DataInvalid, match=fault) as caught:
+        prep.run(written(tmp_path, rows_of(3)), **data)
     assert said in caught.value.remedy
 
 
+def test_too_many_rows_that_cannot_be_used(prep: Prep, tmp_path: Path) -> None:
+    path = written(tmp_path, rows_of(17))
+    path.write_text(path.read_text() + '{"question": "q"}\n{"question": \n[1]\n')
+    with pytest.raises(DataInvalid, match="3 of 20 rows cannot be used") as caught:
+        prep.run(path)
+    said = str(caught.value)
+    for place, reason in (("own.jsonl:18", "no column 'answer'"), ("own.jsonl:19", "not JSON")):
+        assert place in said
+        assert reason in said
+    assert said.endswith("or raise data.max_bad_fraction to go on without them")
+    made = prep.run(path, max_bad_fraction=0.15)
+    assert sum(dropped(made).values()) == 3
+    assert {d["bad"] for d in made.card["drops"]} == {True}
+
+
+def test_a_file_of_blank_lines(prep: Prep, tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n\n  \n")
+    with pytest.raises(DataInvalid, match="the file is empty"):
+        prep.run(path)
+    path = tmp_path / "own.csv"
+    path.write_text("question,answer\n\n")
+    with pytest.raises(DataInvalid, match="the dataset has no rows"):
+        prep.run(path)
+
+
+def test_rewordings_are_on_one_side(prep: Prep, tmp_path: Path) -> None:
+    rows = []
+    for n in range(60):
+        text = f"A shop sells {n * 37 + 100} hats in May and {n * 53 + 211} in June. How many?"
+        rows += [
+            {"question": text, "answer": str(n)},
+            {"question": f"Question: {text}", "answer": "x"},
+        ]
+    made = prep.run(written(tmp_path, rows), split={"test_rows": 15, "validation_rows": 5})
+    held = [row["question"] for row in made.rows("test")]
+    assert len(held) == 15
+    assert len(made.rows("train")) == 80
+    assert made.card["near_duplicates"]["rows"] == 120
+    assert dropped(made)["shares a held-out question"] == 20
+
+
+def test_prefixes_of_one_conversation_are_on_one_side(prep: Prep, tmp_path: Path) -> None:
+    rows = []
+    for n in range(40):
+        turns = []
+        for turn in range(3):
+            turns += [
+                {"role": "user", "content": f"Conversation {n * 71}: part {turn} about {n * 31}?"},
+                {"role": "assistant", "content": f"answer {n}"},
+            ]
+            rows.append({"messages": list(turns)})
+    made = prep.run(written(tmp_path, rows), split={"test_rows": 10})
+    learned = made.rows("train")
+    assert len(made.rows("test")) == 10
+    assert len(learned) == 90
+
+
+def test_every_answer_of_a_conversation(prep: Prep, tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "one?"},
+        {"role": "assistant", "content": "<think>r</think>1"},
+        {"role": "user", "content": "two?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    path = written(tmp_path, [{"messages": turns, "id": "x"}])
+    last = prep.run(path)
+    assert [row["id"] for row in last.rows("train")] == ["x"]
+    assert last.card["notes"] == {"earlier answer not learned": 1}
+    every = prep.run(path, learn_turns="every")
+    assert [row["id"] for row in every.rows("train")] == ["x", "x.2"]
+    reasoned = prep.run(path, learn_turns="every", require_reasoning=True)
+    assert [row["id"] for row in reasoned.rows("train")] == ["x"]
+    assert reasoned.card["notes"] == {"answer left out (no complete think part)": 1}
+
+
+def test_what_stays_is_cleaned_and_counted(prep: Prep, tmp_path: Path) -> None:
+    rows = thinking(20)
+    rows[1]["question"] += " Write to jane.doe@example.com"
+    rows[4]["answer"] += "<|im_end|>"
+    made = prep.run(written(tmp_path, rows), scrub=["emails"])
+    assert made.card["notes"] == {"end token taken off": 1, "e-mail address scrubbed": 1}
+    text = (made.folder / "card.json").read_text()
+    assert "jane.doe" not in text
+    assert "[e-mail address]" in text
+
+
+def test_loops_languages_and_lengths(prep: Prep, tmp_path: Path) -> None:
+    rows = thinking(20)
+    looping = "wait, that is not right, so let me think about all of this again from the start " * 9
+    rows[0]["answer"] = f"<think>{looping}</think>0"
+    rows[1]["question"] = "Wie viele Äpfel liegen heute auf dem Tisch in der Küche, und warum?"
+    rows[2]["answer"] = f"<think>{'a thought about one and two. ' * 4}</think>4"
+    made = prep.run(
+        written(tmp_path, rows),
+        drop_loops=True,
+        languages=["en"],
+        max_reasoning_tokens=40,
+        min_tokens=5,
+        max_tokens=2000,
+    )
+    assert dropped(made) == {
+        "goes round in circles": 1,
+        "in language 'de'": 1,
+        "reasoning not of the length that is wanted": 1,
+    }
+    assert {d["bad"] for d in made.card["drops"]} == {False}
+
+
+def test_a_balance_table(prep: Prep, tmp_path: Path) -> None:
+    rows = [{**row, "level": ["easy", "hard", "odd"][n % 3]} for n, row in enumerate(rows_of(30))]
+    balance = {"column": "level", "values": ["easy", "hard"], "rows_per_value": 4}
+    made = prep.run(written(tmp_path, rows), balance=balance)
+    assert made.card["balance"] == [
+        {"value": value, "wanted": 4, "available": 10, "taken": 4} for value in ("easy", "hard")
+    ]
+    assert dropped(made) == {"balance": 12, "level not among the balanced values": 10}
+
+
+def test_training_rows_that_a_test_set_knows(prep: Prep, tmp_path: Path) -> None:
+    asked = "A patient of forty years with fever and a stiff neck comes in. What is the next step?"
+    tests = written(tmp_path, [{"question": asked, "answer": "x"}], "tests.jsonl")
+    rows = [*rows_of(20), {"question": f"Question: {asked}", "answer": "a puncture"}]
+    made = prep.run(written(tmp_path, rows), test_sets=[str(tests), "held-out"])
+    found = made.card["contamination"]
+    assert found["counts"] == {str(tests): {"same question": 1}}
+    assert "stiff neck" in found["worst"][0]["text"]
+    assert "stiff neck" in (made.folder / "card.html").read_text()
+
+
+def test_batches_decide_nothing(
+    prep: Prep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, [*thinking(60), {"question": "q"}])
+    data: dict[str, Any] = {"split": {"test_rows": 9, "validation_rows": 3}, "sample_rows": 30}
+    whole = prep.run(path, **data)
+    monkeypatch.setattr(batches, "ROWS", 7)
+    pieces = prep.run(path, **data)
+    assert [f.sha256 for f in whole.manifest.files] == [f.sha256 for f in pieces.manifest.files]
+
+
+def test_a_request_to_stop_is_answered(prep: Prep, tmp_path: Path) -> None:
+    stop = Stop()
+    stop.requested = True
+    with pytest.raises(Preempted):
+        prep.run(written(tmp_path, rows_of(3)), stop=stop)
+
+
+def test_several_files(prep: Prep, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "more").mkdir(parents=True)
+    rows = rows_of(9)
+    written(folder, rows[:3], "a.jsonl")
+    written(folder / "more", rows[3:6], "b.jsonl")
+    (folder / "c.json").write_text(json.dumps(rows[6:]))
+    (folder / "README.md").write_text("about")
+    (folder / ".hidden.jsonl").write_text("{")
+    whole = prep.run(folder)
+    sorted_by_name = prep.run(written(tmp_path, [*rows[:3], *rows[6:], *rows[3:6]]))
+    assert whole.rows("train") == sorted_by_name.rows("train")
+    assert len(prep.run(folder / "*.jsonl").rows("train")) == 3
+    assert len(prep.run(f"{folder}/**/*.jsonl").rows("train")) == 6
+    with pytest.raises(DataInvalid, match="no file is there"):
+        prep.run(folder / "*.csv")
+    with pytest.raises(DataInvalid, match="none of 2 files is of a known kind"):
+        (folder / "x.md").touch()
+        prep.run(folder / "*.md")
+
+
+def test_settings_that_contradict_each_other_end_prep(prep: Prep, tmp_path: Path) -> None:
+    with pytest.raises(SpecInvalid, match="leave one of them out"):
+        prep.run(written(tmp_path, rows_of(3)), format="messages", columns={"answer": "answer"})
+
+
+def test_the_page_shows_rows_as_text(prep: Prep, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>\x1b[31m ````\n# title `x` <img src=x onerror=y>"
+    rows = [{"question": f"{hostile} {n}?", "answer": f"{hostile}"} for n in range(4)]
+    made = prep.run(written(tmp_path, rows))
+    page = (made.folder / "card.html").read_text()
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "\x1b" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
 def test_the_remedy_is_that_of_the_most_frequent_reason() -> None:
-    card = Card(source="s", model="tiny")
-    card.drop(Reason("rare", "do this"))
-    card.drop(Reason("frequent", "do that"), 2)
-    card.drop(Reason("absent", "do nothing"), 0)
-    assert card.remedy() == "do that"
-    assert card.dropped == {"rare": 1, "frequent": 2}
+    ledger = Ledger(rows=3)
+    ledger.drop(Reason("rare", "do this"), "f:1", bad=True)
+    ledger.drop(Reason("frequent", "do that"), "f:2", bad=True, count=2)
+    ledger.drop(Reason("absent", "do nothing"), bad=True, count=0)
+    assert ledger.counts() == {"frequent": 2, "rare": 1}
+    with pytest.raises(DataInvalid, match="frequent: 2, first f:2, rare: 1") as caught:
+        ledger.check(0.5, "f")
+    assert caught.value.remedy == "do that"

@@ -1,0 +1,305 @@
+"""How the rows of a dataset are laid out: by what the recipe says, else by the catalog, else by
+the first rows.
+
+Called by `stage` and `check`. What is said wins over what is seen, and where two things that are
+said contradict each other the recipe is refused. What was recognized is told in one line, with the
+columns that are used and those that are not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from thinktune.schema.catalog import ColumnMap, DatasetEntry, Format
+from thinktune.schema.data import DataSpec
+from thinktune.schema.errors import DataInvalid, SpecInvalid, near_misses
+from thinktune.tasks.prep.cells import is_missing
+from thinktune.tasks.prep.conversations import CONVERSATIONAL, is_conversation
+from thinktune.tasks.prep.readers.json_rows import CONVERSATION_COLUMNS
+from thinktune.tasks.prep.readers.records import Row
+
+HEAD_ROWS = 100
+"""Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
+column."""
+KNOWN_AS: dict[str, tuple[str, ...]] = {
+    "question": ("question", "prompt", "instruction", "query", "problem", "input"),
+    "answer": ("answer", "response", "completion", "output", "solution"),
+    "reasoning": ("reasoning", "reasoning_content", "thinking", "rationale", "chain_of_thought"),
+    "summary": ("summary",),
+    "system": ("system", "system_prompt"),
+    "options": ("options", "choices"),
+    "id": ("id",),
+    "history": ("history",),
+}
+"""Names by which a column of a user's own file plays a role, the best first; case aside."""
+FLAGS = frozenset(
+    [
+        "on",
+        "off",
+        "true",
+        "false",
+        "yes",
+        "no",
+        "none",
+        "null",
+        "0",
+        "1",
+        "low",
+        "medium",
+        "high",
+        "detailed",
+        "short",
+        "long",
+        "think",
+        "no_think",
+        "/think",
+        "/no_think",
+        "enabled",
+        "disabled",
+    ]
+)
+"""What a column says that switches reasoning on and off, and is no reasoning itself."""
+SHOWN = 12
+"""Columns that the line names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rows are read."""
+
+    format: Format
+    columns: ColumnMap
+    how: str
+    """`as the recipe says`, `as the catalog says` or `recognized`."""
+    used: dict[str, str]
+    """Column of each role that is played."""
+    unused: tuple[str, ...]
+    """Columns of the first rows that nothing reads."""
+    notes: tuple[str, ...] = ()
+    """Why a column that has a known name is not used."""
+
+    @property
+    def conversational(self) -> bool:
+        """Whether a row holds a list of turns."""
+        return self.format in CONVERSATIONAL
+
+    def line(self) -> str:
+        """One line for people."""
+        used = ", ".join(
+            role if role == column else f"{role} from '{column}'"
+            for role, column in self.used.items()
+        )
+        left = [f"'{name}'" for name in self.unused[:SHOWN]]
+        more = len(self.unused) - len(left)
+        left += [f"{more} more"] if more else []
+        parts = [f"rows are read as {self.format} ({self.how}): {used}"]
+        parts += [f"not used: {', '.join(left)}"] if left else ["all columns are used"]
+        return "; ".join([*parts, *self.notes])
+
+
+def recognize(head: Sequence[Row], data: DataSpec, dataset: DatasetEntry, place: str) -> Layout:
+    """The layout of a dataset whose first rows these are. Raises SpecInvalid for settings that
+    contradict each other, DataInvalid where a column is missing."""
+    said = _given(data.columns)
+    own_file = data.path is not None
+    _refuse_contradictions(data, said)
+    layout, how = _format(head, data, dataset, said)
+    _refuse_patterns(data, layout)
+    roles = dict(said)
+    if not own_file:
+        roles = {**_fitting(_given(dataset.columns), layout, said), **said}
+    names = list(dict.fromkeys(str(name) for row in head for name in row))
+    _complete(roles, layout, head, names, place, own_file=own_file)
+    notes = _optional(roles, layout, head, names, data) if own_file else ()
+    _show_options(roles, data, said)
+    if head:
+        _check_there(roles, names, said, place)
+    unused = tuple(name for name in names if name not in roles.values())
+    used = {role: column for role, column in roles.items() if column in names or not names}
+    columns = ColumnMap.model_validate(roles)
+    return Layout(layout, columns, how, used, unused, tuple(notes))
+
+
+def _given(columns: ColumnMap) -> dict[str, str]:
+    return {role: name for role, name in columns.model_dump().items() if name is not None}
+
+
+def _refuse_contradictions(data: DataSpec, said: Mapping[str, str]) -> None:
+    in_columns = [role for role in ("question", "answer") if role in said]
+    if data.format in CONVERSATIONAL and in_columns:
+        fault = f"maps '{said[in_columns[0]]}', and data.format={data.format} reads turns"
+        remedy = "leave one of them out, or set data.format=columns"
+        raise SpecInvalid(f"data.columns.{in_columns[0]}", fault, remedy)
+    if "conversation" in said and (in_columns or data.format in ("columns", "alpaca")):
+        other = f"data.columns.{in_columns[0]}" if in_columns else f"data.format={data.format}"
+        fault = f"maps '{said['conversation']}', and {other} reads columns"
+        raise SpecInvalid("data.columns.conversation", fault, "leave one of them out")
+    if "completion" in said and "conversation" not in said:
+        fault = f"maps '{said['completion']}' without the turns before it"
+        raise SpecInvalid("data.columns.completion", fault, "map data.columns.conversation too")
+
+
+def _refuse_patterns(data: DataSpec, layout: Format) -> None:
+    """Conversations are taken as they stand; a pattern for them would be ignored."""
+    for name in ("prompt", "answer"):
+        if layout in CONVERSATIONAL and getattr(data, name) != DataSpec.model_fields[name].default:
+            fault = f"is a pattern for columns, and rows are read as {layout}"
+            remedy = (
+                "leave it out (data.system says what stands before each conversation), or map"
+                " data.columns.question and data.columns.answer"
+            )
+            raise SpecInvalid(f"data.{name}", fault, remedy)
+
+
+def _format(
+    head: Sequence[Row], data: DataSpec, dataset: DatasetEntry, said: Mapping[str, str]
+) -> tuple[Format, str]:
+    if data.format is not None:
+        return data.format, "as the recipe says"
+    if "conversation" in said:
+        return "messages", "as the recipe says"
+    if "question" in said or "answer" in said:
+        is_alpaca = data.path is None and dataset.format == "alpaca"
+        return ("alpaca" if is_alpaca else "columns"), "as the recipe says"
+    if data.path is None:
+        return dataset.format, "as the catalog says"
+    return _recognized(head, data), "recognized"
+
+
+def _recognized(head: Sequence[Row], data: DataSpec) -> Format:
+    """By the first rows of a user's own file: the shape of a column's values comes before its
+    name, as a `conversation` may be a number."""
+    known = {str(name) for row in head for name in row}
+    patterns = any(
+        getattr(data, name) != DataSpec.model_fields[name].default for name in ("prompt", "answer")
+    )
+    in_columns = any(_named(known, "question")) and any(_named(known, "answer"))
+    if not (patterns and in_columns):  # a pattern in the recipe says that there are columns
+        for name in (*CONVERSATION_COLUMNS, "prompt"):
+            if any(is_conversation(row.get(name)) for row in head):
+                return "sharegpt" if name == "conversations" else "messages"
+    if {"instruction", "output"} <= known:
+        return "alpaca"
+    if in_columns or not known & {"messages", "conversations"}:
+        return "columns"
+    return "messages" if "messages" in known else "sharegpt"
+
+
+def _fitting(catalog: dict[str, str], layout: Format, said: Mapping[str, str]) -> dict[str, str]:
+    """What of the catalog's map goes with the recipe's format and its own map."""
+    apart = ("question", "answer") if layout in CONVERSATIONAL else ("conversation", "completion")
+    return {
+        role: name
+        for role, name in catalog.items()
+        if role not in apart and name not in said.values()
+    }
+
+
+def _complete(
+    roles: dict[str, str],
+    layout: Format,
+    head: Sequence[Row],
+    names: list[str],
+    place: str,
+    *,
+    own_file: bool,
+) -> None:
+    """Fills in the roles without which there is no example."""
+    if layout in CONVERSATIONAL:
+        if "conversation" not in roles:
+            roles["conversation"] = _conversation_column(head, layout)
+            if roles["conversation"] == "prompt" and "completion" in names:
+                roles["completion"] = "completion"
+        return
+    if layout == "alpaca":
+        roles.setdefault("question", "instruction")
+        roles.setdefault("answer", "output")
+        if "input" in names and "input" not in roles.values():
+            roles["input"] = "input"
+    for role in ("question", "answer"):
+        if role not in roles:
+            roles[role] = _named_one(role, roles, names, place) if own_file else role
+
+
+def _named_one(role: str, roles: Mapping[str, str], names: list[str], place: str) -> str:
+    """The column with a known name for a role. Raises DataInvalid where several could be it."""
+    free = [name for name in _named(names, role) if name not in roles.values()]
+    exact = [name for name in free if name.lower() == role]
+    if exact or len(free) == 1:
+        return (exact or free)[0]
+    if free:
+        fault = f"columns {', '.join(repr(name) for name in free)} could each be the {role}"
+        raise DataInvalid(place, fault, f"say which: data.columns.{role}={free[0]}")
+    return role
+
+
+def _optional(
+    roles: dict[str, str], layout: Format, head: Sequence[Row], names: list[str], data: DataSpec
+) -> tuple[str, ...]:
+    """Adds roles that columns of a user's own file play by their names, where they can."""
+    notes = []
+    wanted = ["reasoning", "system", "id", "history"]
+    if layout in CONVERSATIONAL:
+        wanted.remove("history")
+    else:
+        wanted += ["summary"] if "{summary}" in data.answer else []
+        wanted += ["options"]
+    for role in wanted:
+        free = [name for name in _named(names, role) if name not in roles.values()]
+        if role in roles or not free:
+            continue
+        if role == "reasoning" and _is_flag(free[0], head):
+            notes.append(f"'{free[0]}' holds a switch, not reasoning")
+        else:
+            roles[role] = free[0]
+    return tuple(notes)
+
+
+def _show_options(roles: dict[str, str], data: DataSpec, said: Mapping[str, str]) -> None:
+    """Options that the prompt does not show are not what is asked. Raises SpecInvalid where the
+    recipe maps them and has a prompt without them."""
+    default = data.prompt == DataSpec.model_fields["prompt"].default
+    if "options" not in roles or default or "{options}" in data.prompt:
+        return
+    if "options" in said:
+        fault = f"maps '{said['options']}', and data.prompt does not show {{options}}"
+        remedy = "put {options} into data.prompt, or leave the mapping out"
+        raise SpecInvalid("data.columns.options", fault, remedy)
+    del roles["options"]
+
+
+def _check_there(
+    roles: Mapping[str, str], names: list[str], said: Mapping[str, str], place: str
+) -> None:
+    """Raises DataInvalid where none of the first rows has a column that is needed."""
+    for role, name in roles.items():
+        if name in names:
+            continue
+        fault = f"no column '{name}', which plays the role '{role}'"
+        remedy = near_misses(name, names)
+        if role in said:
+            raise DataInvalid(place, fault, f"correct data.columns.{role}; {remedy}")
+        raise DataInvalid(place, fault, f"set data.columns.{role}; {remedy}")
+
+
+def _named(names: Sequence[str] | set[str], role: str) -> list[str]:
+    """Columns whose name is known for a role, the best first."""
+    by_name: dict[str, str] = {}
+    for name in sorted(names):
+        by_name.setdefault(name.strip().lower(), name)
+    return [by_name[known] for known in KNOWN_AS[role] if known in by_name]
+
+
+def _is_flag(column: str, head: Sequence[Row]) -> bool:
+    values = [row.get(column) for row in head]
+    values = [value for value in values if not is_missing(value) and value != ""]
+    return bool(values) and all(
+        isinstance(value, (bool, int)) or str(value).strip().lower() in FLAGS for value in values
+    )
+
+
+def _conversation_column(head: Sequence[Row], layout: Format) -> str:
+    usual = "messages" if layout == "messages" else "conversations"
+    for name in (usual, *CONVERSATION_COLUMNS, "prompt"):
+        if any(is_conversation(row.get(name)) for row in head):
+            return name
+    return usual
