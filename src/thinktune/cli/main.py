@@ -14,6 +14,7 @@ from thinktune.schema.exit_codes import ExitCode
 
 COMMANDS = {
     "recipes": ("recipes", "List the recipes with their models and hardware."),
+    "data": ("data", "Look at a dataset before a run, or at what a run has learned from."),
     "plan": ("plan", "Show the memory and time that a recipe needs, before anything runs."),
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
     "doctor": ("doctor", "Check whether a cluster can run a recipe."),
@@ -104,7 +105,8 @@ def main() -> NoReturn:
         # Not `sys.exit`: it waits for threads, which may have gigabytes to go.
         os._exit(ExitCode.INTERRUPTED)
     except StageFailed as failure:
-        click.echo(str(failure), err=True)
+        if str(failure):
+            click.echo(str(failure), err=True)
         sys.exit(failure.code)
     except ThinktuneError as error:
         click.echo(f"error: {error}", err=True)

@@ -18,6 +18,7 @@ from types import FrameType
 from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
 from thinktune.schema.catalog import HardwareEntry
+from thinktune.schema.closed import Closed
 from thinktune.schema.errors import SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
@@ -55,6 +56,22 @@ def run_local(
             raise StageFailed(message, ExitCode.INTERNAL)
         done[stage] = manifest
     return done
+
+
+def ask_module(module: str, request: Closed) -> str:
+    """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
+    its errors go to stderr as they are. Raises StageFailed with its exit code."""
+    ended = subprocess.run(
+        [sys.executable, "-m", module],
+        input=request.model_dump_json(),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if ended.returncode != 0:
+        raise StageFailed("", ended.returncode)
+    return ended.stdout
 
 
 def _check_machine(hardware: HardwareEntry) -> None:
@@ -100,7 +117,9 @@ def _run_stage(stage: Stage, task: StageTask, quiet_stdout: bool) -> None:
 
 
 def _environment(stage: Stage, folder: str) -> dict[str, str]:
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Prep tokenizes on all cores; elsewhere the tokenizer's threads would warn of forks.
+    parallel = "true" if stage == "prep" else "false"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": parallel}
     # What a killed stage leaves behind goes with our folder.
     environment["TMPDIR"] = folder
     if STAGE_INFO[stage].network != "hub":

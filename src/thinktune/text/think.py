@@ -69,12 +69,20 @@ def split_think(text: str) -> tuple[str | None, str]:
     return (parsed.thinking if parsed.opened else None), parsed.answer
 
 
-def other_spelling(answer: str) -> str | None:
-    """The mark with which an answer begins, or that it holds, where that looks like a think part in
-    another spelling than ours, such as `<Think>`, `<reasoning>` or `[THINK]`. For answers in which
-    `split_think` found no part."""
+def other_spelling(answer: str) -> tuple[str, str | None] | None:
+    """The marks of a think part in another spelling than ours, such as `<Think>`, `<reasoning>` or
+    `[THINK]`, with which an answer begins, or that ends in it; the second is None where it does not
+    stand there. For answers in which `split_think` found no part."""
     found = _OTHER_SPELLING.search(answer)
-    return (found[1] or found[2]) if found else None
+    if found is None:
+        return None
+    opened: str = found[1] or found[2]
+    closings = (
+        *(opened.replace(sign, f"{sign}/", 1) for sign in ("<", "[", "&lt;", "◁")),
+        *(opened.replace(start, "end") for start in ("begin", "start")),
+        opened.replace("<|", "<|/", 1),
+    )
+    return opened, next((each for each in closings if each != opened and each in answer), None)
 
 
 def split_generated(text: str, *, prompt_opens_think: bool) -> Parsed:

@@ -27,7 +27,6 @@ Results depend neither on the order of rows nor on the number of workers.
 
 import hashlib
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -68,8 +67,8 @@ T = TypeVar("T")
 class Groups:
     """Which rows belong together."""
 
-    keys: list[str]
-    """For each row, in the order added, the key of its group."""
+    keys: NDArray[np.uint64]
+    """For each row, in the order added, the key of its group: two numbers."""
     joined: int
     """Rows that are not alone in their group."""
     largest: int
@@ -106,14 +105,14 @@ class NearDuplicates:
         """Groups all rows added so far."""
         digests = np.frombuffer(bytes(self._digests), ">u8").reshape(-1, 2)
         # In an order of their own, not that in which they were added.
-        _, first, place = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+        known, first, place = np.unique(digests, axis=0, return_index=True, return_inverse=True)
         profiles = _Profiles(self._packed, first)
         linked = _Links(len(profiles))
         _link_equal(profiles, linked)
         _link_same_numbers(profiles, linked)
         _link_long(profiles, linked)
         _link_parts(profiles, linked)
-        return _result(profiles, linked, place.reshape(-1).tolist())
+        return _result(known.astype(np.uint64), linked, place.reshape(-1))
 
 
 class _Profiles(Sequence[bytes]):
@@ -176,10 +175,11 @@ def _link_same_numbers(profiles: Sequence[bytes], linked: _Links) -> None:
 
 def _link_long(profiles: Sequence[bytes], linked: _Links) -> None:
     """Long texts that share nearly all of their words."""
-    roots = [position for position in range(len(profiles)) if linked.root(position) == position]
+    every = range(len(profiles))
+    roots = array("L", (position for position in every if linked.root(position) == position))
     frequent = _frequent_words(profiles, roots)
-    long: list[int] = []
-    told: list[int] = []
+    long = array("L")
+    told = array("L")
     keys = [np.empty((0, BANDS), np.uint64)]
     for some in _batches(roots):
         asking = {root: unpacked(profiles[root]) for root in some}
@@ -189,8 +189,8 @@ def _link_long(profiles: Sequence[bytes], linked: _Links) -> None:
         telling = {root: words for root, words in telling.items() if len(words) >= LONG_WORDS}
         blocks = np.array([asking[root].block for root in telling], np.uint64)
         keys.append(band_keys(list(telling.values()), BANDS, VALUES_PER_BAND) ^ blocks[:, None])
-        long += telling
-        told += [len(words) for words in telling.values()]
+        long.extend(telling)
+        told.extend(len(words) for words in telling.values())
     for band in np.concatenate(keys).T:
         for bucket in _runs(band):
             for first, second in _pairs(bucket):
@@ -279,18 +279,21 @@ def _pairs(items: Iterable[T]) -> Iterator[tuple[T, T]]:
     return combinations(listed, 2)
 
 
-def _result(profiles: Sequence[bytes], linked: _Links, members: Iterable[int]) -> Groups:
-    roots = [linked.root(member) for member in members]
-    names = {root: hashlib.blake2b(profiles[root], digest_size=8).hexdigest() for root in roots}
-    first: dict[int, int] = {}
-    examples: dict[int, tuple[int, int]] = {}
-    for row, root in enumerate(roots):
-        if first.setdefault(root, row) != row and len(examples) < EXAMPLES:
-            examples.setdefault(root, (first[root], row))
-    sizes = [size for size in Counter(roots).values() if size > 1]
+def _result(digests: NDArray[np.uint64], linked: _Links, place: NDArray[np.int64]) -> Groups:
+    """The groups of rows, from the sets of signatures. A group is named by the digest of its
+    smallest signature, whatever rows it has."""
+    root_of = np.fromiter((linked.root(n) for n in range(len(digests))), np.int64, len(digests))
+    roots = root_of[place]
+    _, first, group, sizes = np.unique(
+        roots, return_index=True, return_inverse=True, return_counts=True
+    )
+    group = group.reshape(-1)
+    later = np.flatnonzero(first[group] != np.arange(len(roots)))
+    _, second = np.unique(group[later], return_index=True)
+    pairs = later[np.sort(second)][:EXAMPLES]
     return Groups(
-        keys=[names[root] for root in roots],
-        joined=sum(sizes),
-        largest=max(sizes, default=0),
-        examples=list(examples.values()),
+        keys=digests[roots],
+        joined=int(sizes[sizes > 1].sum()),
+        largest=int(sizes[sizes > 1].max(initial=0)),
+        examples=[(int(first[group[row]]), int(row)) for row in pairs.tolist()],
     )

@@ -5,6 +5,7 @@ output), `sharegpt` and `messages` (a list of turns, read by `conversations`).
 """
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -135,7 +136,7 @@ def _example(
     if said.reasoning is None:
         spelled = other_spelling(answer)
         if spelled is not None:
-            raise Unusable(_other_spelling(spelled))
+            raise Unusable(_other_spelling(*spelled))
     columns = layout.columns
     options = _options(row.get(columns.options), columns.options) if columns.options else None
     system = (system or "").strip() or None
@@ -183,12 +184,12 @@ def _key(system: str | None, before: Sequence[Turn], question: str, options: str
     return hashlib.sha256("\x1f".join(normalized(text) for text in asked).encode()).hexdigest()
 
 
-def _other_spelling(spelled: str) -> Reason:
-    remedy = (
-        "if it is the reasoning, say how it is marked:"
-        f" data.think_tags=[['{spelled}', '…']], with the mark at its end"
-    )
-    return Reason(f"a think part in another spelling, '{spelled}'", remedy)
+def _other_spelling(opened: str, closed: str | None) -> Reason:
+    pair = json.dumps([[opened, closed or "…"]], ensure_ascii=False)
+    remedy = f"if it is the reasoning, say how it is marked: data.think_tags={pair}"
+    if closed is None:
+        remedy += ", with the mark at its end"
+    return Reason(f"a think part in another spelling, '{opened}'", remedy)
 
 
 def _tagged(text: str, data: DataSpec) -> str:

@@ -43,7 +43,7 @@ def open_source(task: PrepTask, context: Context) -> Iterator[Source]:
         if task.data.path is None:
             yield open_dataset(task.dataset, context, Path(folder))
         elif is_remote(task.data.path):
-            yield _from_bucket(task.data.path, Path(folder))
+            yield from_bucket(task.data.path, Path(folder))
         else:
             yield _own_files(task, context, Path(folder))
 
@@ -77,7 +77,7 @@ def _own_files(task: PrepTask, context: Context, folder: Path) -> Source:
     if task.source_sha256 not in (None, digest):
         fault = "the file is not the one that was submitted"
         raise DataInvalid(path, fault, "run again, so that the run is one of this file")
-    return Source(path, f"sha256:{digest}", records_of(_readable(files, path)))
+    return Source(path, f"sha256:{digest}", records_of(readable(files, path)))
 
 
 def _where(task: PrepTask, context: Context, folder: Path) -> list[Path]:
@@ -91,9 +91,9 @@ def _where(task: PrepTask, context: Context, folder: Path) -> list[Path]:
     return data_files(task.data.path or "")
 
 
-def _readable(files: list[Path], place: str) -> list[Path]:
+def readable(files: list[Path], place: str) -> list[Path]:
     """Of several files those whose kind is known: a folder holds a README too. One file alone is
-    meant, whatever it is."""
+    meant, whatever it is. Raises DataInvalid."""
     if len(files) == 1:
         return files
     kept = [file for file in files if kind_of(file) in READERS]
@@ -103,8 +103,8 @@ def _readable(files: list[Path], place: str) -> list[Path]:
     return kept
 
 
-def _from_bucket(url: str, folder: Path) -> Source:
-    """Files of a bucket, each fetched when its turn comes and gone after it."""
+def from_bucket(url: str, folder: Path) -> Source:
+    """Files of a bucket, each fetched when its turn comes and gone after it. Raises DataInvalid."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     store = open_store(f"s3://{bucket}")
     whole = store.head(prefix) if prefix and not prefix.endswith("/") else None

@@ -22,9 +22,9 @@ class Spool:
         self._packed = Packed()
         self._keys = bytearray()
         self._names = array("Q")
-        self._balance = array("l")
-        self._lengths = array("l")
-        self._parts = array("l")
+        self._balance = array("h")
+        self._lengths = array("i")
+        self._parts = array("i")
 
     def __enter__(self) -> Self:
         return self

@@ -172,7 +172,7 @@ def _groups(spool: Spool, left: Positions, card: Card) -> Keys:
         (spool[int(left[one])].question, spool[int(left[other])].question)
         for one, other in groups.examples[: card.NEAR_DUPLICATES]
     ]
-    return np.array([(0, int(key, 16)) for key in groups.keys], np.uint64).reshape(-1, 2)
+    return groups.keys
 
 
 def _contamination(

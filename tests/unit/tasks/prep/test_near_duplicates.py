@@ -20,9 +20,14 @@ def groups(rows: list[Asked]) -> Groups:
     return near.groups()
 
 
+def names(found: Groups) -> list[tuple[int, ...]]:
+    """The group of each row."""
+    return [tuple(key) for key in found.keys.tolist()]
+
+
 def joined(one: Asked | str, other: Asked | str) -> bool:
     rows = [Asked((row,)) if isinstance(row, str) else row for row in (one, other)]
-    first, second = groups(rows).keys
+    first, second = names(groups(rows))
     return first == second
 
 
@@ -31,8 +36,8 @@ def test_two_hundred_questions_that_differ_in_numbers_and_their_rewordings() -> 
     rows = [json.loads(line)["question"] for line in HATS.read_text().splitlines()]
     found = groups([Asked((row,)) for row in rows])
     assert len(rows) == 400
-    assert found.keys[0::2] == found.keys[1::2]
-    assert len(set(found.keys)) == 200
+    assert names(found)[0::2] == names(found)[1::2]
+    assert len(set(names(found))) == 200
     assert (found.joined, found.largest) == (400, 2)
     assert found.examples == [(row, row + 1) for row in range(0, 400, 2)]
 
@@ -41,7 +46,7 @@ def test_two_hundred_questions_that_differ_in_numbers_and_their_rewordings() -> 
 def test_rewordings_are_joined_and_nothing_else(kind: str) -> None:
     made = list(pairs({kind: REWORDINGS[kind]}, bases(120)))
     assert len(made) > 10
-    keys = groups([Asked((text,)) for _, *both in made for text in both]).keys
+    keys = names(groups([Asked((text,)) for _, *both in made for text in both]))
     together = [one == other for one, other in zip(keys[0::2], keys[1::2], strict=True)]
     assert [pair for pair, same in zip(made, together, strict=True) if not same] == []
     assert len(set(keys)) == len(made)
@@ -51,7 +56,7 @@ def test_rewordings_are_joined_and_nothing_else(kind: str) -> None:
 def test_near_misses_are_not_joined(kind: str) -> None:
     made = list(pairs({kind: NEAR_MISSES[kind]}, bases(120)))
     assert len(made) > 10
-    keys = groups([Asked((text,)) for _, *both in made for text in both]).keys
+    keys = names(groups([Asked((text,)) for _, *both in made for text in both]))
     together = [one == other for one, other in zip(keys[0::2], keys[1::2], strict=True)]
     assert [pair for pair, same in zip(made, together, strict=True) if same] == []
 
@@ -103,7 +108,7 @@ def test_pairs(one: str, other: str, same: bool) -> None:
 def test_neither_order_nor_workers_change_the_groups() -> None:
     rows = [Asked((text,)) for _, *both in pairs(REWORDINGS, bases(20)) for text in both]
     rows += [Asked((row.turns[0], "And in a child?")) for row in rows[:50]]
-    expected = groups(rows).keys
+    expected = names(groups(rows))
     order = list(range(len(rows)))
     random.Random(1).shuffle(order)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as workers:
@@ -111,7 +116,7 @@ def test_neither_order_nor_workers_change_the_groups() -> None:
     near = NearDuplicates()
     for one in packed:
         near.add(one)
-    assert near.groups().keys == [expected[row] for row in order]
+    assert names(near.groups()) == [expected[row] for row in order]
 
 
 def test_beginnings_of_a_conversation_are_on_its_side() -> None:
@@ -122,7 +127,7 @@ def test_beginnings_of_a_conversation_are_on_its_side() -> None:
         Asked(("What causes asthma?", *turns[1:])),
         Asked(("Hi",)),
     ]
-    first, second, third, greeted, other, greeting = groups(rows).keys  # fmt: skip
+    first, second, third, greeted, other, greeting = names(groups(rows))  # fmt: skip
     assert first == second == third == greeted
     assert len({first, other, greeting}) == 3
 
@@ -141,7 +146,7 @@ def test_a_turn_that_many_rows_share_joins_nothing() -> None:
     rows = [
         Asked((instruction, f"Essay of pupil number {row}q, about word{row}")) for row in range(60)
     ]
-    assert len(set(groups(rows).keys)) == 60  # fmt: skip
+    assert len(set(names(groups(rows)))) == 60  # fmt: skip
 
 
 def test_options_are_part_of_what_is_asked() -> None:
@@ -180,16 +185,16 @@ def test_an_instruction_before_every_question_joins_none() -> None:
     asked = [
         f"{instruction} {' '.join(words[100 + 4 * row : 104 + 4 * row])}" for row in range(300)
     ]
-    assert len(set(groups([Asked((text,)) for text in asked]).keys)) == 300  # fmt: skip
+    assert len(set(names(groups([Asked((text,)) for text in asked])))) == 300  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [80, 300])
 def test_a_template_with_the_same_numbers_joins_none(count: int) -> None:
     text = "A man of 70 kg takes 500 mg of {} every 8 hours for 14 days. How many grams is that?"
     generator = random.Random(0)
-    names = {"".join(generator.choices("bcdfglmnprst", k=9)) for _ in range(count)}
-    found = groups([Asked((text.format(name),)) for name in sorted(names)])
-    assert len(set(found.keys)) == count
+    drugs = {"".join(generator.choices("bcdfglmnprst", k=9)) for _ in range(count)}
+    found = groups([Asked((text.format(drug),)) for drug in sorted(drugs)])
+    assert len(set(names(found))) == count
 
 
 @pytest.mark.parametrize(("changed", "same"), [(0, True), (4, True), (30, False)])
@@ -210,4 +215,5 @@ def test_a_signature_stays_small_and_takes_any_text() -> None:
     for odd in ("", "\ud800", "\x00", "１" * 5_000, "(" * 5_000, " \n" * 5_000, "1," * 5_000):
         assert signature(Asked((odd,), odd, odd))
     assert signature(Asked(()))
-    assert NearDuplicates().groups() == Groups([], 0, 0, [])
+    nothing = NearDuplicates().groups()
+    assert (names(nothing), nothing.joined, nothing.examples) == ([], 0, [])

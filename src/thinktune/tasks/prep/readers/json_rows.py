@@ -133,7 +133,8 @@ class _Values:
         self._inside = False
         """Whether a list was opened at the top."""
         self._indent: str | None = None
-        """What stands before the first row in its line."""
+        """What stands before the first row in its line; None where that is more than spaces."""
+        self._looked = False
 
     def records(self) -> Iterator[Record]:
         """All rows."""
@@ -181,7 +182,8 @@ class _Values:
         return bool(more)
 
     def _keep_indent(self) -> None:
-        if self._indent is None and self._at:
+        if not self._looked and self._at:
+            self._looked = True
             line = self._text[: self._at].rpartition("\n")[2]
             self._indent = line if not line.strip() else None
 

@@ -1,0 +1,242 @@
+"""`thinktune data`: looks at a dataset before a run, and at what a run has learned from."""
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from thinktune.cli.options import (
+    complete_recipes,
+    output_option,
+    own_jobs,
+    read,
+    run_argument,
+    set_option,
+    store_option,
+    store_url,
+)
+from thinktune.launch.local import ask_module
+from thinktune.recipes.compose import OWN_FILE, Catalog, load_catalog, load_recipe
+from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.data import DataSpec
+from thinktune.schema.data_check import CheckReport, CheckRequest, ShownRow, ShowRequest
+from thinktune.schema.errors import SpecInvalid, near_misses
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.text.visible import printable
+
+PART_CHARACTERS = 1_200
+"""Of each part of a row that is shown on a terminal."""
+CONTROL, REASONING = "magenta", "green"
+
+
+@click.group()
+def data() -> None:
+    """Look at data: a file before a run, or what a run has learned from."""
+
+
+@data.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--recipe", metavar="RECIPE", shell_complete=complete_recipes,
+    help="Recipe whose data settings and model are used.  [default: none, all is recognized]",
+)  # fmt: skip
+@click.option(
+    "--model", metavar="MODEL", help="Model whose text is shown.  [default: the recipe's]"
+)
+@set_option
+@store_option
+@output_option
+def check(
+    file: str,
+    recipe: str | None,
+    model: str | None,
+    overrides: tuple[str, ...],
+    store: str | None,
+    output: str,
+) -> int:
+    """Show what would be learned from FILE, without a run.
+
+    Tells how the rows are read, what is learned and what is dropped and why, how long the examples
+    are, and what to write into a recipe. FILE can be a folder, a pattern in quotes or
+    s3://bucket/prefix/. Ends with exit code 65 if prep would refuse the file.
+
+    \b
+    Examples:
+      thinktune data check mine.jsonl
+      thinktune data check audit.csv --recipe qwen-32b
+      thinktune data check mine.jsonl --set data.columns.answer=reply --output json
+    """
+    request = _request(file, recipe, model, overrides, store_url(store))
+    report = CheckReport.model_validate_json(ask_module("thinktune.tasks.prep.check", request))
+    if output == "json":
+        click.echo(report.model_dump_json(indent=1))
+    else:
+        _show_report(report, request, recipe)
+    return int(ExitCode.DATA_INVALID if report.refused else ExitCode.DONE)
+
+
+@data.command()
+@run_argument
+@click.option(
+    "--row", "rows", type=click.IntRange(min=1), multiple=True, metavar="N",
+    help="Number of a training row, from 1. Can be repeated.  [default: 1]",
+)  # fmt: skip
+@store_option
+@output_option
+def show(run: str, rows: tuple[int, ...], store: str | None, output: str) -> int:
+    """Show rows that a run learned from, as the model got them.
+
+    \b
+    Examples:
+      thinktune data show demo-05e818b6
+      thinktune data show demo-05e818b6 --row 7 --row 8
+    """
+    catalog = load_catalog(own_jobs())
+    models = {name: entry.repo for name, entry in catalog.models.items()}
+    request = ShowRequest(run=run, store=store_url(store), rows=rows or (1,), models=models)
+    answer = ask_module("thinktune.tasks.prep.show", request)
+    if output == "json":
+        click.echo(answer.rstrip())
+        return int(ExitCode.DONE)
+    console = Console(highlight=False)
+    for number, row in zip(request.rows, json.loads(answer), strict=True):
+        _show_row(console, f"row {number}", ShownRow.model_validate(row))
+    return int(ExitCode.DONE)
+
+
+def _request(
+    file: str, recipe: str | None, model: str | None, overrides: tuple[str, ...], store: str
+) -> CheckRequest:
+    own = (f"data.dataset={OWN_FILE}", f"data.path={json.dumps(file)}")
+    loaded, catalog = read(recipe or "demo", (*own, *overrides))
+    spec = loaded.data
+    if recipe is None:
+        # The demo lends its model; what it says of its own data says nothing about this file.
+        spec = _without_recipe(file, overrides, catalog)
+    name = model or loaded.model
+    if name not in catalog.models:
+        fault = f"model '{name}' is not in the catalog"
+        raise SpecInvalid("--model", fault, near_misses(name, catalog.models))
+    said = recipe is not None or any(o.startswith("data.require_reasoning") for o in overrides)
+    return CheckRequest(
+        data=spec,
+        dataset=DatasetEntry(license="own", format=spec.format or "columns", description="own"),
+        model_name=name,
+        model=catalog.models[name],
+        store=store,
+        said_reasoning=said,
+    )
+
+
+def _without_recipe(file: str, overrides: tuple[str, ...], catalog: Catalog) -> DataSpec:
+    plain = DataSpec(dataset=OWN_FILE, path=file).model_dump(mode="json")
+    settings = tuple(f"data.{name}={json.dumps(value)}" for name, value in plain.items())
+    return load_recipe("demo", (*settings, *overrides), catalog=catalog, folder=own_jobs()).data
+
+
+def _show_report(report: CheckReport, request: CheckRequest, recipe: str | None) -> None:
+    console = Console(highlight=False)
+    console.print(Text(_line(f"{report.file}: {report.layout}"), "bold"))
+    reasoning = f", {report.with_reasoning:,} of them with reasoning" if report.learned else ""
+    dropped = sum(drop.count for drop in report.dropped)
+    lost = f"; {dropped:,} {'row is' if dropped == 1 else 'rows are'} dropped" if dropped else ""
+    console.print(f"{report.rows:,} rows: {report.learned:,} examples{reasoning}{lost}")
+    _show_dropped(console, report)
+    for note, count in report.notes.items():
+        console.print(Text(_line(f"  {note}: {count:,}")))
+    _show_tokens(console, report, request)
+    for number, row in enumerate(report.samples, start=1):
+        _show_row(console, f"example {number}", row)
+    console.print()
+    if report.refused:
+        console.print(Text(_line(f"prep would refuse this: {report.refused}"), "bold red"))
+    else:
+        _show_settings(console, report, recipe)
+
+
+def _show_dropped(console: Console, report: CheckReport) -> None:
+    if not report.dropped:
+        return
+    table = Table("dropped because", "rows", "first", "what to do", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    for drop in report.dropped:
+        first = Path(drop.examples[0]).name if drop.examples else ""
+        cells = (drop.reason, f"{drop.count:,}", first, drop.remedy)
+        table.add_row(*(Text(_line(cell)) for cell in cells))
+    console.print(table)
+
+
+def _show_tokens(console: Console, report: CheckReport, request: CheckRequest) -> None:
+    tokens = report.tokens
+    if tokens is None:
+        return
+    by = (
+        f"estimated, {tokens.tokenizer}" if tokens.estimated else f"tokenizer of {tokens.tokenizer}"
+    )
+    more = report.learned > tokens.measured_rows
+    console.print(
+        f"{'about ' if more or tokens.estimated else ''}{tokens.total:,} tokens ({by}"
+        + (f", of the first {tokens.measured_rows:,} examples" if more else "")
+        + f"): median {tokens.median:,.0f}, 95% up to {tokens.p95:,.0f}, longest {tokens.max:,}"
+    )
+    rule = "cut" if request.data.too_long == "truncate" else "dropped"
+    cuts = [
+        f"{count:,} ({count / tokens.measured_rows:.0%}) at {int(limit):,}"
+        for limit, count in tokens.longer_than.items()
+    ]
+    console.print(f"a limit (data.max_tokens) would leave {rule}: {', '.join(cuts)}")
+
+
+def _show_row(console: Console, title: str, row: ShownRow) -> None:
+    console.print()
+    console.print(Text(_line(f"{title}, {row.id} ({row.tokens:,} tokens)"), "bold"))
+    text = Text()
+    for piece, control in row.prompt:
+        text.append(_clean(piece), CONTROL if control else "")
+    console.print(text)
+    console.print(Text("── learned from here on", "dim"))
+    text = Text()
+    text.append(_clean(row.reasoning), REASONING)
+    text.append(_clean(row.answer))
+    text.append(_clean(row.end), CONTROL)
+    console.print(text)
+
+
+def _show_settings(console: Console, report: CheckReport, recipe: str | None) -> None:
+    own = {"data.dataset": OWN_FILE, "data.path": report.file}
+    texts = {name for name in report.settings if name.startswith("data.columns.")} | {"data.path"}
+    settings = {
+        # Text of the file's own is quoted as JSON, which YAML reads; no terminal obeys that.
+        name: json.dumps(value) if name in texts else value
+        for name, value in {**own, **report.settings}.items()
+    }
+    console.print(Text("for a recipe:", "bold"))
+    console.print("  data:")
+    columns = {k: v for k, v in settings.items() if k.startswith("data.columns.")}
+    for name, value in settings.items():
+        if name not in columns:
+            console.print(Text(f"    {name.removeprefix('data.')}: {value}"), soft_wrap=True)
+    if columns:
+        inside = ", ".join(f"{name.rpartition('.')[2]}: {value}" for name, value in columns.items())
+        console.print(Text(f"    columns: {{{inside}}}"), soft_wrap=True)
+    sets = (f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+    console.print(Text("or on the command line:", "bold"))
+    console.print(Text(f"  thinktune run {recipe or 'RECIPE'} {' '.join(sets)}"), soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    """On one line, without what a terminal would obey."""
+    return printable(" ".join(text.split()))
+
+
+def _clean(text: str) -> str:
+    """A row's text in its lines, cut to what a terminal can take in."""
+    if len(text) > PART_CHARACTERS:
+        left = len(text) - PART_CHARACTERS
+        half = PART_CHARACTERS // 2
+        text = f"{text[:half]} … {left:,} characters … {text[-half:]}"
+    return "\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n"))
