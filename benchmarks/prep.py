@@ -42,7 +42,7 @@ def main() -> None:
             size = _write(file, rows, giant=given.giant)
             found = {part: _run(part, file) for part in ("encode", "prep")}
             ratio = found["prep"]["seconds"] / found["encode"]["seconds"]
-            print(json.dumps({"rows": rows, "bytes": size, **found, "ratio": round(ratio, 2)}))
+            _say({"rows": rows, "bytes": size, **found, "ratio": round(ratio, 2)})
 
 
 def _run(part: str, file: Path) -> dict[str, float]:
@@ -126,7 +126,11 @@ def _prep(file: Path) -> None:
 def _tell(started: float, count: int) -> None:
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": round(seconds, 1), "peak_mib": round(peak), "count": count}))
+    _say({"seconds": round(seconds, 1), "peak_mib": round(peak), "count": count})
+
+
+def _say(facts: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
 
 
 if __name__ == "__main__":

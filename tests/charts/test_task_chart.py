@@ -160,6 +160,50 @@ def test_monitoring_is_off_unless_asked_for_and_then_complete(own_file: Path) ->
         assert f'"{name}"' in written, f"nobody exports thinktune_{name}"
 
 
+ANYWHERE = [
+    {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}},
+    {"ipBlock": {"cidr": "::/0", "except": ["fd00:ec2::254/128"]}},
+]
+"""Everything but the metadata services of clouds."""
+
+
+@pytest.mark.parametrize(
+    ("url", "to", "port"),
+    [
+        (
+            "http://vllm.models.svc:8000/v1",
+            [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}],
+            None,
+        ),
+        ("http://10.1.2.3:8000/v1", [{"ipBlock": {"cidr": "10.1.2.3/32"}}], 8000),
+        ("http://[fd00::7]:8000/v1", [{"ipBlock": {"cidr": "fd00::7/128"}}], 8000),
+        ("https://llm.example.com:8443/v1", ANYWHERE, 8443),
+    ],
+)
+def test_prep_alone_reaches_the_language_model(
+    own_file: Path, url: str, to: object, port: int | None
+) -> None:
+    asked = {"provider": "openai", "model": "m", "base_url": url, "budget": {"tokens": 9}}
+    asked["key_secret"] = "llm-key"
+    generate = json.dumps({"column": "c", "prompt": "{question}", "llm": asked})
+    if url.startswith("http:"):
+        generate = generate.replace(', "key_secret": "llm-key"', "")
+    run = a_run("demo", own_file, f"data.generate={generate}")
+    network = Network(store_namespace="storage", store_ports=(8333,), hub=False)
+    cluster = CLUSTER.model_copy(update={"network": network})
+    for stage in STAGES:
+        made = rendered(run, stage, cluster)
+        rules = of_kind(made, "NetworkPolicy")["spec"]["egress"]
+        opened = [rule for rule in rules if rule.get("to") == to]
+        assert bool(opened) is (stage == "prep")
+        if stage == "prep":
+            ports = [{"port": port, "protocol": "TCP"}] if port is not None else None
+            assert opened[0].get("ports") == ports
+        container = of_kind(made, "Job")["spec"]["template"]["spec"]["containers"][0]
+        secrets = [each["secretRef"]["name"] for each in container.get("envFrom", ())]
+        assert ("llm-key" in secrets) is (stage == "prep" and url.startswith("https"))
+
+
 def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Path) -> None:
     proxy = Egress(cidr="10.0.0.7/32", port=3128)
     network = Network(store_namespace="storage", store_ports=(8333,), extra=(proxy,))
@@ -168,8 +212,8 @@ def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Pat
     for stage in STAGES:
         policy = of_kind(rendered(run, stage, cluster), "NetworkPolicy")["spec"]
         ways[stage] = [(rule.get("to"), rule["ports"][0]["port"]) for rule in policy["egress"]]
-    assert (None, 443) in ways["prep"]
-    assert all((None, 443) not in ways[stage] for stage in ("train", "evaluate"))
+    assert (ANYWHERE, 443) in ways["prep"]
+    assert all(443 not in [port for _, port in ways[s]] for s in ("train", "evaluate"))
     assert all(([{"ipBlock": {"cidr": "10.0.0.7/32"}}], 3128) in each for each in ways.values())
     with pytest.raises(SpecInvalid, match="store_cidrs"):
         Network.parse({"store_cidrs": []}, "cluster.yaml")  # which Kubernetes takes for everybody

@@ -23,3 +23,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "task.ranks" -}}
 {{- printf "ranks-%s" .Release.Name -}}
 {{- end -}}
+
+{{/* Any address but the cloud's metadata services, which hand out the node's credentials. */}}
+{{- define "task.anywhere" -}}
+- ipBlock: {cidr: 0.0.0.0/0, except: [169.254.169.254/32]}
+- ipBlock: {cidr: "::/0", except: ["fd00:ec2::254/128"]}
+{{- end }}

@@ -14,12 +14,14 @@ from thinktune.cli.options import (
     output_option,
     own_jobs,
     read,
+    recipe_argument,
     run_argument,
     set_option,
     store_option,
     store_url,
 )
 from thinktune.launch.local import ask_module
+from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import OWN_FILE, Catalog, load_catalog, load_recipe
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
@@ -105,6 +107,57 @@ def show(run: str, rows: tuple[int, ...], store: str | None, output: str) -> int
     console = Console(highlight=False)
     for number, row in zip(request.rows, json.loads(answer), strict=True):
         _show_row(console, f"row {number}", ShownRow.model_validate(row))
+    return int(ExitCode.DONE)
+
+
+@data.command()
+@recipe_argument
+@click.option(
+    "--dry-run", is_flag=True, help="Send nothing; show prompts, tokens and cost. It is required."
+)
+@set_option
+@store_option
+@output_option
+def generate(
+    recipe: str, dry_run: bool, overrides: tuple[str, ...], store: str | None, output: str
+) -> int:
+    """Show what the column that a language model writes would send and cost.
+
+    Three prompts, the number of requests and of those whose reply is stored already, the tokens of
+    the prompts, and the cost if each reply is as long as it may be. Prep itself does the asking, as
+    part of `thinktune run`.
+
+    \b
+    Examples:
+      thinktune data generate final-answer-written --dry-run
+      thinktune data generate final-answer-written --dry-run --set data.generate.llm.mode=live
+    """
+    if not dry_run:
+        fault = "asking the model is a part of prep"
+        raise SpecInvalid("thinktune data generate", fault, "add --dry-run, or use `thinktune run`")
+    loaded, catalog = read(recipe, overrides)
+    task = make_run(loaded, catalog, store_url(store), until="prep").tasks["prep"]
+    facts = json.loads(ask_module("thinktune.tasks.prep.dry_run", task))
+    if output == "json":
+        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        return int(ExitCode.DONE)
+    console = Console(highlight=False)
+    for number, prompt in enumerate(facts["prompts"], start=1):
+        console.print(Text(f"prompt {number}", "bold"))
+        console.print(Text(_clean(prompt)))
+        console.print()
+    console.print(f"{facts['requests']:,} requests, {facts['cached']:,} of them answered already")
+    console.print(
+        f"{facts['input_tokens']:,} tokens of prompts (counted by {facts['counted_by']}), at most"
+        f" {facts['output_tokens']:,} of replies"
+    )
+    if facts["most_cost"] is not None:
+        console.print(
+            f"prompts cost {facts['input_cost']:,.2f}, with replies at most"
+            f" {facts['most_cost']:,.2f}"
+        )
+    if facts["over_budget"]:
+        console.print(Text("that is more than the budget allows", "bold red"))
     return int(ExitCode.DONE)
 
 

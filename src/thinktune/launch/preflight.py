@@ -12,7 +12,7 @@ from thinktune.launch.cluster.api import Forbidden, Unauthenticated
 from thinktune.launch.cluster.capacity import Node, Shortage
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.runs import Run, stage_values
-from thinktune.launch.values import nodes_for
+from thinktune.launch.values import asked_model, nodes_for
 from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
@@ -70,6 +70,8 @@ def check_namespace_and_secrets(request: Request, kube: Kube) -> None:
             if kube.secret_keys(secret) is None:
                 fault = f"no secret {secret}, which the cluster file names"
                 raise InputMissing(f"namespace {name}", fault, secret_remedy(cluster, secret))
+    with _what_may_be_unseen():
+        check_language_model(request, kube)
     if _has_training(request.stages):
         with _what_may_be_unseen():
             check_trackers(request, kube)
@@ -85,6 +87,27 @@ def _what_may_be_unseen() -> Iterator[None]:
         raise
     except Forbidden:
         return
+
+
+def check_language_model(request: Request, kube: Kube) -> None:
+    """Raises InputMissing where prep would ask a language model without its key."""
+    asked = asked_model(request.run.tasks["prep"]) if "prep" in request.stages else None
+    if asked is None or asked.key_variable is None:
+        return
+    namespace, variable = request.cluster.namespace, asked.key_variable
+    secret = asked.key_secret
+    names = [secret] if secret is not None else list(request.cluster.env_from_secrets)
+    if any(variable in (kube.secret_keys(name) or ()) for name in names):
+        return
+    named = f"secret {secret}" if secret is not None else "secret of env_from_secrets"
+    fault = f"data.generate asks {asked.host[0]}, and no {named} has {variable}"
+    remedy = (
+        f"kubectl -n {namespace} create secret generic {secret or 'llm-key'}"
+        f" --from-literal={variable}=…"
+    )
+    if secret is None:
+        remedy += " and --set data.generate.llm.key_secret=llm-key"
+    raise InputMissing(f"namespace {namespace}", fault, remedy)
 
 
 def check_trackers(request: Request, kube: Kube) -> None:

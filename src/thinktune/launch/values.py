@@ -3,6 +3,7 @@
 Called by the launcher's `render` and `submit`.
 """
 
+import ipaddress
 import math
 
 from thinktune.launch.cluster.capacity import PRODUCT
@@ -10,12 +11,14 @@ from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
+from thinktune.schema.llm import LlmSpec
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.stages import STAGE_INFO, STAGES, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, PrepTask, Stage
 from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
     AccessValues,
     ConductorValues,
+    EndpointValues,
     FailureValues,
     ImageValues,
     MonitoringValues,
@@ -83,7 +86,7 @@ def task_values(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
         ),
-        access=_access(stage, cluster),
+        access=_access(stage, cluster, asked_model(task)),
         monitoring=MonitoringValues(
             enabled=cluster.monitoring.enabled and distributed,
             labels=cluster.monitoring.labels,
@@ -187,10 +190,18 @@ def _placement(
     )
 
 
-def _access(part: Part, cluster: Cluster) -> AccessValues:
+def asked_model(task: StageTask) -> LlmSpec | None:
+    """The language model that a stage asks; None for stages that ask none."""
+    if isinstance(task, PrepTask) and task.data.generate is not None:
+        return task.data.generate.llm
+    return None
+
+
+def _access(part: Part, cluster: Cluster, asked: LlmSpec | None = None) -> AccessValues:
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_location
     own = [identity.secret, identity.model_hub_secret if _reaches_hub(part) else None]
+    own += [asked.key_secret] if asked is not None else []
     return AccessValues(
         service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
@@ -201,9 +212,23 @@ def _access(part: Part, cluster: Cluster) -> AccessValues:
         store_ports=ports,
         store_namespace=namespace,
         hub=network.hub and _reaches_hub(part),
+        language_model=_endpoint_of(asked) if asked is not None else None,
         dns=network.dns,
         extra=network.extra,
     )
+
+
+def _endpoint_of(asked: LlmSpec) -> EndpointValues:
+    host, port = asked.host
+    cidr = namespace = None
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        parts = host.removesuffix(".").removesuffix(".cluster.local").split(".")
+        namespace = parts[1] if parts[-1] == "svc" and len(parts) > 2 else None
+    else:
+        cidr = f"{address}/{address.max_prefixlen}"
+    return EndpointValues(namespace=namespace, cidr=cidr, port=port)
 
 
 def _reaches_hub(part: Part) -> bool:

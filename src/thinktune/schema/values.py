@@ -106,6 +106,19 @@ class StorageValues(Values):
     model from the store."""
 
 
+class EndpointValues(Values):
+    """A service that a pod asks besides the store and the hub. A NetworkPolicy knows no names of
+    hosts."""
+
+    namespace: str | None
+    """Namespace of a service inside the cluster. Its address does not tell on which ports the pods
+    behind it listen, so all ports of that namespace are open."""
+    cidr: str | None
+    """The one address, where the service is named by its address."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Port of a service elsewhere; with neither namespace nor address, at any public address."""
+
+
 class AccessValues(Values):
     """The pod's identity, and what it may connect to. Secrets are given by name only."""
 
@@ -127,6 +140,8 @@ class AccessValues(Values):
     """Namespace of a store inside the cluster, which replaces its addresses."""
     hub: bool
     """Whether the pod may connect to port 443 of any address, as prep does to fetch files."""
+    language_model: EndpointValues | None
+    """Language model that prep asks, if the recipe has one write a column. Null opens nothing."""
     dns: Dns
     extra: tuple[Egress, ...]
     """Further addresses that the pod may connect to."""

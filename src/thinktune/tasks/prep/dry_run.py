@@ -1,0 +1,55 @@
+"""What writing a column by a language model would send and cost: `python -m
+thinktune.tasks.prep.dry_run`.
+
+Called by `thinktune data generate --dry-run`. Reads a prep task from stdin, prints an estimate, and
+sends the language model nothing. A dataset of the hub is fetched, as prep would.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from thinktune.llm.estimate import Estimate
+from thinktune.llm.generate import plan
+from thinktune.schema.errors import SpecInvalid, ThinktuneError
+from thinktune.schema.stages import PrepTask
+from thinktune.store import new_attempt, open_store
+from thinktune.tasks.prep.readers.records import Record
+from thinktune.tasks.prep.sources import open_source
+from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.progress import Reporter
+from thinktune.tasks.runtime.stopping import Stop
+
+
+def main() -> NoReturn:
+    """Answers one request."""
+    try:
+        task = PrepTask.model_validate_json(sys.stdin.read())
+        print(json.dumps(dataclasses.asdict(estimate(task))))  # noqa: T201 - the answer
+    except ThinktuneError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one relay
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def estimate(task: PrepTask) -> Estimate:
+    """Reads all rows. Raises SpecInvalid where the recipe asks no language model."""
+    spec = task.data.generate
+    if spec is None:
+        fault = "the recipe asks no language model"
+        raise SpecInvalid("data.generate", fault, "set it, or take a recipe that has it")
+    store = open_store(task.store)
+    attempt = new_attempt()
+    quiet = Reporter(store, task.run, "prep", attempt, quiet=True)
+    with open_source(task, Context(store, attempt, quiet, Stop())) as source:
+        return plan(_rows(source.records), spec, store=store)
+
+
+def _rows(records: Iterator[Record]) -> Iterator[dict[str, Any]]:
+    return (record.row for record in records if record.row is not None)
+
+
+if __name__ == "__main__":
+    main()
