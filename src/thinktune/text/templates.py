@@ -41,6 +41,9 @@ class Layout:
     """Whether the template strips the text of each turn."""
 
 
+PLAIN_PROMPT = "{question}"
+WITH_OPTIONS = "{question}\n\n{options}"
+
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
 
@@ -184,7 +187,9 @@ class Renderer:
             else:
                 pieces += [*_turn(layout.assistant, text), Piece(layout.after_answer, True)]
         fields = {"question": query.question, "options": query.options or ""}
-        asked = self._text(self._data.prompt, fields)
+        # Options that are not shown are not asked. Without a pattern of the recipe they follow.
+        plain = self._data.prompt == PLAIN_PROMPT and query.options is not None
+        asked = self._text(WITH_OPTIONS if plain else self._data.prompt, fields)
         pieces += _turn(layout.user, layout.before_text + asked)
         opened = layout.before_text + BEFORE_REASONING if self.opens_think else ""
         pieces.append(Piece(layout.assistant[0] + opened, True))

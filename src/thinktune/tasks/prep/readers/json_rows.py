@@ -36,6 +36,9 @@ CUT_OFF = Reason("the last row is cut off", "write or copy the file again")
 MAX_VALUE = 1 << 28
 """Characters of one JSON value."""
 CHUNK = 1 << 20
+_GLUED = re.compile(r"\}[\s,]*\{")
+"""Where one object ends and the next begins in one line; inside a list of turns too, so it is only
+looked at behind an object that cannot be read."""
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
 _NEAR_END = 16
 """An error so close to the end of what was read may be an escape or a number that goes on."""
@@ -96,20 +99,29 @@ def _lines(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[Record]:
 
 def _record(text: str, position: int, place: str, ended: bool) -> tuple[Record, int]:
     """The object that begins there, and where the next one can begin."""
-    if UNDECODED.search(text):
-        return Record(place, None, NOT_UTF8), len(text)
     try:
         value, end = _DECODER.raw_decode(text, position)
     except RecursionError:
         return Record(place, None, TOO_DEEP), len(text)
     except _KeyTwiceError:
-        return Record(place, None, KEY_TWICE), len(text)
+        return Record(place, None, KEY_TWICE), _behind(text, position)
     except json.JSONDecodeError as error:
-        cut = not ended and _cut_off(error, text)
-        return Record(place, None, CUT_OFF if cut else NOT_JSON), len(text)
+        after = _behind(text, error.pos)
+        if UNDECODED.search(text, position, after):
+            return Record(place, None, NOT_UTF8), after
+        cut = not ended and after == len(text) and _cut_off(error, text)
+        return Record(place, None, CUT_OFF if cut else NOT_JSON), after
     except ValueError:  # a number of thousands of digits
-        return Record(place, None, NOT_JSON), len(text)
-    return _checked(place, value, escapes=bool(SURROGATE.search(text))), end
+        return Record(place, None, NOT_JSON), _behind(text, position)
+    if UNDECODED.search(text, position, end):
+        return Record(place, None, NOT_UTF8), end
+    return _checked(place, value, escapes=bool(SURROGATE.search(text, position, end))), end
+
+
+def _behind(text: str, position: int) -> int:
+    """Where the next object of a line can begin."""
+    found = _GLUED.search(text, position)
+    return found.end() - 1 if found else len(text)
 
 
 def _checked(place: str, value: object, *, escapes: bool) -> Record:
