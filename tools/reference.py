@@ -135,14 +135,23 @@ def commands() -> str:
     """`--help` of every command."""
     whole = [f"{GENERATED}# Commands\n"]
     context = click.Context(cli, info_name="thinktune", **cli.context_settings)
-    for name in (None, *cli.list_commands(context)):
-        command = cli if name is None else cli.get_command(context, name)
+    whole.append(_help(cli, context.info_name or "", None, 2))
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
         assert command is not None
-        inside = click.Context(command, context if name else None, name or "thinktune")
-        inside.terminal_width = WIDTH
-        title = f"## thinktune {name}\n\n" if name else ""
-        whole.append(f"{title}```text\n{command.get_help(inside)}\n```\n")
+        whole.append(_help(command, name, context, 2))
+        if isinstance(command, click.Group):
+            group = click.Context(command, context, name)
+            for inner, each in command.commands.items():
+                whole.append(_help(each, inner, group, 3))
     return "\n".join(whole)
+
+
+def _help(command: click.Command, name: str, parent: click.Context | None, level: int) -> str:
+    inside = click.Context(command, parent, name)
+    inside.terminal_width = WIDTH
+    title = f"{'#' * level} {inside.command_path}\n\n" if parent is not None else ""
+    return f"{title}```text\n{command.get_help(inside)}\n```\n"
 
 
 def example(name: str) -> str:

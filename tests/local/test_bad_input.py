@@ -63,8 +63,8 @@ def test_own_files_in_every_form(run: Run, tmp_path: Path) -> None:
         "columns": [{"question": q, "answer": a} for q, a in said],
     }
     for name, rows in forms.items():
-        answer = [] if name in ("sharegpt", "messages") else ["data.answer='{answer}'"]
-        ended = run(*own(tmp_path / f"{name}.jsonl", rows), *answer, name=f"own-{name}")
+        answer = "data.answer='{answer}'"
+        ended = run(*own(tmp_path / f"{name}.jsonl", rows), answer, name=f"own-{name}")
         assert ended.code == 0, ended.err
         assert "8 training, 4 validation, 8 test examples of 20 rows" in ended.out
 
@@ -73,9 +73,9 @@ def test_own_files_in_every_form(run: Run, tmp_path: Path) -> None:
     ("rows", "settings", "said"),
     [
         ([{"q": "x", "a": "y"}], [], "no column 'question', which plays the role 'question'"),
-        (questions(20, "It is 4."), [], "none of 20 rows is left (no complete think part: 20)"),
+        (questions(20, "It is 4."), [], "20 of 20 rows cannot be used"),
         (questions(20, "<think>and on"), [], "unfinished think part: 20"),
-        (questions(20), [], "no summary: 20); map data.columns.summary"),
+        (questions(20), [], "no summary: 20, first"),
         (
             questions(20),
             ["data.filters=[{column: answer, any_of: [other]}]"],
@@ -103,19 +103,20 @@ def test_data_that_will_not_do(
 
 
 def test_a_truncated_file(run: Run, tmp_path: Path) -> None:
-    settings = own(tmp_path / "own.jsonl", questions(20))
+    settings = own(tmp_path / "own.jsonl", questions(9))
     path = tmp_path / "own.jsonl"
     path.write_bytes(path.read_bytes()[:-10])
-    ended = run(*settings)
+    ended = run(*settings, "data.answer='{answer}'")
     assert ended.code == 65
-    assert "own.jsonl:20: the last line is cut off" in ended.err
+    assert "1 of 9 rows cannot be used" in ended.err
+    assert "the last row is cut off: 1, first" in ended.err
 
 
 def test_a_file_that_is_not_what_its_name_says(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "own.parquet"
     ended = run(*own(path, questions(20)))
     assert ended.code == 65
-    assert "the name says parquet, the content is not Parquet" in ended.err
+    assert "the name says Parquet, the content is not Parquet" in ended.err
 
 
 def test_a_file_that_is_not_there(run: Run, tmp_path: Path) -> None:

@@ -25,9 +25,17 @@ from thinktune.launch.runs import make_run
 from thinktune.recipes.compose import OWN_FILE, Catalog, load_catalog, load_recipe
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
-from thinktune.schema.data_check import CheckReport, CheckRequest, ShownRow, ShowRequest
+from thinktune.schema.data_check import (
+    CheckReport,
+    CheckRequest,
+    SheetFacts,
+    SheetRequest,
+    ShownRow,
+    ShowRequest,
+)
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.stages import PrepTask
 from thinktune.text.visible import printable
 
 PART_CHARACTERS = 1_200
@@ -37,7 +45,7 @@ CONTROL, REASONING = "magenta", "green"
 
 @click.group()
 def data() -> None:
-    """Look at data: a file before a run, or what a run has learned from."""
+    """Look at a dataset before a run, or at what a run has learned from."""
 
 
 @data.command()
@@ -158,6 +166,63 @@ def generate(
         )
     if facts["over_budget"]:
         console.print(Text("that is more than the budget allows", "bold red"))
+    return int(ExitCode.DONE)
+
+
+@data.command()
+@recipe_argument
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), required=True,
+    help="File to write: a sheet (.xlsx or .csv), or with --read JSON lines (.jsonl).",
+)  # fmt: skip
+@click.option(
+    "--read", "sheet_file", type=click.Path(dir_okay=False, path_type=Path), metavar="SHEET",
+    help="Sheet to read back after experts have corrected it.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=200, show_default=True, metavar="N",
+    help="Most rows of a sheet.",
+)  # fmt: skip
+@set_option
+@store_option
+def sheet(
+    recipe: str,
+    out: Path,
+    sheet_file: Path | None,
+    rows: int,
+    overrides: tuple[str, ...],
+    store: str | None,
+) -> int:
+    """Write examples to a spreadsheet for experts to correct, and read it back.
+
+    The sheet has the question, reasoning and answer of each example, empty columns for corrections,
+    and one to say no to a row. A column that a language model writes is asked for as prep would,
+    and paid for; replies that are stored cost nothing. What is read back is a file for a recipe.
+
+    \b
+    Examples:
+      thinktune data sheet final-answer-written -o audit.xlsx --rows 100
+      thinktune data sheet final-answer-written --read audit.xlsx -o corrected.jsonl
+    """
+    if sheet_file is not None and out.suffix != ".jsonl":
+        raise SpecInvalid("--out", f"'{out}' is no file of JSON lines", "name it .jsonl")
+    loaded, catalog = read(recipe, overrides)
+    task = make_run(loaded, catalog, store_url(store), until="prep").tasks["prep"]
+    assert isinstance(task, PrepTask)
+    back = str(sheet_file) if sheet_file is not None else None
+    request = SheetRequest(task=task, out=str(out), read=back, rows=rows)
+    facts = SheetFacts.model_validate_json(ask_module("thinktune.tasks.prep.sheet", request))
+    if back is not None:
+        click.echo(
+            f"{out}: {facts.rows:,} rows, {facts.corrected:,} of them corrected;"
+            f" {facts.not_kept:,} were not to be kept"
+        )
+        return int(ExitCode.DONE)
+    click.echo(f"{out}: {facts.rows:,} rows")
+    if facts.too_long:
+        click.echo(f"{facts.too_long:,} rows are too long for a cell of Excel; write .csv for them")
+    for reason, count in facts.dropped.items():
+        click.echo(f"dropped, {_line(reason)}: {count:,}")
     return int(ExitCode.DONE)
 
 

@@ -7,6 +7,7 @@ a `CheckReport`; with `--output json` that report is what the command prints.
 from thinktune.schema.catalog import Count, DatasetEntry, ModelEntry
 from thinktune.schema.closed import Closed
 from thinktune.schema.data import DataSpec
+from thinktune.schema.stages import PrepTask
 
 
 class CheckRequest(Closed):
@@ -102,3 +103,29 @@ class ShowRequest(Closed):
     """Numbers of training rows, from 1."""
     models: dict[str, str]
     """Repository of each model of the catalog."""
+
+
+class SheetRequest(Closed):
+    """A sheet of examples to write, or one to read back."""
+
+    task: PrepTask
+    out: str
+    """File to write: the sheet, or JSON lines of what was read back."""
+    read: str | None
+    """Sheet to read back. Null writes one."""
+    rows: Count
+    """Most rows of a sheet."""
+
+
+class SheetFacts(Closed):
+    """What was written."""
+
+    rows: int
+    corrected: int = 0
+    """Rows that experts changed."""
+    not_kept: int = 0
+    """Rows that experts said no to."""
+    too_long: int = 0
+    """Rows that no cell of Excel can hold."""
+    dropped: dict[str, int] = {}
+    """Rows that make no example, by reason."""

@@ -1,5 +1,6 @@
 """`thinktune data`: what a newcomer is told of a file, and what of a run."""
 
+import csv
 import json
 import os
 import shlex
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pytest
 
 HOSTILE = "<b>\x1b[31mred\x1b[0m</b> ```\n# title"
@@ -136,3 +138,79 @@ def test_rows_of_a_run(tmp_path: Path) -> None:
     assert "--row 999: the run has" in beyond.stderr
     nothing = thinktune("data", "show", "nothing", "--store", store, code=66)
     assert "prep of run nothing has no committed artifact" in nothing.stderr
+
+
+def sheet(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    settings = ("data.dataset=file", f'data.path="{folder / "own file.jsonl"}"')
+    sets = [word for setting in settings for word in ("--set", setting)]
+    more = ("--store", str(folder / "store"), *sets, "--set", "data.answer={answer}")
+    return thinktune("data", "sheet", "demo", *arguments, *more, code=code)
+
+
+FORMULA = '=HYPERLINK("http://x","y")'
+
+
+@pytest.mark.parametrize("name", ["audit.xlsx", "audit.csv"])
+def test_a_sheet_goes_out_and_comes_back(tmp_path: Path, name: str) -> None:
+    rows = [{"question": f"{n}?", "answer": f"<think>so {n}</think>{n}"} for n in range(4)]
+    rows[0]["question"] = FORMULA
+    rows[1]["answer"] = "<think>-1</think>-1"
+    rows.append({"question": "lost", "answer": "<think>never ends"})
+    file_of(tmp_path, rows)
+    out, back = tmp_path / name, tmp_path / "back.jsonl"
+    told = sheet(tmp_path, "-o", str(out)).stdout
+    assert told == f"{out}: 4 rows\ndropped, unfinished think part: 1\n"
+    if name.endswith(".xlsx"):
+        book = openpyxl.load_workbook(out)
+        page = book.worksheets[0]
+        assert (page["B2"].value, page["B2"].data_type) == (FORMULA, "s")
+        page["F3"], page["G4"], page["G5"] = "minus one", "no", "YES"
+        book.save(out)
+    else:
+        lines = list(csv.reader(out.open(encoding="utf-8-sig", newline="")))
+        assert lines[1][1] == f"'{FORMULA}"
+        lines[2][5], lines[3][6], lines[4][6] = "minus one", "no", "YES"
+        with out.open("w", encoding="utf-8-sig", newline="") as file:
+            csv.writer(file, delimiter=";").writerows(lines)  # as Excel writes it in Europe
+    told = sheet(tmp_path, "--read", str(out), "-o", str(back)).stdout
+    assert told == f"{back}: 3 rows, 1 of them corrected; 1 were not to be kept\n"
+    read_back = [json.loads(line) for line in back.read_text().splitlines()]
+    assert [row["question"] for row in read_back] == [FORMULA, "1?", "3?"]
+    assert [row["answer"] for row in read_back] == ["0", "minus one", "3"]
+    assert checked(back)["learned"] == 3
+
+
+def test_a_sheet_that_is_none_of_ours(tmp_path: Path) -> None:
+    file_of(tmp_path, rows_of(2))
+    wrong, back = tmp_path / "audit.csv", str(tmp_path / "back.jsonl")
+    wrong.write_text("a,b\n1,2\n")
+    assert "has no column 'id'" in sheet(tmp_path, "--read", str(wrong), "-o", back, code=65).stderr
+    assert "name it .jsonl" in sheet(tmp_path, "--read", str(wrong), "-o", "x", code=64).stderr
+    assert "name it .xlsx or .csv" in sheet(tmp_path, "-o", str(tmp_path / "a.ods"), code=64).stderr
+    fake = tmp_path / "a.xlsx"
+    fake.write_text("x")
+    ended = sheet(tmp_path, "--read", str(fake), "-o", back, code=65)
+    assert "cannot be read as an Excel workbook" in ended.stderr
+
+
+def test_a_dry_run_sends_nothing(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "answer": "a"} for n in range(5)]
+    path = file_of(tmp_path, [*rows, rows[0]])
+    asked = {"provider": "openai", "model": "m", "budget": {"money": 1e-9}}
+    asked |= {"base_url": "http://127.0.0.1:9/v1"}
+    asked |= {"prices": {"input_per_million": 1.0, "output_per_million": 2.0}}
+    generate = {"column": "summary", "prompt": "Sum up {question}", "llm": asked}
+    sets = ["data.dataset=file", f'data.path="{path}"', f"data.generate={json.dumps(generate)}"]
+    more = [word for setting in sets for word in ("--set", setting)]
+    more += ["--store", str(tmp_path / "store")]
+    told = thinktune("data", "generate", "demo", "--dry-run", *more).stdout
+    assert "prompt 1\nSum up 0?\n" in told
+    assert "5 requests, 0 of them answered already\n" in told
+    assert "that is more than the budget allows" in told
+    facts = json.loads(
+        thinktune("data", "generate", "demo", "--dry-run", *more, "--output", "json").stdout
+    )
+    assert (facts["requests"], facts["counted_by"]) == (5, "characters / 4")
+    assert "add --dry-run" in thinktune("data", "generate", "demo", *more, code=64).stderr
+    nothing = thinktune("data", "generate", "demo", "--dry-run", code=64)
+    assert "the recipe asks no language model" in nothing.stderr

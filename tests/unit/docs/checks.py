@@ -113,6 +113,11 @@ def _wrong_call(words: list[str]) -> str | None:
     command = cli.get_command(context, words[0]) if words else None
     if command is None:
         return f"no command {words[:1]}"
+    if isinstance(command, click.Group):
+        context = click.Context(command, context, words[0])
+        command, words = command.get_command(context, words[1] if words[1:] else ""), words[1:]
+        if command is None:
+            return f"no command {words[:1]}"
     try:
         # Types, choices, required arguments and unknown options, without running anything.
         called = command.make_context(words[0], list(words[1:]), parent=context)

@@ -110,9 +110,22 @@ def test_settings_are_explained_in_sentences(model: type[BaseModel]) -> None:
     assert bare_descriptions(_fields(model, f"{model.__name__}.")) == []
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def all_commands() -> list[str]:
+    """Names of all commands, those of groups with their group's."""
+    names = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        inner = command.commands if isinstance(command, click.Group) else {}
+        names += [f"{name} {each}" for each in inner] or [name]
+    return names
+
+
+@pytest.mark.parametrize("name", all_commands())
 def test_help_has_an_example_that_is_right(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
+    first, _, second = name.partition(" ")
+    command = cli.get_command(click.Context(cli), first)
+    if isinstance(command, click.Group):
+        command = command.get_command(click.Context(command), second)
     assert command is not None
     text = command.get_help(click.Context(command, info_name=name))
     examples = [

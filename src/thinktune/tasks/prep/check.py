@@ -5,7 +5,6 @@ are read; only the first are tokenized, so that an answer comes in seconds.
 """
 
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -23,6 +22,7 @@ from thinktune.schema.errors import ThinktuneError
 from thinktune.schema.keys import cache_prefix
 from thinktune.store import fetch, open_store, read_manifest
 from thinktune.store.data_files import data_files, is_remote
+from thinktune.tasks.prep.answering import answer
 from thinktune.tasks.prep.batches import batched
 from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.preparation import Batch, Preparation, Prepared
@@ -44,13 +44,7 @@ MOST = 0.9
 
 def main() -> NoReturn:
     """Answers one request."""
-    try:
-        request = CheckRequest.model_validate_json(sys.stdin.read())
-        print(check(request).model_dump_json(indent=1))  # noqa: T201 - the answer
-    except ThinktuneError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one relay
-        sys.exit(error.exit_code)
-    sys.exit(0)
+    answer(lambda said: check(CheckRequest.model_validate_json(said)).model_dump_json(indent=1))
 
 
 def check(request: CheckRequest) -> CheckReport:

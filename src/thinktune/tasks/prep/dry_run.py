@@ -7,15 +7,15 @@ sends the language model nothing. A dataset of the hub is fetched, as prep would
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from thinktune.llm.estimate import Estimate
 from thinktune.llm.generate import plan
-from thinktune.schema.errors import SpecInvalid, ThinktuneError
+from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.stages import PrepTask
 from thinktune.store import new_attempt, open_store
+from thinktune.tasks.prep.answering import answer
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.sources import open_source
 from thinktune.tasks.runtime.entry import Context
@@ -25,13 +25,11 @@ from thinktune.tasks.runtime.stopping import Stop
 
 def main() -> NoReturn:
     """Answers one request."""
-    try:
-        task = PrepTask.model_validate_json(sys.stdin.read())
-        print(json.dumps(dataclasses.asdict(estimate(task))))  # noqa: T201 - the answer
-    except ThinktuneError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one relay
-        sys.exit(error.exit_code)
-    sys.exit(0)
+    answer(_answered)
+
+
+def _answered(said: str) -> str:
+    return json.dumps(dataclasses.asdict(estimate(PrepTask.model_validate_json(said))))
 
 
 def estimate(task: PrepTask) -> Estimate:

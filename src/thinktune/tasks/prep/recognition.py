@@ -143,8 +143,9 @@ def _refuse_patterns(data: DataSpec, layout: Format) -> None:
     for name in ("prompt", "answer"):
         if layout in CONVERSATIONAL and getattr(data, name) != DataSpec.model_fields[name].default:
             fault = f"is a pattern for columns, and rows are read as {layout}"
+            plain = DataSpec.model_fields[name].default
             remedy = (
-                "leave it out (data.system says what stands before each conversation), or map"
+                f"take conversations as they stand with data.{name}='{plain}', or map"
                 " data.columns.question and data.columns.answer"
             )
             raise SpecInvalid(f"data.{name}", fault, remedy)

@@ -5,7 +5,6 @@ text is decoded from the token ids that the run trained on, not rendered again.
 """
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +14,22 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from thinktune.schema.data_check import ShownRow, ShowRequest
-from thinktune.schema.errors import InputMissing, SpecInvalid, ThinktuneError
+from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.store import Store, fetch, open_store, read_manifest
+from thinktune.tasks.prep.answering import answer
 
 
 def main() -> NoReturn:
     """Answers one request."""
-    try:
-        request = ShowRequest.model_validate_json(sys.stdin.read())
-        rows = [row.model_dump(mode="json") for row in show(request)]
-        print(json.dumps(rows, indent=1, ensure_ascii=False))  # noqa: T201 - the answer
-    except ThinktuneError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one relay
-        sys.exit(error.exit_code)
-    sys.exit(0)
+    answer(_answered)
+
+
+def _answered(said: str) -> str:
+    rows = show(ShowRequest.model_validate_json(said))
+    dumped = [row.model_dump(mode="json") for row in rows]
+    return json.dumps(dumped, indent=1, ensure_ascii=False)
 
 
 def show(request: ShowRequest) -> list[ShownRow]:

@@ -19,7 +19,7 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
 from thinktune.schema.stages import PrepTask
-from thinktune.store import commit
+from thinktune.store import commit, file_key
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.batches import outcomes
 from thinktune.tasks.prep.card import Card, write_card
@@ -80,6 +80,8 @@ def run(task: PrepTask, context: Context) -> Manifest:
         manifest = _commit(task, context, output, card, revisions)
     sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
     context.reporter.say(f"{sizes} examples of {card.ledger.rows} rows{card.ledger.text()}")
+    place = file_key(context.store, stage_prefix(task.run, "prep"), manifest, "card.html")
+    context.reporter.say(f"data card: {context.store.location(place)}")
     return manifest
 
 
