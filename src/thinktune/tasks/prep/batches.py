@@ -9,8 +9,8 @@ from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-ROWS = 256
-CHARACTERS = 1_000_000
+ROWS = 128
+CHARACTERS = 300_000
 """A batch ends with the row that fills one of the two. It bounds memory, and how long a request to
 stop waits for an answer."""
 AHEAD = 2
@@ -22,7 +22,8 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """What becomes of each record, in their order. Raises Preempted when asked to stop."""
     waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(1, "tokenizer") as pool:
+    pool = ThreadPoolExecutor(1, "tokenizer")
+    try:
         for some in batched(records):
             stop.check("prep")
             waiting.append(pool.submit(preparation.encode, preparation.read(some)))
@@ -31,6 +32,8 @@ def outcomes(
         while waiting:
             stop.check("prep")
             yield from _finished(preparation, waiting.popleft(), reporter)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batched(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -101,13 +101,14 @@ class NearDuplicates:
         self._digests += hashlib.blake2b(packed, digest_size=16).digest()
         self._packed.append(packed)
 
-    def groups(self) -> Groups:
-        """Groups all rows added so far."""
+    def groups(self, check: Callable[[], None] = lambda: None) -> Groups:
+        """Groups all rows added so far. `check` is called now and then, and may raise."""
         digests = np.frombuffer(bytes(self._digests), ">u8").reshape(-1, 2)
         # In an order of their own, not that in which they were added.
         known, first, place = np.unique(digests, axis=0, return_index=True, return_inverse=True)
         profiles = _Profiles(self._packed, first)
         linked = _Links(len(profiles))
+        profiles.check = check
         _link_equal(profiles, linked)
         _link_same_numbers(profiles, linked)
         _link_long(profiles, linked)
@@ -121,11 +122,13 @@ class _Profiles(Sequence[bytes]):
     def __init__(self, packed: Packed, first: NDArray[np.int64]) -> None:
         self._packed = packed
         self._first = first
+        self.check: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._first)
 
     def __getitem__(self, position: Any) -> Any:
+        self.check()
         return self._packed.read(int(self._first[position]))
 
     def __iter__(self) -> Iterator[bytes]:

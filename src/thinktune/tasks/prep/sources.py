@@ -3,13 +3,18 @@
 Called by `stage` and `check`.
 """
 
+import contextlib
 import hashlib
+import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.errors import DataInvalid
@@ -20,7 +25,7 @@ from thinktune.store.data_files import WILDCARDS, data_digest, data_files, is_re
 from thinktune.tasks.prep import hub
 from thinktune.tasks.prep.inventory_sums import inventory_sums
 from thinktune.tasks.prep.readers.reading import READERS, kind_of, read_records
-from thinktune.tasks.prep.readers.records import Record
+from thinktune.tasks.prep.readers.records import Record, Row
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
 
@@ -34,6 +39,15 @@ class Source:
     revision: str
     """What the manifest says it was."""
     records: Iterator[Record]
+    text_bytes: int = 0
+    """Size of files whose rows are not counted; 0 where nobody knows it."""
+    counted: int = 0
+    """Rows of files that say how many they have."""
+
+    def about(self, head: Sequence[Row]) -> int:
+        """About how many rows there are, by the size of the first ones; 0 where that is unknown."""
+        written = sum(len(json.dumps(row, default=str, ensure_ascii=False)) for row in head)
+        return self.counted + (self.text_bytes * len(head) // written if written else 0)
 
 
 @contextmanager
@@ -77,7 +91,20 @@ def _own_files(task: PrepTask, context: Context, folder: Path) -> Source:
     if task.source_sha256 not in (None, digest):
         fault = "the file is not the one that was submitted"
         raise DataInvalid(path, fault, "run again, so that the run is one of this file")
-    return Source(path, f"sha256:{digest}", records_of(readable(files, path)))
+    files = readable(files, path)
+    return Source(path, f"sha256:{digest}", records_of(files), *_sizes(files))
+
+
+def _sizes(files: Iterable[Path]) -> tuple[int, int]:
+    """Bytes of text that is not packed, and rows of Parquet files."""
+    size = rows = 0
+    for file in files:
+        if file.suffix.lower() == ".parquet":
+            with contextlib.suppress(pa.ArrowInvalid, OSError):  # its reader will say what is wrong
+                rows += pq.read_metadata(file).num_rows
+        elif file.suffix.lower() in READERS:
+            size += file.stat().st_size
+    return size, rows
 
 
 def _where(task: PrepTask, context: Context, folder: Path) -> list[Path]:

@@ -70,7 +70,7 @@ def run(task: PrepTask, context: Context) -> Manifest:
         with open_source(task, context) as source:
             card.source = source.revision
             renderer = _prepared(task, source, encoder, spool, card, context)
-            sides = _chosen(task, spool, card, source.place)
+            sides = _chosen(task, spool, card, source.place, context)
         with TestSets(task, context) as test_sets:
             card.contamination = _contamination(spool, sides, test_sets, context)
         output = folder / "output"
@@ -100,7 +100,8 @@ def _prepared(
     compares = bool(data.split.test_rows or data.split.validation_rows or data.test_sets)
     preparation = Preparation(data, layout, renderer, encoder, signatures=compares)
     columns = _Columns()
-    context.reporter.phase("rows", task.data.expected_rows or task.dataset.rows or 0, "rows")
+    expected = data.expected_rows or task.dataset.rows or source.about(rows)
+    context.reporter.phase("read and tokenize", expected, "rows")
     for outcome in outcomes(
         preparation, columns.seen(chain(head, records)), context.stop, context.reporter
     ):
@@ -129,7 +130,7 @@ class _Columns:
             yield record
 
 
-def _chosen(task: PrepTask, spool: Spool, card: Card, place: str) -> Sides:
+def _chosen(task: PrepTask, spool: Spool, card: Card, place: str, context: Context) -> Sides:
     """Which of the usable rows are learned, and which are held out."""
     data, ledger = task.data, card.ledger
     keys = spool.keys()
@@ -144,10 +145,9 @@ def _chosen(task: PrepTask, spool: Spool, card: Card, place: str) -> Sides:
         chosen, card.balance = selection.balanced(keys[left], values, data.balance, place)
         ledger.drop(BALANCE, bad=False, count=int((values >= 0).sum()) - len(chosen))
         left = left[chosen]
-    groups = (
-        _groups(spool, left, card) if data.split.test_rows + data.split.validation_rows else None
-    )
-    parts = selection.split(keys[left] if groups is None else groups, data.split, place)
+    holds_out = data.split.test_rows + data.split.validation_rows > 0
+    asked = _groups(spool, left, card, context) if holds_out else keys[left]
+    parts = selection.split(asked, data.split, place)
     train = left[parts.train]
     if data.sample_rows is not None and len(train) > data.sample_rows:
         ledger.drop(NOT_SAMPLED, bad=False, count=len(train) - data.sample_rows)
@@ -163,12 +163,16 @@ def _chosen(task: PrepTask, spool: Spool, card: Card, place: str) -> Sides:
     return Sides(train, left[parts.validation], left[parts.test])
 
 
-def _groups(spool: Spool, left: Positions, card: Card) -> Keys:
+def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys:
     """A key for each row that is the same for rewordings of one question."""
+    stop = context.stop
+    context.reporter.phase("compare questions", len(left), "rows")
     with NearDuplicates() as near:
         for position in left.tolist():
+            stop.check("prep")
             near.add(spool[position].asked)
-        groups: Groups = near.groups()
+            context.reporter.advance()
+        groups: Groups = near.groups(lambda: stop.check("prep"))
     card.joined = groups.joined
     card.near_duplicates = [
         (spool[int(left[one])].question, spool[int(left[other])].question)
