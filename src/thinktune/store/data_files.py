@@ -11,6 +11,8 @@ from thinktune.schema.errors import DataInvalid
 from thinktune.store.disk import file_sha256
 
 S3 = "s3://"
+ABOUT = frozenset(("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json"))
+"""What the datasets library writes beside data."""
 WILDCARDS = frozenset("*?[")
 
 
@@ -45,6 +47,8 @@ def data_digest(files: Sequence[Path]) -> str:
 
 
 def _shown(file: Path, folder: Path) -> bool:
+    if file.name in ABOUT:
+        return False
     return not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
 
 

@@ -4,7 +4,9 @@ Called by `rows`, `conversations` and `selection`. Datasets hold NaN where nothi
 a text was meant, true and false: none of it becomes text by being printed.
 """
 
+import ast
 import math
+import re
 from collections.abc import Mapping
 
 from thinktune.tasks.prep.readers.records import has_half_pair
@@ -19,6 +21,9 @@ _KINDS: tuple[tuple[type, str], ...] = (
     (Mapping, "an object"),
     (bytes, "bytes"),
 )
+PRINTED = re.compile(r"\s*(?:\[['{]|\{').*[\]}]\s*\Z", re.DOTALL)
+"""How Python prints a list or an object of texts."""
+PRINTED_CHARACTERS = 100_000
 
 
 def is_missing(value: object) -> bool:
@@ -40,6 +45,9 @@ def text_of(value: object, column: str, *, strip: bool = True) -> str | None:
             raise Unusable(Reason(f"half a surrogate pair in '{column}'", remedy))
         if shows_nothing(value):
             return None if strip else value
+        if _is_printed(value):
+            remedy = "write the text itself, or JSON of it by json.dumps"
+            raise Unusable(Reason(f"'{column}' is Python's text of a list or object", remedy))
         return value.strip() if strip else value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -49,6 +57,17 @@ def text_of(value: object, column: str, *, strip: bool = True) -> str | None:
             return number
     remedy = "write it as text, or map another column in data.columns"
     raise Unusable(Reason(f"'{column}' is {_kind(value)}, not text", remedy))
+
+
+def _is_printed(text: str) -> bool:
+    """Whether a text is what Python prints for a list or an object, as `str` and CSV files of
+    pandas have it."""
+    if len(text) > PRINTED_CHARACTERS or not PRINTED.match(text):
+        return False
+    try:
+        return isinstance(ast.literal_eval(text.strip()), (list, dict))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
 
 
 def _plain(value: float) -> str | None:

@@ -31,6 +31,10 @@ from thinktune.text.conversation import Reason
 
 CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
 """Columns that by custom hold a list of turns."""
+ROLE_NAMES = frozenset(
+    ("question", "answer", "instruction", "output", "prompt", "completion", "response", "input")
+)
+"""An object with one of these is a row, whatever lists it holds."""
 NOT_JSON = Reason("not JSON", "write each row as one JSON object on a line of its own")
 CUT_OFF = Reason("the last row is cut off", "write or copy the file again")
 MAX_VALUE = 1 << 28
@@ -39,6 +43,8 @@ CHUNK = 1 << 20
 _GLUED = re.compile(r"\}[\s,]*\{")
 """Where one object ends and the next begins in one line; inside a list of turns too, so it is only
 looked at behind an object that cannot be read."""
+TRIED = 20
+"""Places in a line at which a next object is looked for."""
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
 _NEAR_END = 16
 """An error so close to the end of what was read may be an escape or a number that goes on."""
@@ -119,15 +125,30 @@ def _record(text: str, position: int, place: str, ended: bool) -> tuple[Record, 
 
 
 def _behind(text: str, position: int) -> int:
-    """Where the next object of a line can begin."""
-    found = _GLUED.search(text, position)
-    return found.end() - 1 if found else len(text)
+    """Where the next object of a line begins, if what follows is whole objects to its end. Turns
+    inside a broken row look like objects too, but something is left over behind them."""
+    for tried, found in enumerate(_GLUED.finditer(text, position)):
+        if tried >= TRIED:
+            break
+        start = at = found.end() - 1
+        try:
+            while at < len(text):
+                value, at = _DECODER.raw_decode(text, at)
+                if not isinstance(value, dict):
+                    raise ValueError
+                between = _BETWEEN.match(text, at)
+                at = between.end() if between else at
+        except (ValueError, RecursionError):
+            continue
+        return start
+    return len(text)
 
 
 def _checked(place: str, value: object, *, escapes: bool) -> Record:
     if not isinstance(value, dict):
         return Record(place, None, NOT_AN_OBJECT)
-    if escapes and has_half_pair(value):
+    # In an object around a list of rows, each row is looked at by itself.
+    if escapes and not _list_of_rows(value) and has_half_pair(value):
         return Record(place, None, HALF_A_PAIR)
     return Record(place, value)
 
@@ -182,9 +203,10 @@ class _Values:
         """Reads on, as much again as is held; what lies behind is let go."""
         if self._ended:
             return False
-        self._keep_indent()
-        self._text = self._text[self._at :]
-        self._at = 0
+        # Before the first row, its line is kept: what stands before it there is how rows begin.
+        start = self._at if self._looked else self._text.rfind("\n", 0, self._at) + 1
+        self._text = self._text[start:]
+        self._at -= start
         if len(self._text) > MAX_VALUE:
             fault = f"row {self._number + 1} is longer than {MAX_VALUE >> 20} million characters"
             raise DataInvalid(str(self._path), fault, "write a row on each line (JSON lines)")
@@ -194,10 +216,14 @@ class _Values:
         return bool(more)
 
     def _keep_indent(self) -> None:
-        if not self._looked and self._at:
-            self._looked = True
-            line = self._text[: self._at].rpartition("\n")[2]
-            self._indent = line if not line.strip() else None
+        """Takes how rows begin from the first one that begins its line."""
+        if self._indent is not None:
+            return
+        newline = self._text.rfind("\n", 0, self._at)
+        before = self._text[newline + 1 : self._at]
+        if not before.strip() and (newline >= 0 or not self._looked):
+            self._indent = before
+        self._looked = True
 
     def _value(self) -> Record:
         self._number += 1
@@ -207,7 +233,8 @@ class _Values:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except _KeyTwiceError:
-                return self._passed_over(KEY_TWICE, "an object names a value twice")
+                _, self._at = json.JSONDecoder().raw_decode(self._text, self._at)
+                return self._broken(KEY_TWICE)
             except RecursionError:
                 return self._passed_over(TOO_DEEP, TOO_DEEP.text)
             except json.JSONDecodeError as error:
@@ -226,13 +253,18 @@ class _Values:
                 return Record(place, None, NOT_UTF8)
             return _checked(place, value, escapes=bool(SURROGATE.search(spelled)))
 
+    def _found(self, begins: re.Pattern[str]) -> re.Match[str] | None:
+        # Rows that begin in the line of their list begin no line.
+        return begins.search(self._text, self._at + 1) if self._indent is not None else None
+
     def _broken(self, reason: Reason) -> Record:
         return Record(f"{self._path}: row {max(self._number, 1)}", None, reason)
 
     def _passed_over(self, reason: Reason, fault: str) -> Record:
         """Goes to the next line that begins as rows do. Raises DataInvalid where there is none."""
-        begins = re.compile("\n" + re.escape(self._indent or "") + r"[{\]]")
-        while (found := begins.search(self._text, self._at + 1)) is None:
+        comma, indent = r"(?:,[ \t]*)", re.escape(self._indent or "")
+        begins = re.compile(rf"\n(?:{indent}{comma}?|{comma})\{{|\n\]")
+        while (found := self._found(begins)) is None:
             held = len(self._text)
             self._at = max(self._at, held - 200)
             if not self._read():
@@ -253,12 +285,24 @@ def _sole(path: Path, records: Iterator[Record]) -> Iterator[Record]:
         rows = _rows_inside(path, first.row)
         if rows is not None:
             for number, row in enumerate(rows, start=1):
-                yield Record(f"{path}: row {number}", row)
+                yield _checked(f"{path}: row {number}", row, escapes=True)
             return
-    yield first
-    if second is not None:
-        yield second
-    yield from records
+    yield from map(_rechecked, chain([first], [second] if second is not None else [], records))
+
+
+def _rechecked(record: Record) -> Record:
+    """A row that looked like an object around rows, and is none."""
+    if record.row is not None and _list_of_rows(record.row) and has_half_pair(record.row):
+        return Record(record.place, None, HALF_A_PAIR)
+    return record
+
+
+def _list_of_rows(value: Row) -> str | None:
+    """The name of the one list of objects in an object that may be around rows."""
+    lists = [name for name, each in value.items() if isinstance(each, list)]
+    if len(lists) != 1 or lists[0] in CONVERSATION_COLUMNS or ROLE_NAMES & value.keys():
+        return None
+    return lists[0] if value[lists[0]] and _all_dicts(value[lists[0]]) else None
 
 
 def _rows_inside(path: Path, data: Row) -> list[Row] | None:
@@ -268,9 +312,14 @@ def _rows_inside(path: Path, data: Row) -> list[Row] | None:
     lists = {name: value for name, value in data.items() if isinstance(value, list)}
     rows = {name for name, value in lists.items() if value and _all_dicts(value)}
     rows -= set(CONVERSATION_COLUMNS)
-    if len(lists) == 1 and len(rows) == 1:
-        return lists[rows.pop()]
-    if len(rows) > 1 and len(rows) == len(data):
+    wrapped = _list_of_rows(data)
+    if wrapped is not None:
+        found: list[Row] = data[wrapped]
+        return found
+    if {"columns", "index", "data"} == data.keys():
+        raise _by_columns(path, "pandas.DataFrame(**json.load(open(FILE)))")
+    empty = {name for name, value in lists.items() if not value}
+    if rows and len(lists) > 1 and rows | empty == data.keys():
         fault = f"holds several lists of rows ({', '.join(sorted(rows))})"
         raise DataInvalid(str(path), fault, "write the list to train on to a file of its own")
     if len(lists) > 1 and len(lists) == len(data) and len({len(v) for v in lists.values()}) == 1:
@@ -281,12 +330,9 @@ def _rows_inside(path: Path, data: Row) -> list[Row] | None:
     return None
 
 
-def _by_columns(path: Path) -> DataInvalid:
+def _by_columns(path: Path, frame: str = "pandas.DataFrame(json.load(open(FILE)))") -> DataInvalid:
     fault = "holds columns, not rows, as pandas and datasets write them"
-    remedy = (
-        "write rows: pandas.DataFrame(json.load(open(FILE)))"
-        '.to_json("rows.jsonl", orient="records", lines=True)'
-    )
+    remedy = f'write rows: {frame}.to_json("rows.jsonl", orient="records", lines=True)'
     return DataInvalid(str(path), fault, remedy)
 
 

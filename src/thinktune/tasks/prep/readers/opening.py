@@ -7,11 +7,12 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, cast
 
 import zstandard
 
@@ -24,9 +25,12 @@ _BOMS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+SKIPPED_FRAME = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+"""A frame without content, with which pzstd begins a file."""
 _PACKED: tuple[tuple[bytes, Callable[[IO[bytes]], IO[bytes]]], ...] = (
     (b"\x1f\x8b", lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file))),
-    (b"\x28\xb5\x2f\xfd", lambda file: cast(IO[bytes], zstandard.open(cast(BinaryIO, file), "rb"))),
+    (ZSTD_MAGIC, lambda file: cast(IO[bytes], _Zstandard(file))),
     (b"BZh", lambda file: bz2.BZ2File(file)),
     (b"\xfd7zXZ\x00", lambda file: lzma.LZMAFile(file)),  # noqa: SIM115 - closed by its user
 )
@@ -34,6 +38,43 @@ PACKING_SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 ZIP_MAGIC = b"PK\x03\x04"
 PARQUET_MAGIC = b"PAR1"
 _FAULTS = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile)
+
+
+class _Zstandard(io.RawIOBase):
+    """Frames one after the other. The library's own reader takes a file that is cut off for one
+    that ends."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._left = b""
+        self._frame = self._new()
+
+    @staticmethod
+    def _new() -> Any:
+        return zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+
+    def readable(self) -> bool:
+        """As of any file that is read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes. Raises EOFError in the middle of a frame."""
+        while not self._left:
+            read = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._new()
+            data = read or self._file.read(1 << 16)
+            if not data:
+                if self._started:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            self._left = self._frame.decompress(data)
+            self._started = not self._frame.eof
+        size = min(len(buffer), len(self._left))
+        buffer[:size], self._left = self._left[:size], self._left[size:]
+        return size
+
+    _started = False
 
 
 @contextmanager
@@ -46,6 +87,8 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     try:
         with path.open("rb") as file:
             magic = file.read(8)
+            if SKIPPED_FRAME.match(magic):
+                magic = ZSTD_MAGIC
             file.seek(0)
             if magic.startswith(ZIP_MAGIC):
                 fault = "a zip archive (or an Excel workbook)"

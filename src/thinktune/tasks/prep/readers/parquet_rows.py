@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from thinktune.schema.errors import DataInvalid
@@ -25,7 +26,7 @@ def parquet_records(path: Path) -> Iterator[Record]:
         with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             _check_names(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=ROWS_AT_ONCE):
-                for row in _rows(batch):
+                for row in _rows(_plain(batch)):
                     number += 1
                     place = f"{path}: row {number}"
                     yield Record(place, row) if row is not None else Record(place, None, NOT_UTF8)
@@ -44,7 +45,8 @@ def _check_is_parquet(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(4) != PARQUET_MAGIC:
             fault = "the name says Parquet, the content is not Parquet"
-            raise DataInvalid(str(path), fault, "rename it to what it is, such as .jsonl or .csv")
+            remedy = "unpack it if it is packed, or rename it to what it is, such as .jsonl or .csv"
+            raise DataInvalid(str(path), fault, remedy)
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -54,13 +56,34 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise DataInvalid(str(path), fault, "rename one of them and write the file again")
 
 
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with text for what Python has no plain value for: times, decimals, short floats."""
+    columns = []
+    for column in batch.columns:
+        kind = column.type
+        if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+            column = _as_text(column)
+        elif pa.types.is_float16(kind) or pa.types.is_float32(kind):
+            text = _as_text(column)
+            column = pc.if_else(pc.is_nan(pc.cast(column, pa.float64())), None, text)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    try:
+        return pc.cast(column, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a time zone that nobody knows, a span
+        return pc.cast(column.cast(pa.int64()), pa.string())
+
+
 def _rows(batch: pa.RecordBatch) -> Iterator[Row | None]:
     """None stands for a row whose text is not UTF-8, which Parquet does not check."""
     try:
-        yield from batch.to_pylist()
+        yield from batch.to_pylist(maps_as_pydicts="lossy")
     except UnicodeDecodeError:
         for position in range(batch.num_rows):
             try:
-                yield batch.slice(position, 1).to_pylist()[0]
+                yield batch.slice(position, 1).to_pylist(maps_as_pydicts="lossy")[0]
             except UnicodeDecodeError:
                 yield None

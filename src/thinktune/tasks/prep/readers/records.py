@@ -10,7 +10,8 @@ from thinktune.text.conversation import Reason
 Row = dict[str, Any]
 
 NOT_UTF8 = Reason(
-    "not UTF-8 text", "save the file as UTF-8, for example iconv -f GBK -t UTF-8 OLD > NEW"
+    "not UTF-8 text",
+    "save the file as UTF-8 (in Excel: CSV UTF-8; else iconv -f ITS-ENCODING -t UTF-8)",
 )
 HALF_A_PAIR = Reason(
     "half a surrogate pair, which is no character", "write the text again, whole characters only"
@@ -42,12 +43,16 @@ class Record:
 
 def has_half_pair(value: object) -> bool:
     """Whether any text in it is no text: JSON can spell what UTF-8 has not."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return True
-        return False
-    if isinstance(value, Mapping):
-        return any(has_half_pair(k) or has_half_pair(v) for k, v in value.items())
-    return isinstance(value, list) and any(has_half_pair(part) for part in value)
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            try:
+                part.encode()
+            except UnicodeEncodeError:
+                return True
+        elif isinstance(part, Mapping):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            waiting += part
+    return False
