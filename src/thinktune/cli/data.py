@@ -85,7 +85,7 @@ def check(
     if output == "json":
         click.echo(report.model_dump_json(indent=1))
     else:
-        _show_report(report, request, recipe)
+        _show_report(report, request, recipe, overrides)
     return int(ExitCode.DATA_INVALID if report.refused else ExitCode.DONE)
 
 
@@ -239,14 +239,15 @@ def _request(
     if name not in catalog.models:
         fault = f"model '{name}' is not in the catalog"
         raise SpecInvalid("--model", fault, near_misses(name, catalog.models))
-    said = recipe is not None or any(o.startswith("data.require_reasoning") for o in overrides)
+    said = recipe is not None
     return CheckRequest(
         data=spec,
         dataset=DatasetEntry(license="own", format=spec.format or "columns", description="own"),
         model_name=name,
         model=catalog.models[name],
         store=store,
-        said_reasoning=said,
+        said_reasoning=said or any(o.startswith("data.require_reasoning") for o in overrides),
+        said_length=said or any(o.startswith("data.max_tokens") for o in overrides),
     )
 
 
@@ -256,7 +257,9 @@ def _without_recipe(file: str, overrides: tuple[str, ...], catalog: Catalog) -> 
     return load_recipe("demo", (*settings, *overrides), catalog=catalog, folder=own_jobs()).data
 
 
-def _show_report(report: CheckReport, request: CheckRequest, recipe: str | None) -> None:
+def _show_report(
+    report: CheckReport, request: CheckRequest, recipe: str | None, overrides: tuple[str, ...]
+) -> None:
     console = Console(highlight=False)
     console.print(Text(_line(f"{report.file}: {report.layout}"), "bold"))
     reasoning = f", {report.with_reasoning:,} of them with reasoning" if report.learned else ""
@@ -273,7 +276,7 @@ def _show_report(report: CheckReport, request: CheckRequest, recipe: str | None)
     if report.refused:
         console.print(Text(_line(f"prep would refuse this: {report.refused}"), "bold red"))
     else:
-        _show_settings(console, report, recipe)
+        _show_settings(console, report, recipe, overrides)
 
 
 def _show_dropped(console: Console, report: CheckReport) -> None:
@@ -303,10 +306,9 @@ def _show_tokens(console: Console, report: CheckReport, request: CheckRequest) -
     )
     rule = "cut" if request.data.too_long == "truncate" else "dropped"
     cuts = [
-        f"{count:,} ({count / tokens.measured_rows:.0%}) at {int(limit):,}"
-        for limit, count in tokens.longer_than.items()
+        f"{count:,} ({count / tokens.measured_rows:.0%})" for count in tokens.longer_than.values()
     ]
-    console.print(f"a limit (data.max_tokens) would leave {rule}: {', '.join(cuts)}")
+    console.print(f"{rule} with data.max_tokens at 2,048, 4,096 or 8,192: {', '.join(cuts)}")
 
 
 def _show_row(console: Console, title: str, row: ShownRow) -> None:
@@ -324,20 +326,24 @@ def _show_row(console: Console, title: str, row: ShownRow) -> None:
     console.print(text)
 
 
-def _show_settings(console: Console, report: CheckReport, recipe: str | None) -> None:
-    own = {"data.dataset": OWN_FILE, "data.path": report.file}
-    texts = {name for name in report.settings if name.startswith("data.columns.")} | {"data.path"}
+def _show_settings(
+    console: Console, report: CheckReport, recipe: str | None, overrides: tuple[str, ...]
+) -> None:
     settings = {
-        # Text of the file's own is quoted as JSON, which YAML reads; no terminal obeys that.
-        name: json.dumps(value) if name in texts else value
-        for name, value in {**own, **report.settings}.items()
+        "data.dataset": OWN_FILE,
+        # A file's own text is quoted as JSON, which YAML reads; no terminal obeys that.
+        "data.path": json.dumps(report.file),
+        **dict(each.split("=", 1) for each in overrides if "=" in each),
+        **report.settings,
     }
+    if recipe is None:  # what recipes for other data say of their answers
+        settings = {"data.answer": "'{answer}'", "data.final_answer": "null", **settings}
     console.print(Text("for a recipe:", "bold"))
     console.print("  data:")
-    columns = {k: v for k, v in settings.items() if k.startswith("data.columns.")}
     for name, value in settings.items():
-        if name not in columns:
+        if name.startswith("data.") and name.count(".") == 1:
             console.print(Text(f"    {name.removeprefix('data.')}: {value}"), soft_wrap=True)
+    columns = {k: v for k, v in settings.items() if k.startswith("data.columns.")}
     if columns:
         inside = ", ".join(f"{name.rpartition('.')[2]}: {value}" for name, value in columns.items())
         console.print(Text(f"    columns: {{{inside}}}"), soft_wrap=True)

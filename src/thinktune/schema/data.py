@@ -84,6 +84,9 @@ class Split(Closed):
     """Seed of the hash that chooses the held-out questions and the rows of `sample_rows`."""
 
 
+Mark = Annotated[str, Field(min_length=1)]
+
+
 class DataSpec(Closed):
     """How a dataset becomes tokens to train on."""
 
@@ -105,12 +108,14 @@ class DataSpec(Closed):
     max_bad_fraction: Fraction = 0.1
     """Prep fails if more than this share of the rows cannot be read or used. Rows that the recipe
     itself leaves out, by filters, lengths, duplicates and the like, are not counted."""
-    think_tags: tuple[tuple[str, str], ...] = ()
+    think_tags: tuple[tuple[Mark, Mark], ...] = ()
     """Pairs of marks around the reasoning in your rows, if they are not `<think>` and `</think>`,
     such as `[['<reasoning>', '</reasoning>']]`. Case and spacing count."""
     learn_turns: Literal["last", "every"] = "last"
     """Which answers of a conversation are learned. `every` makes an example of each, with the turns
     before it as its prompt."""
+    ignore_columns: tuple[str, ...] = ()
+    """Columns of your own file that nothing reads, whatever their names usually mean."""
     ignore_turn_keys: tuple[str, ...] = ()
     """Keys of a turn that may be passed over, such as `timestamp`. A row with any other key that is
     not understood is dropped."""

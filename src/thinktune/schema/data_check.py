@@ -21,6 +21,8 @@ class CheckRequest(Closed):
     """Store whose cache may hold the model's tokenizer."""
     said_reasoning: bool
     """Whether somebody said that rows must have reasoning. If not, the answer says how many do."""
+    said_length: bool
+    """Whether somebody set `max_tokens`. If not, the answer says what some limits would leave."""
     measured_rows: Count = 2_000
     """Rows that are tokenized; all rows are read."""
     shown: Count = 3

@@ -34,9 +34,9 @@ _PIECE = re.compile(
 _OPERATION = re.compile(r"&&|--|~~|(?<!\\)\[")
 _WITHOUT = {
     "(?=": ("lookahead", "use two filters"),
-    "(?!": ("lookahead", "use two filters, one of them with not"),
+    "(?!": ("lookahead", "use two filters, one of them with invert: true"),
     "(?<=": ("lookbehind", "use two filters"),
-    "(?<!": ("lookbehind", "use two filters, one of them with not"),
+    "(?<!": ("lookbehind", "use two filters, one of them with invert: true"),
     "(?P=": ("backreferences", "write the repeated part out"),
     "(?(": ("conditions", "write both cases with |"),
     "(?>": ("atomic groups", "write (?: instead; no pattern can be slow here"),
@@ -136,9 +136,7 @@ def _repetitions(pieces: list[re.Match[str]]) -> int:
 
 
 def _unable(pattern: str, place: str, name: str, remedy: str) -> SpecInvalid:
-    return SpecInvalid(
-        place, f"{pattern!r}: {name} are not supported in a linear-time pattern", remedy
-    )
+    return SpecInvalid(place, f"{pattern!r}: {name} cannot be searched in linear time", remedy)
 
 
 def _refusal(pattern: str, place: str, message: str) -> SpecInvalid:

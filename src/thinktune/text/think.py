@@ -18,6 +18,12 @@ THINK_CLOSE = "</think>"
 UNFINISHED = Reason("unfinished think part", TEXT_BEFORE_THINK.remedy)
 SEVERAL = Reason("more than one think part", TEXT_BEFORE_THINK.remedy)
 
+MENTIONED = Reason(
+    "a closing think mark inside a sentence",
+    "write <think> before the reasoning, so that the mark is no part of the answer",
+)
+_MENTIONED = re.compile(r"[ \t`'\"(]</think(?:ing)?>[ \t`'\".,;:)]")
+
 _MARK = re.compile(r"(</?think(?:ing)?>)")
 """Some datasets and models write `<thinking>`; it means the same."""
 _WORDS = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis|cot"
@@ -65,6 +71,8 @@ def split_think(text: str) -> tuple[str | None, str]:
         raise Unusable(SEVERAL)
     if marks[:1] == ["open"] and pieces[0].text.strip():
         raise Unusable(TEXT_BEFORE_THINK)
+    if marks == ["close"] and _MENTIONED.search(text):
+        raise Unusable(MENTIONED)
     parsed = _parsed(pieces, opened=False)
     return (parsed.thinking if parsed.opened else None), parsed.answer
 

@@ -66,7 +66,8 @@ def test_the_settings_can_be_pasted(tmp_path: Path) -> None:
     path = file_of(tmp_path, [{"Prompt": f"{n}?", "completion": str(n)} for n in range(9)])
     told = thinktune("data", "check", str(path), "--store", str(tmp_path / "store"), columns=80)
     assert f"    path: {json.dumps(str(path))}\n    require_reasoning: false\n" in told.stdout
-    assert '    columns: {question: "Prompt", answer: "completion"}\n' in told.stdout
+    mapped = thinktune("data", "check", str(path), "--set", "data.columns.question=Prompt").stdout
+    assert "    columns: {question: Prompt}\n" in mapped
     command = told.stdout.splitlines()[-1].strip()
     words = shlex.split(command)
     assert words[:3] == ["thinktune", "run", "RECIPE"]

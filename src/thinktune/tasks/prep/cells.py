@@ -13,6 +13,15 @@ from thinktune.tasks.prep.readers.records import has_half_pair
 from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.visible import shows_nothing
 
+SWITCHES = frozenset(
+    [
+        *("on", "off", "true", "false", "yes", "no", "none", "null", "n/a", "0", "1", "0.0", "1.0"),
+        *("minimal", "low", "medium", "high", "xhigh", "max", "detailed", "short", "long"),
+        *("think", "no_think", "/think", "/no_think", "enabled", "disabled", "auto", "cot"),
+        "direct",
+    ]
+)
+"""What says whether or how to reason, and is no reasoning itself."""
 PLAIN_FLOATS = (1e-4, 1e15)
 """Between these a number is written as people write it."""
 _KINDS: tuple[tuple[type, str], ...] = (

@@ -18,7 +18,7 @@ from thinktune.schema.data_check import (
     ShownRow,
     TokenFacts,
 )
-from thinktune.schema.errors import ThinktuneError
+from thinktune.schema.errors import DataInvalid, ThinktuneError
 from thinktune.schema.keys import cache_prefix
 from thinktune.store import fetch, open_store, read_manifest
 from thinktune.store.data_files import data_files, is_remote
@@ -28,6 +28,8 @@ from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.preparation import Batch, Preparation, Prepared
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.recognition import HEAD_ROWS, Layout, recognize
+from thinktune.tasks.prep.rows import question_key
+from thinktune.tasks.prep.selection import DUPLICATE, check_columns
 from thinktune.tasks.prep.sources import from_bucket, readable, records_of
 from thinktune.text.estimate import Estimate
 from thinktune.text.templates import Renderer
@@ -56,7 +58,9 @@ def check(request: CheckRequest) -> CheckReport:
         head = list(islice(records, HEAD_ROWS))
         rows = [record.row for record in head if record.row is not None]
         layout = recognize(rows, request.data, request.dataset, place)
-        data = request.data.model_copy(update={"max_tokens": NO_LIMIT})
+        data = request.data
+        if not request.said_length:
+            data = data.model_copy(update={"max_tokens": NO_LIMIT})
         if not request.said_reasoning:
             data = data.model_copy(update={"require_reasoning": False})
         renderer = Renderer(request.model, data, conversations=layout.conversational)
@@ -78,19 +82,24 @@ class _Found:
         self._samples: list[Prepared] = []
         self._learned = 0
         self._reasoned = 0
+        self._columns: set[str] = set()
+        self._keys: set[bytes] = set()
 
     def take(self, records: Iterator[Record]) -> None:
         """Looks at all rows."""
         for some in batched(records):
+            for record in some:
+                self._columns.update(record.row or ())
             batch = self._preparation.read(some)
             if len(self._lengths) < self._request.measured_rows:
                 self._measure(batch)
-            else:
-                for waiting in batch.waiting:
-                    self._count(bool(waiting.example.reasoning))
-                    waiting.outcome.prepared = [self._samples[0]] if self._samples else []
-                for outcome in batch.outcomes:
-                    self._ledger.take(outcome)
+                continue
+            for waiting in batch.waiting:
+                waiting.outcome.kept += 1
+                key = bytes.fromhex(question_key(waiting.example))[:16]
+                self._count(waiting.outcome.place, key, bool(waiting.example.reasoning))
+            for outcome in batch.outcomes:
+                self._ledger.take(outcome)
 
     def _measure(self, batch: Batch) -> None:
         outcomes = self._preparation.finish(self._preparation.encode(batch))
@@ -98,11 +107,15 @@ class _Found:
             self._ledger.take(outcome)
             for prepared in outcome.prepared:
                 self._lengths.append(len(prepared.encoded.ids))
-                self._count(prepared.encoded.reasoning_tokens > 0)
+                self._count(outcome.place, prepared.key, prepared.encoded.reasoning_tokens > 0)
                 if len(self._samples) < self._request.shown:
                     self._samples.append(prepared)
 
-    def _count(self, reasoned: bool) -> None:
+    def _count(self, place: str, key: bytes, reasoned: bool) -> None:
+        if self._request.data.deduplicate and key in self._keys:
+            self._ledger.drop(DUPLICATE, place, bad=False)
+            return
+        self._keys.add(key)
         self._learned += 1
         self._reasoned += reasoned
 
@@ -137,22 +150,27 @@ class _Found:
     def _settings(self) -> dict[str, str]:
         """The settings that a recipe needs beyond the file's path."""
         settings: dict[str, str] = {}
-        if not self._layout.conversational:
-            used = self._layout.used.items()
-            settings |= {f"data.columns.{role}": name for role, name in used if role != name}
         if not self._request.said_reasoning and self._reasoned < MOST * self._learned:
             settings["data.require_reasoning"] = "false"
         fits = sorted(self._lengths)[: round(ENOUGH * len(self._lengths)) or 1]
         limit = next((n for n in LIMITS if fits and fits[-1] <= n), None)
-        if limit is not None and limit != self._request.data.max_tokens:
+        said = self._request.said_length
+        if limit is not None and not said and limit != self._request.data.max_tokens:
             settings["data.max_tokens"] = str(limit)
         return settings
 
     def _refused(self) -> str | None:
-        place = self._request.data.path or ""
+        data, place = self._request.data, self._request.data.path or ""
+        held = data.split.test_rows + data.split.validation_rows
         try:
-            self._ledger.check(self._request.data.max_bad_fraction, place)
+            check_columns(data.filters, data.balance, self._columns, place)
+            self._ledger.check(data.max_bad_fraction, place)
             self._ledger.check_left(self._learned, place)
+            if self._learned <= held:
+                fault = (
+                    f"{self._learned} distinct questions are left, and {held} are to be held out"
+                )
+                raise DataInvalid(place, fault, "lower data.split.test_rows, or loosen the filters")
         except ThinktuneError as error:
             return str(error)
         return None

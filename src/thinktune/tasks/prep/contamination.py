@@ -83,16 +83,16 @@ class TestIndex:
 
     __test__ = False  # no test of pytest's
 
-    def __init__(self, name: str, questions: Iterable[tuple[str, str]]) -> None:
-        """Takes id and text of each question, with its options if those of training rows have
-        theirs."""
+    def __init__(self, name: str, questions: Iterable[tuple[str, Asked]]) -> None:
+        """Takes the id of each question, and what is asked."""
         self.name = name
         self._ids: list[str] = []
         self._texts: list[list[str]] = []
         self._asks: list[Signature] = []
         self._same: dict[int, int] = {}
-        for test, text in questions:
-            asks = unpacked(signature(Asked((text,))))
+        for test, asked in questions:
+            asks = unpacked(signature(asked))
+            text = "\n".join((*asked.turns, asked.options or ""))
             self._same.setdefault(asks.beginnings[-1], len(self._ids))
             self._ids.append(test)
             self._texts.append(_words(text))
@@ -105,8 +105,8 @@ class TestIndex:
                 self._bands[band].append(number)
 
     def match(self, row: str, text: str, packed: bytes) -> Match | None:
-        """The test question that a training row is most like, if it is like one. `packed` is the
-        signature of `text`."""
+        """The test question that a training row is most like, if it is like one. `text` is all
+        that the row says, `packed` the signature of what it asks."""
         asks = unpacked(packed)
         words = _words(text)
         run = self._runs.longest(words)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinktune.schema.catalog import Format
-from thinktune.tasks.prep.cells import is_missing, text_of
+from thinktune.tasks.prep.cells import SWITCHES, is_missing, text_of
 from thinktune.tasks.prep.readers.records import HALF_A_PAIR, SURROGATE, has_half_pair
 from thinktune.text.conversation import TEXT_BEFORE_THINK, Reason, Turn, Unusable
 from thinktune.text.think import split_think
+from thinktune.text.visible import shows_nothing
 
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
 """The layouts whose rows hold a list of turns."""
@@ -25,8 +26,10 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking", "thought")
 DETAILS_KEY = "reasoning_details"
 """OpenRouter's list of parts of the reasoning."""
 TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tool_call", "functions")
-WEIGHT_KEY = "weight"
-"""OpenAI's mark of turns that are not to be learned (0)."""
+WEIGHT_KEYS = ("weight", "train", "trainable", "training", "learn", "loss")
+"""Marks of turns that are not to be learned: 0 (OpenAI) or false."""
+NEUTRAL = ("prefix", "redacted", "toxic", "thought")
+"""Keys whose false says nothing."""
 TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_PARTS = ("thinking", "reasoning", "thought")
 """Types of content parts that hold reasoning."""
@@ -57,7 +60,7 @@ PYTHON_TEXT = Reason(
 )
 TOOLS = Reason(
     "tool turns are not supported",
-    "leave out conversations that use tools, by data.filters or in the file",
+    "leave conversations that use tools out of the file",
 )
 TWO_REASONINGS = Reason(
     "two different think parts",
@@ -66,6 +69,14 @@ TWO_REASONINGS = Reason(
 TEXT_AFTER_REASONING = Reason(
     "text after the think part of the reasoning",
     "the column of the reasoning holds more; map the right one",
+)
+TWO_TEXTS = Reason(
+    "a turn that says two things", "keep one of content and value, of role and from, in each turn"
+)
+TWO_PARTS = Reason("a part of a content that says two things", "write one text in each part")
+EMPTY_TURN = Reason("an earlier turn without text", "leave out turns that say nothing")
+SWITCH = Reason(
+    "a switch where reasoning should be", "take it out of the turns, or write the reasoning there"
 )
 HIDDEN_REASONING = Reason(
     "reasoning that is encrypted or redacted", "keep rows whose reasoning is text"
@@ -100,6 +111,8 @@ class Conversation:
     system: str | None
     said: tuple[Said | Unusable, ...]
     """For each answer that may be learned; what makes one unusable leaves the others."""
+    answers: int
+    """All answers of the conversation."""
     after: int
     """Turns behind the last answer, which nobody answers."""
 
@@ -116,7 +129,7 @@ class _Turn:
 def is_conversation(value: object) -> bool:
     """Whether a column's value is a list of turns, or JSON text of one."""
     try:
-        turns = _turns(value)
+        turns = turns_of(value)
     except Unusable:
         return False
     return bool(turns) and all(_first(turn, ROLE_KEYS) is not None for turn in turns)
@@ -129,16 +142,17 @@ def read_conversation(
     every: bool = False,
     ignored_keys: Collection[str] = (),
     beside: str | None = None,
-    marked: Callable[[str], str] = str,
+    clean: Callable[[str, str], str] = lambda _role, text: text,
 ) -> Conversation:
     """A conversation column's value, with the turns that a second column holds after them.
 
     With `every`, each answer is one to learn, else the last one. `beside`: reasoning of the last
-    answer out of another column. `marked` gives an answer the usual marks of reasoning. Raises
+    answer out of another column. `clean` takes role and text of each turn
+    and gives its text. Raises
     Unusable where no answer can be learned.
     """
-    turns = _turns(value) + (_turns(completion) if completion is not None else [])
-    read = [_read(turn, ignored_keys, marked) for turn in turns]
+    turns = turns_of(value) + _completion(completion)
+    read = [_read(turn, ignored_keys, clean) for turn in turns]
     start = next((n for n, turn in enumerate(read) if turn.role != "system"), len(read))
     system = "\n\n".join(turn.text for turn in read[:start]) or None
     read = read[start:]
@@ -155,7 +169,18 @@ def read_conversation(
     usable = [one for one in said if isinstance(one, Said)]
     if not usable and isinstance(said[-1], Unusable):
         raise said[-1]
-    return Conversation(system, tuple(said), after)
+    return Conversation(system, tuple(said), len(read) // 2, after)
+
+
+def _completion(value: object) -> list[Mapping[str, Any]]:
+    """What a second column holds behind the turns: turns, one turn, or the text of an answer."""
+    if is_missing(value):
+        return []
+    if isinstance(value, Mapping):
+        return [value]
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        return [{"role": "assistant", "content": value}]
+    return turns_of(value)
 
 
 def read_history(value: object) -> tuple[Turn, ...]:
@@ -203,6 +228,8 @@ def _said(turns: Sequence[_Turn], position: int, beside: str | None) -> Said | U
             Turn(turn.role, split_think(turn.text)[1] if turn.role == "assistant" else turn.text)
             for turn in turns[: position - 1]
         )
+        if any(shows_nothing(turn.text) for turn in before):
+            raise Unusable(EMPTY_TURN)
     except Unusable as unusable:
         return unusable
     return Said(before, asked.text, reasoning, text)
@@ -231,31 +258,54 @@ def _parsed(value: object, otherwise: Reason) -> object:
     return value
 
 
-def _turns(value: object) -> list[Mapping[str, Any]]:
+def turns_of(value: object) -> list[Mapping[str, Any]]:
+    """The turns of a conversation column's value. Raises Unusable."""
     value = _parsed(value, NO_TURNS)
     if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in value):
         raise Unusable(NO_TURNS)
     return value
 
 
-def _read(turn: Mapping[str, Any], ignored: Collection[str], marked: Callable[[str], str]) -> _Turn:
+def _read(
+    turn: Mapping[str, Any], ignored: Collection[str], clean: Callable[[str, str], str]
+) -> _Turn:
     name = str(_first(turn, ROLE_KEYS) or "").strip()
-    if name.lower() in TOOL_ROLES or any(_holds(turn.get(key)) for key in TOOL_KEYS):
+    if name.lower() in TOOL_ROLES or any(
+        _says(turn.get(key)) for key in TOOL_KEYS if key not in ignored
+    ):
         raise Unusable(TOOLS)
     role = ROLES.get(name.lower())
     if role is None:
-        raise Unusable(Reason(f"unknown role '{name[:SHOWN]}'", USER_AND_ASSISTANT))
-    known = {*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *TOOL_KEYS, DETAILS_KEY, WEIGHT_KEY}
+        raise Unusable(
+            Reason(
+                f"unknown role '{name[:SHOWN]}'" if name else "a turn without role",
+                USER_AND_ASSISTANT,
+            )
+        )
+    known = {*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *TOOL_KEYS, DETAILS_KEY, *WEIGHT_KEYS}
     for key in turn:
-        if key not in known and key not in ignored and _holds(turn[key]):
+        neutral = key in NEUTRAL and turn[key] is False
+        if key not in known and key not in ignored and _holds(turn[key]) and not neutral:
             raise Unusable(_unknown_key(key, "turn"))
-    text, thought = _content(_first(turn, CONTENT_KEYS))
-    beside = [text_of(turn[key], key) or "" for key in REASONING_KEYS if _holds(turn.get(key))]
+    if len({str(turn[key]).strip().lower() for key in ROLE_KEYS if _holds(turn.get(key))}) > 1:
+        raise Unusable(TWO_TEXTS)
+    said = [turn[key] for key in CONTENT_KEYS if _holds(turn.get(key))]
+    if len(said) > 1 and said[0] != said[1]:
+        raise Unusable(TWO_TEXTS)
+    text, thought = _content(said[0] if said else None)
+    beside = [
+        text_of(turn[key], key) or ""
+        for key in REASONING_KEYS
+        if key not in ignored and _holds(turn.get(key))
+    ]
+    if any(each.strip().lower() in SWITCHES for each in beside):
+        raise Unusable(SWITCH)
     details = _details(turn.get(DETAILS_KEY))
-    text = marked(text) if role == "assistant" else text
+    text = clean(role, text)
     if role != "assistant" and (thought or any(beside) or details):
         raise Unusable(Reason("reasoning in a turn that is not the assistant's"))
-    return _Turn(role, text, (*beside, details, thought), _is_learned(turn.get(WEIGHT_KEY)))
+    learned = all(_is_learned(turn.get(key)) for key in WEIGHT_KEYS if key not in ignored)
+    return _Turn(role, text, (*beside, details, thought), learned)
 
 
 def _unknown_key(key: str, where: str) -> Reason:
@@ -266,8 +316,8 @@ def _unknown_key(key: str, where: str) -> Reason:
 def _is_learned(weight: object) -> bool:
     if is_missing(weight):
         return True
-    if isinstance(weight, (int, float)) and weight in (0, 1):
-        return weight == 1
+    if isinstance(weight, (bool, int, float)) and weight in (0, 1):
+        return bool(weight)
     raise Unusable(ODD_WEIGHT)
 
 
@@ -296,6 +346,9 @@ def _content(content: object) -> tuple[str, str]:
             raise Unusable(Reason("a part of a content that is neither text nor an object"))
         kind = part.get("type")
         _check_part(part, kind)
+        texts = [part[key] for key in ("text", *REASONING_PARTS) if _says(part.get(key))]
+        if len(texts) > 1 and any(each != texts[0] for each in texts):
+            raise Unusable(TWO_PARTS)
         if kind in REASONING_PARTS or part.get("thought") is True:
             if "".join(text).strip():
                 raise Unusable(TEXT_BEFORE_THINK)
@@ -319,12 +372,17 @@ def _check_part(part: Mapping[str, Any], kind: object) -> None:
         raise Unusable(Reason(f"a part of type '{name}', which is no text", remedy))
     for key in part:
         if key not in PART_KEYS and _holds(part[key]):
-            raise Unusable(_unknown_key(key, "part of a content"))
+            remedy = "take it out of the parts"
+            raise Unusable(Reason(f"unknown key '{key[:SHOWN]}' in a part of a content", remedy))
+
+
+def _says(value: object) -> bool:
+    return not isinstance(value, bool) and _holds(value)
 
 
 def _holds(value: object) -> bool:
     """Whether a key says anything: a Parquet file has all keys in all turns, most of them null."""
-    return not (is_missing(value) or value is False or value in ("", [], {}))
+    return not (is_missing(value) or (value is not False and value in ("", [], {})))
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -13,6 +13,8 @@ from thinktune.tasks.prep.preparation import Outcome
 from thinktune.text.conversation import Reason
 
 EXAMPLES = 3
+MOST = 40
+OTHERS = Reason("other reasons", "mend the reasons above first")
 SHOWN = 3
 """Reasons that an error names."""
 
@@ -44,6 +46,8 @@ class Ledger:
         """Counts rows that are not learned; none is no reason."""
         if count <= 0:
             return
+        if len(self.dropped) >= MOST and reason.text not in self.dropped:
+            reason = OTHERS  # as many reasons as rows would tell nobody anything
         known = self.dropped.setdefault(reason.text, Dropped(reason.text, reason.remedy, bad))
         known.count += count
         if place is not None and len(known.examples) < EXAMPLES:
@@ -56,7 +60,7 @@ class Ledger:
         for text, count in outcome.notes.items():
             self.note(text, count)
         for reason, bad in outcome.reasons:
-            if outcome.prepared:
+            if outcome.prepared or outcome.kept:
                 self.note(f"answer left out ({reason.text})")
             else:
                 self.drop(reason, outcome.place, bad=bad)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from thinktune.schema.data import DataSpec
-from thinktune.tasks.prep.near_duplicates import Asked, signature
+from thinktune.tasks.prep.near_duplicates import Asked
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.recognition import Layout
 from thinktune.tasks.prep.rows import Example, examples_of, question_key
@@ -44,8 +44,10 @@ class Prepared:
     """Digest of all that is asked, 16 bytes."""
     rendered: Rendered
     encoded: Encoded
-    asked: bytes
-    """Signature of all that is asked (`near_duplicates.signature`); empty where nobody needs it."""
+    asked: Asked | None
+    """All that is asked; None where nobody compares questions."""
+    place: str
+    """File and row number."""
     balance: int
     """Which of the balanced values the row has; -1 for none of them."""
 
@@ -59,6 +61,8 @@ class Outcome:
     reasons: list[tuple[Reason, bool]] = field(default_factory=list)
     """Why it, or a part of it, is not learned, and whether that is because it is bad."""
     notes: dict[str, int] = field(default_factory=dict)
+    kept: int = 0
+    """Examples that are as good as prepared, where nobody tokenizes them."""
 
 
 class _LeftOut(Unusable):
@@ -128,7 +132,8 @@ class Preparation:
                     bytes.fromhex(question_key(example))[:16],
                     result.rendered,
                     result.encoded,
-                    _signature(example) if self._signatures else b"",
+                    asked_of(example) if self._signatures else None,
+                    outcome.place,
                     waiting.balance,
                 )
             )
@@ -213,9 +218,10 @@ class Batch:
     fitted: list[Fitted | Unusable] = field(default_factory=list)
 
 
-def _signature(example: Example) -> bytes:
+def asked_of(example: Example) -> Asked:
+    """What one example asks, for comparison with others."""
     turns = [turn.text for turn in example.before if turn.role == "user"]
-    return signature(Asked((*turns, example.question), example.options, example.system))
+    return Asked((*turns, example.question), example.options, example.system)
 
 
 def _note(outcome: Outcome, text: str, count: int) -> None:

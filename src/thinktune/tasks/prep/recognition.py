@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from thinktune.schema.catalog import ColumnMap, DatasetEntry, Format
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid, SpecInvalid, near_misses
-from thinktune.tasks.prep.cells import is_missing
-from thinktune.tasks.prep.conversations import CONVERSATIONAL, is_conversation
+from thinktune.tasks.prep.cells import SWITCHES, is_missing
+from thinktune.tasks.prep.conversations import (
+    CONVERSATIONAL,
+    ROLE_KEYS,
+    ROLES,
+    is_conversation,
+    turns_of,
+)
 from thinktune.tasks.prep.readers.json_rows import CONVERSATION_COLUMNS
 from thinktune.tasks.prep.readers.records import Row
 
@@ -23,7 +29,10 @@ column."""
 KNOWN_AS: dict[str, tuple[str, ...]] = {
     "question": ("question", "prompt", "instruction", "query", "problem", "input"),
     "answer": ("answer", "response", "completion", "output", "solution"),
-    "reasoning": ("reasoning", "reasoning_content", "thinking", "rationale", "chain_of_thought"),
+    "reasoning": (
+        *("reasoning", "reasoning_content", "thinking", "rationale", "chain_of_thought"),
+        *("complex_cot", "cot", "deepseek_reasoning", "reasoning (reasoning_content)"),
+    ),
     "summary": ("summary",),
     "system": ("system", "system_prompt"),
     "options": ("options", "choices"),
@@ -31,33 +40,9 @@ KNOWN_AS: dict[str, tuple[str, ...]] = {
     "history": ("history",),
 }
 """Names by which a column of a user's own file plays a role, the best first; case aside."""
-FLAGS = frozenset(
-    [
-        "on",
-        "off",
-        "true",
-        "false",
-        "yes",
-        "no",
-        "none",
-        "null",
-        "0",
-        "1",
-        "low",
-        "medium",
-        "high",
-        "detailed",
-        "short",
-        "long",
-        "think",
-        "no_think",
-        "/think",
-        "/no_think",
-        "enabled",
-        "disabled",
-    ]
-)
-"""What a column says that switches reasoning on and off, and is no reasoning itself."""
+KNOWN_ROLES = {name: role for role, names in KNOWN_AS.items() for name in names}
+FEW_VALUES, ENOUGH_ROWS, SHORT = 3, 8, 20
+"""A column of so many rows with no more different values than these, all short, is a label."""
 SHOWN = 12
 """Columns that the line names."""
 
@@ -76,6 +61,10 @@ class Layout:
     """Columns of the first rows that nothing reads."""
     notes: tuple[str, ...] = ()
     """Why a column that has a known name is not used."""
+    own_file: bool = False
+    """Whether it is a file of the user's, whose columns have the meaning of their names."""
+    late: frozenset[str] = frozenset()
+    """Known names, in all spellings of case, that a later column of a user's file may have."""
 
     @property
     def conversational(self) -> bool:
@@ -108,15 +97,22 @@ def recognize(head: Sequence[Row], data: DataSpec, dataset: DatasetEntry, place:
     if not own_file:
         roles = {**_fitting(_given(dataset.columns), layout, said), **said}
     names = list(dict.fromkeys(str(name) for row in head for name in row))
-    _complete(roles, layout, head, names, place, own_file=own_file)
-    notes = _optional(roles, layout, head, names, data) if own_file else ()
+    free = [name for name in names if name not in data.ignore_columns]
+    _complete(roles, layout, head, free, place, own_file=own_file)
+    _refuse_two_roles(roles, layout, said)
+    notes = _optional(roles, layout, head, free, data) if own_file else ()
     _show_options(roles, data, said)
     if head:
-        _check_there(roles, names, said, place)
-    unused = tuple(name for name in names if name not in roles.values())
+        _check_there(roles, names, said, place, head)
+    asked = {test.column for test in data.filters} | {data.balance.column if data.balance else ""}
+    unused = tuple(name for name in names if name not in roles.values() and name not in asked)
     used = {role: column for role, column in roles.items() if column in names or not names}
     columns = ColumnMap.model_validate(roles)
-    return Layout(layout, columns, how, used, unused, tuple(notes))
+    late: frozenset[str] = frozenset()
+    if own_file:
+        lacking = [name for name in KNOWN_ROLES if name not in {n.lower() for n in names}]
+        late = frozenset(spelled for n in lacking for spelled in (n, n.capitalize(), n.upper()))
+    return Layout(layout, columns, how, used, unused, tuple(notes), own_file, late)
 
 
 def _given(columns: ColumnMap) -> dict[str, str]:
@@ -149,6 +145,19 @@ def _refuse_patterns(data: DataSpec, layout: Format) -> None:
                 " data.columns.question and data.columns.answer"
             )
             raise SpecInvalid(f"data.{name}", fault, remedy)
+
+
+def _refuse_two_roles(roles: Mapping[str, str], layout: Format, said: Mapping[str, str]) -> None:
+    """One column cannot be asked and answered. What conversations do not read is no role there."""
+    for role in ("input", "history"):
+        if layout in CONVERSATIONAL and role in said:
+            fault = f"maps '{said[role]}', and rows are read as {layout}"
+            raise SpecInvalid(f"data.columns.{role}", fault, "leave it out")
+    for role, name in said.items():
+        other = next((r for r, n in roles.items() if n == name and r != role), None)
+        if other is not None:
+            fault = f"'{name}' plays the role '{other}' too"
+            raise SpecInvalid(f"data.columns.{role}", fault, "map a column of its own")
 
 
 def _format(
@@ -208,14 +217,18 @@ def _complete(
     if layout in CONVERSATIONAL:
         if "conversation" not in roles:
             roles["conversation"] = _conversation_column(head, layout)
-            if roles["conversation"] == "prompt" and "completion" in names:
-                roles["completion"] = "completion"
+        if own_file and "completion" not in roles:
+            _complete_open(roles, head, names, place)
         return
     if layout == "alpaca":
         roles.setdefault("question", "instruction")
         roles.setdefault("answer", "output")
-        if "input" in names and "input" not in roles.values():
-            roles["input"] = "input"
+    instruction = next((name for name in names if name.lower() == "instruction"), None)
+    more = next((name for name in names if name.lower() == "input"), None)
+    asks = instruction is not None and roles.get("question", instruction) == instruction
+    if own_file and asks and more is not None and more not in roles.values():
+        roles.setdefault("question", str(instruction))
+        roles.setdefault("input", more)
     for role in ("question", "answer"):
         if role not in roles:
             roles[role] = _named_one(role, roles, names, place) if own_file else role
@@ -224,9 +237,8 @@ def _complete(
 def _named_one(role: str, roles: Mapping[str, str], names: list[str], place: str) -> str:
     """The column with a known name for a role. Raises DataInvalid where several could be it."""
     free = [name for name in _named(names, role) if name not in roles.values()]
-    exact = [name for name in free if name.lower() == role]
-    if exact or len(free) == 1:
-        return (exact or free)[0]
+    if len(free) == 1:
+        return free[0]
     if free:
         fault = f"columns {', '.join(repr(name) for name in free)} could each be the {role}"
         raise DataInvalid(place, fault, f"say which: data.columns.{role}={free[0]}")
@@ -245,13 +257,16 @@ def _optional(
         wanted += ["summary"] if "{summary}" in data.answer else []
         wanted += ["options"]
     for role in wanted:
-        free = [name for name in _named(names, role) if name not in roles.values()]
-        if role in roles or not free:
+        if role in roles:
             continue
-        if role == "reasoning" and _is_flag(free[0], head):
-            notes.append(f"'{free[0]}' holds a switch, not reasoning")
-        else:
-            roles[role] = free[0]
+        for name in _named(names, role):
+            if name in roles.values():
+                continue
+            fault = _not_the_role(name, role, head)
+            if fault is None:
+                roles[role] = name
+                break
+            notes.append(f"'{name}' {fault}")
     return tuple(notes)
 
 
@@ -269,7 +284,11 @@ def _show_options(roles: dict[str, str], data: DataSpec, said: Mapping[str, str]
 
 
 def _check_there(
-    roles: Mapping[str, str], names: list[str], said: Mapping[str, str], place: str
+    roles: Mapping[str, str],
+    names: list[str],
+    said: Mapping[str, str],
+    place: str,
+    head: Sequence[Row],
 ) -> None:
     """Raises DataInvalid where none of the first rows has a column that is needed."""
     for role, name in roles.items():
@@ -277,6 +296,10 @@ def _check_there(
             continue
         fault = f"no column '{name}', which plays the role '{role}'"
         remedy = near_misses(name, names)
+        turns = next((n for n in names if any(is_conversation(row.get(n)) for row in head)), None)
+        if role == "question" and turns is not None:
+            remedy = f"'{turns}' holds turns: data.columns.conversation={turns}"
+            raise DataInvalid(place, fault, remedy)
         if role in said:
             raise DataInvalid(place, fault, f"correct data.columns.{role}; {remedy}")
         raise DataInvalid(place, fault, f"set data.columns.{role}; {remedy}")
@@ -284,18 +307,56 @@ def _check_there(
 
 def _named(names: Sequence[str] | set[str], role: str) -> list[str]:
     """Columns whose name is known for a role, the best first."""
-    by_name: dict[str, str] = {}
-    for name in sorted(names):
-        by_name.setdefault(name.strip().lower(), name)
-    return [by_name[known] for known in KNOWN_AS[role] if known in by_name]
+    known = KNOWN_AS[role]
+    found = [name for name in sorted(names) if name.strip().lower() in known]
+    return sorted(found, key=lambda name: known.index(name.strip().lower()))
 
 
-def _is_flag(column: str, head: Sequence[Row]) -> bool:
-    values = [row.get(column) for row in head]
+def _not_the_role(name: str, role: str, head: Sequence[Row]) -> str | None:
+    """Why a column of a known name does not play that role, by its values; None where it may."""
+    values = [row.get(name) for row in head]
     values = [value for value in values if not is_missing(value) and value != ""]
-    return bool(values) and all(
-        isinstance(value, (bool, int)) or str(value).strip().lower() in FLAGS for value in values
-    )
+    if role == "history":
+        pairs = all(isinstance(v, list) or str(v).lstrip().startswith("[") for v in values)
+        return None if pairs else "holds no list of earlier turns"
+    if role != "reasoning" or not values:
+        return None
+    texts = [str(value).strip().lower() for value in values]
+    if all(text in SWITCHES for text in texts):
+        return "holds a switch, not reasoning"
+    few = len(set(texts)) <= FEW_VALUES and len(texts) >= ENOUGH_ROWS
+    if few and max(map(len, texts)) <= SHORT:
+        return "holds a label, not reasoning"
+    return None
+
+
+def _complete_open(
+    roles: dict[str, str], head: Sequence[Row], names: list[str], place: str
+) -> None:
+    """Where conversations end in a question, the column that answers it. Raises DataInvalid where
+    that is for the recipe to say."""
+    ends = [_last_role(row.get(roles["conversation"])) for row in head]
+    if not any(role == "user" for role in ends):
+        return
+    for name in ("chosen", "rejected"):
+        if name in names:
+            fault = f"conversations end in a question, and '{name}' is one of two answers to choose"
+            remedy = f"say which is learned: data.columns.conversation={roles['conversation']} and"
+            raise DataInvalid(place, fault, f"{remedy} data.columns.completion=chosen")
+    answers = [name for name in _named(names, "answer") if name not in roles.values()]
+    if len(answers) > 1:
+        fault = f"columns {', '.join(map(repr, answers))} could each answer the conversations"
+        raise DataInvalid(place, fault, f"say which: data.columns.completion={answers[0]}")
+    if answers:
+        roles["completion"] = answers[0]
+
+
+def _last_role(value: object) -> str | None:
+    turns = turns_of(value) if is_conversation(value) else []
+    if not turns:
+        return None
+    name = next((turns[-1][key] for key in ROLE_KEYS if turns[-1].get(key) is not None), "")
+    return ROLES.get(str(name).strip().lower())
 
 
 def _conversation_column(head: Sequence[Row], layout: Format) -> str:

@@ -6,28 +6,37 @@ output), `sharegpt` and `messages` (a list of turns, read by `conversations`).
 
 import hashlib
 import json
-import re
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from thinktune.schema.data import DataSpec
 from thinktune.tasks.prep.cells import is_missing, text_of
 from thinktune.tasks.prep.conversations import (
+    WEIGHT_KEYS,
     Said,
     one_reasoning,
     read_conversation,
     read_history,
 )
+from thinktune.tasks.prep.options import options_of
 from thinktune.tasks.prep.readers.records import Row
-from thinktune.tasks.prep.recognition import Layout
+from thinktune.tasks.prep.recognition import KNOWN_ROLES, Layout
 from thinktune.text.conversation import Exchange, Reason, Turn, Unusable
 from thinktune.text.templates import END_TEXTS
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN, other_spelling
+from thinktune.text.visible import shows_nothing
 
 ID_CHARACTERS = 16
 EMPTY_QUESTION = Reason("empty question")
 EMPTY_ANSWER = Reason("empty answer")
+NOTHING_BEHIND = Reason("nothing behind the think part", "write the answer behind </think>")
+NUMBERED_ANSWER = Reason(
+    "the answer is a number, and the options have letters", "write the letter as the answer"
+)
+MEDIA = ("images", "image", "audios", "audio", "videos", "video")
+TOOLS_BESIDE = ("tools", "functions", "tool_calls")
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 TWO_SYSTEMS = Reason(
     "two different system prompts", "keep one, in a turn or in a column of its own"
 )
@@ -71,6 +80,7 @@ def examples_of(row: Row, layout: Layout, data: DataSpec) -> Taken:
 
     Raises Unusable where the row gives none.
     """
+    _check_row(row, layout, data)
     if layout.conversational:
         return _of_conversation(row, layout, data)
     columns = layout.columns
@@ -91,19 +101,26 @@ def examples_of(row: Row, layout: Layout, data: DataSpec) -> Taken:
 def _of_conversation(row: Row, layout: Layout, data: DataSpec) -> Taken:
     columns = layout.columns
     beside = _optional(row, columns.reasoning)
+    ended = 0
+
+    def clean(role: str, text: str) -> str:
+        nonlocal ended
+        text, end = without_end(text)
+        ended += end
+        return _tagged(text, data) if role == "assistant" else text
+
     conversation = read_conversation(
         _present(row, columns.conversation),
         row.get(columns.completion) if columns.completion else None,
         every=data.learn_turns == "every",
         ignored_keys=data.ignore_turn_keys,
         beside=_tagged(beside, data) if beside else None,
-        marked=lambda text: _tagged(text, data),
+        clean=clean,
     )
     system = _optional(row, columns.system)
     if system and conversation.system and system != conversation.system.strip():
         raise Unusable(TWO_SYSTEMS)
     examples: list[Example] = []
-    ended = 0
     unusable: Unusable | None = None
     for number, said in enumerate(conversation.said, start=1):
         try:
@@ -117,10 +134,8 @@ def _of_conversation(row: Row, layout: Layout, data: DataSpec) -> Taken:
             ended += end
     if not examples and unusable is not None:
         raise unusable
-    answers = (
-        len(conversation.said[-1].before) // 2 if isinstance(conversation.said[-1], Said) else 0
-    )
-    return Taken(tuple(examples), ended, answers + 1 - len(examples), conversation.after)
+    left = conversation.answers - len(examples)
+    return Taken(tuple(examples), ended, left, conversation.after)
 
 
 def _example(
@@ -129,16 +144,19 @@ def _example(
     """The example, and whether an end token was taken off its answer. Raises Unusable."""
     question = said.question.strip()
     answer, ended = without_end(said.answer)
-    if not question:
+    if shows_nothing(question):
         raise Unusable(EMPTY_QUESTION)
-    if not answer:
-        raise Unusable(EMPTY_ANSWER)
-    if said.reasoning is None:
+    if shows_nothing(answer):
+        raise Unusable(NOTHING_BEHIND if said.reasoning else EMPTY_ANSWER)
+    reasoning = None if shows_nothing(said.reasoning or "") else said.reasoning
+    if reasoning is None:
         spelled = other_spelling(answer)
         if spelled is not None:
             raise Unusable(_other_spelling(*spelled))
     columns = layout.columns
-    options = _options(row.get(columns.options), columns.options) if columns.options else None
+    options = options_of(row.get(columns.options), columns.options) if columns.options else None
+    if options and columns.answer and type(row.get(columns.answer)) is int:
+        raise Unusable(NUMBERED_ANSWER)
     system = (system or "").strip() or None
     given = _optional(row, columns.id)
     if given and number > 1:
@@ -147,7 +165,7 @@ def _example(
         id=given or _key(system, said.before, question, options)[:ID_CHARACTERS],
         question=question,
         answer=answer,
-        reasoning=said.reasoning,
+        reasoning=reasoning,
         summary=_optional(row, columns.summary),
         system=system,
         options=options,
@@ -156,14 +174,41 @@ def _example(
     return example, int(ended)
 
 
+def _check_row(row: Row, layout: Layout, data: DataSpec) -> None:
+    """Raises Unusable for what stands beside the text and changes what it means."""
+    for name in layout.late.intersection(row):
+        if not is_missing(row[name]) and name not in data.ignore_columns:
+            remedy = f"say what it is, as in data.columns.{KNOWN_ROLES[name.lower()]}={name}"
+            raise Unusable(Reason(f"a column '{name}', which the first rows lack", remedy))
+    if not layout.own_file:
+        return
+    for name in (*MEDIA, *TOOLS_BESIDE, *WEIGHT_KEYS):
+        value = row.get(name)
+        if is_missing(value) or value in ("", "[]", [], {}) or name in data.ignore_columns:
+            continue
+        remedy = f"leave such rows out, or set data.ignore_columns=[{name}]"
+        if name in MEDIA:
+            raise Unusable(Reason(f"'{name}' beside the text", remedy))
+        if name in TOOLS_BESIDE:
+            raise Unusable(Reason(f"tools beside the text ('{name}')", remedy))
+        if value in (0, "0", False):
+            raise Unusable(Reason(f"{name} 0: not to be learned", remedy))
+    disliked = row.get("kto_tag") is False or (row.get("label") is False and "completion" in row)
+    if disliked and not {"kto_tag", "label"} & set(data.ignore_columns):
+        remedy = "leave such rows out, or set data.ignore_columns=[label, kto_tag]"
+        raise Unusable(Reason("labeled as an answer not to give", remedy))
+
+
 def without_end(answer: str) -> tuple[str, bool]:
     """The answer without end tokens that somebody wrote behind it as text."""
-    text = answer.strip()
+    text = answer.strip().rstrip(INVISIBLE).rstrip()
     ended = False
     while end := next((end for end in END_TEXTS if text.endswith(end)), None):
-        text = text[: -len(end)].rstrip()
+        if end == "</s>" and "<s>" in text:  # a tag, not a token
+            break
+        text = text[: -len(end)].rstrip().rstrip(INVISIBLE).rstrip()
         ended = True
-    return text, ended
+    return (text if ended else answer.strip()), ended
 
 
 def normalized(question: str) -> str:
@@ -208,25 +253,3 @@ def _present(row: Row, column: str | None) -> object:
 
 def _optional(row: Row, column: str | None) -> str | None:
     return text_of(row.get(column), column) if column else None
-
-
-def _options(value: object, column: str) -> str | None:
-    if isinstance(value, Mapping):
-        listed = [(str(letter), text_of(text, column) or "") for letter, text in value.items()]
-    elif isinstance(value, list):
-        listed = [_option(position, option, column) for position, option in enumerate(value)]
-    else:
-        return None if is_missing(value) else text_of(value, column)
-    # Texts that bring their letters keep them.
-    if all(re.match(rf"\(?{re.escape(letter)}[.):]", text) for letter, text in listed if text):
-        return "\n".join(text for _, text in listed if text) or None
-    return "\n".join(f"{letter}. {text}" for letter, text in listed if text)
-
-
-def _option(position: int, option: object, column: str) -> tuple[str, str]:
-    """Letter and text of one of a list of options: a text, or a mapping of `key` and `value`."""
-    letter = chr(ord("A") + position) if position < 26 else str(position + 1)
-    if isinstance(option, Mapping):
-        key = text_of(option.get("key"), column)
-        return key or letter, text_of(option.get("value"), column) or ""
-    return letter, text_of(option, column) or ""

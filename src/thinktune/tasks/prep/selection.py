@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from thinktune.schema.data import Balance, Filter, Split
 from thinktune.schema.errors import DataInvalid, near_misses
-from thinktune.tasks.prep.cells import is_missing, text_of
+from thinktune.tasks.prep.cells import is_missing
 from thinktune.tasks.prep.readers.records import Row
 from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.linear_regex import Pattern, TooCostly, compile_pattern
+from thinktune.text.visible import shows_nothing
 
+DUPLICATE = Reason("duplicate question")
 Positions = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 """Digests of questions, two numbers each."""
@@ -56,8 +58,10 @@ class Filters:
         for test, pattern in self._tests:
             value = row.get(test.column)
             passed, fault = _passes(value, test, pattern)
+            if fault is not None:  # it could not be compared, whatever is wanted
+                return fault
             if passed == test.invert:
-                return fault if fault is not None and not passed else _filtered(test)
+                return _filtered(test)
         return None
 
 
@@ -65,21 +69,26 @@ def _passes(value: object, test: Filter, pattern: Pattern | None) -> tuple[bool,
     if test.any_of is not None:
         return _is_any_of(value, test)
     if pattern is not None:
+        if isinstance(value, (list, dict)):
+            remedy = "match a column of text"
+            return False, Reason(f"filter on {test.column}: no text", remedy)
         try:
-            return pattern.search(text_of(value, test.column, strip=False) or ""), None
+            return pattern.search("" if is_missing(value) else str(value)), None
         except TooCostly as error:
             raise Unusable(Reason(f"'{test.column}' is {error}", "simplify the pattern")) from None
     if test.not_empty:
-        if isinstance(value, (list, dict)):
-            return bool(value), None
-        return text_of(value, test.column) is not None, None
+        if isinstance(value, str):
+            return not shows_nothing(value), None
+        return not is_missing(value) and value not in ([], {}), None
     return _compares(value, test)
 
 
 def _is_any_of(value: object, test: Filter) -> tuple[bool, Reason | None]:
     wanted = test.any_of or ()
     if test.ignore_case and isinstance(value, str):
-        return folded(value) in {folded(v) for v in wanted if isinstance(v, str)}, None
+        texts = {folded(each) for each in wanted if isinstance(each, str)}
+        if folded(value) in texts:
+            return True, None
     if isinstance(value, (list, dict)) or is_missing(value):
         return False, None
     # In Python True equals 1, which no dataset means.
@@ -96,6 +105,8 @@ def _is_any_of(value: object, test: Filter) -> tuple[bool, Reason | None]:
 
 
 def _compares(value: object, test: Filter) -> tuple[bool, Reason | None]:
+    if is_missing(value) or value == "":
+        return False, None
     number = _number(value)
     if number is None:
         fault = f"filter on {test.column}: no number"
@@ -137,13 +148,22 @@ def balanced_value(row: Row, balance: Balance | None) -> int:
     value = row.get(balance.column)
     if is_missing(value) or isinstance(value, (list, dict)):
         return -1
-    text = str(value)
+    text = _shown(value)
     if balance.ignore_case:
         wanted = [folded(each) for each in balance.values]
         text = folded(text)
     else:
         wanted = list(balance.values)
     return wanted.index(text) if text in wanted else -1
+
+
+def _shown(value: object) -> str:
+    """A value as people write it in a recipe: 1 for 1.0, true for True."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def order(key: str, seed: int, purpose: str) -> str:

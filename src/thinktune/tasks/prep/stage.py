@@ -25,8 +25,9 @@ from thinktune.tasks.prep.batches import outcomes
 from thinktune.tasks.prep.card import Card, write_card
 from thinktune.tasks.prep.contamination import Contamination
 from thinktune.tasks.prep.generated import with_generated
+from thinktune.tasks.prep.ledger import EXAMPLES, Ledger
 from thinktune.tasks.prep.models import cached_model
-from thinktune.tasks.prep.near_duplicates import Groups, NearDuplicates
+from thinktune.tasks.prep.near_duplicates import Groups, NearDuplicates, signature
 from thinktune.tasks.prep.preparation import Preparation
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.recognition import HEAD_ROWS, recognize
@@ -42,7 +43,6 @@ from thinktune.text.conversation import Reason
 from thinktune.text.templates import Renderer
 from thinktune.text.tokens import Encoder
 
-DUPLICATE = Reason("duplicate question")
 BALANCE = Reason("balance", "loosen data.balance")
 """Rows beyond the number that each value has."""
 NOT_SAMPLED = Reason("not sampled")
@@ -137,30 +137,39 @@ def _chosen(task: PrepTask, spool: Spool, card: Card, place: str, context: Conte
     left = np.arange(len(spool))
     if data.deduplicate:
         left = selection.first_of_each(keys)
-        ledger.drop(DUPLICATE, bad=False, count=len(keys) - len(left))
+        _leave_out(ledger, selection.DUPLICATE, spool, np.setdiff1d(np.arange(len(keys)), left))
     if data.balance is not None:
         values = spool.balance()[left]
         others = Reason(f"{data.balance.column} not among the balanced values")
-        ledger.drop(others, bad=False, count=int((values < 0).sum()))
+        _leave_out(ledger, others, spool, left[values < 0])
         chosen, card.balance = selection.balanced(keys[left], values, data.balance, place)
-        ledger.drop(BALANCE, bad=False, count=int((values >= 0).sum()) - len(chosen))
+        beyond = np.setdiff1d(np.flatnonzero(values >= 0), chosen)
+        _leave_out(ledger, BALANCE, spool, left[beyond])
         left = left[chosen]
     holds_out = data.split.test_rows + data.split.validation_rows > 0
     asked = _groups(spool, left, card, context) if holds_out else keys[left]
     parts = selection.split(asked, data.split, place)
     train = left[parts.train]
     if data.sample_rows is not None and len(train) > data.sample_rows:
-        ledger.drop(NOT_SAMPLED, bad=False, count=len(train) - data.sample_rows)
         ranked = np.argsort(selection.ranks(keys[train], data.split.seed, "sample"), kind="stable")
+        _leave_out(ledger, NOT_SAMPLED, spool, train[ranked[data.sample_rows :]])
         train = train[ranked[: data.sample_rows]]
-    held = len(parts.validation) + len(parts.test)
-    ledger.drop(SHARES_HELD_OUT, bad=False, count=len(left) - len(parts.train) - held)
+    sided = np.concatenate([parts.train, parts.validation, parts.test])
+    _leave_out(ledger, SHARES_HELD_OUT, spool, left[np.setdiff1d(np.arange(len(left)), sided)])
     card.sizes = {
         "training": len(train),
         "validation": len(parts.validation),
         "test": len(parts.test),
     }
     return Sides(train, left[parts.validation], left[parts.test])
+
+
+def _leave_out(ledger: Ledger, reason: Reason, spool: Spool, positions: Positions) -> None:
+    """Counts usable rows that the recipe leaves out, with the places of the first ones."""
+    first = np.sort(positions)[:EXAMPLES].tolist()
+    for position in first:
+        ledger.drop(reason, spool[position].place, bad=False)
+    ledger.drop(reason, bad=False, count=len(positions) - len(first))
 
 
 def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys:
@@ -170,7 +179,7 @@ def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys
     with NearDuplicates() as near:
         for position in left.tolist():
             stop.check("prep")
-            near.add(spool[position].asked)
+            near.add(_signature(spool, position))
             context.reporter.advance()
         groups: Groups = near.groups(lambda: stop.check("prep"))
     card.joined = groups.joined
@@ -179,6 +188,12 @@ def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys
         for one, other in groups.examples[: card.NEAR_DUPLICATES]
     ]
     return groups.keys
+
+
+def _signature(spool: Spool, position: int) -> bytes:
+    asked = spool[position].asked
+    assert asked is not None
+    return signature(asked)
 
 
 def _contamination(
@@ -195,8 +210,9 @@ def _contamination(
         prepared = spool[position]
         rendered = prepared.rendered
         text = f"{rendered.content()}\n{rendered.reasoning}\n{rendered.answer}"
+        packed = _signature(spool, position)
         for index in indexes:
-            found.add(index.match(prepared.id, text, prepared.asked))
+            found.add(index.match(prepared.id, text, packed))
         context.reporter.advance()
     return found
 

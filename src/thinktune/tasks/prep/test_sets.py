@@ -1,7 +1,7 @@
 """The named test sets that training rows are compared with: `data.test_sets` of a recipe.
 
 Called by `stage`. A name is `held-out` (the run's own test side), a dataset of the catalog, or a
-file.
+file. A test set that cannot be read is no all-clear: it ends prep.
 """
 
 import tempfile
@@ -14,11 +14,17 @@ from typing import Self
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
+from thinktune.schema.errors import DataInvalid, SpecInvalid
 from thinktune.schema.stages import PrepTask
 from thinktune.store.data_files import data_files
+from thinktune.tasks.prep.cells import text_of
 from thinktune.tasks.prep.contamination import TestIndex
-from thinktune.tasks.prep.readers.records import Record
-from thinktune.tasks.prep.recognition import HEAD_ROWS, recognize
+from thinktune.tasks.prep.ledger import Ledger
+from thinktune.tasks.prep.near_duplicates import Asked
+from thinktune.tasks.prep.options import options_of
+from thinktune.tasks.prep.preparation import asked_of
+from thinktune.tasks.prep.readers.records import Record, Row
+from thinktune.tasks.prep.recognition import HEAD_ROWS, Layout, recognize
 from thinktune.tasks.prep.rows import examples_of
 from thinktune.tasks.prep.selection import Positions
 from thinktune.tasks.prep.sources import Source, open_dataset, records_of
@@ -27,6 +33,7 @@ from thinktune.tasks.runtime.entry import Context
 from thinktune.text.conversation import Unusable
 
 HELD_OUT = "held-out"
+PLACE = "data.test_sets"
 
 
 class TestSets:
@@ -51,40 +58,70 @@ class TestSets:
         self._stack.close()
 
     def indexes(self, spool: Spool, held_out: Positions) -> list[TestIndex]:
-        """An index of each test set. Raises DataInvalid where one cannot be read."""
-        found = []
-        for name in self._task.data.test_sets:
-            if name == HELD_OUT:
-                own = (spool[position] for position in held_out.tolist())
-                found.append(TestIndex(name, ((each.id, each.question) for each in own)))
-            else:
-                found.append(TestIndex(name, self._questions(name)))
-        return found
+        """An index of each test set. Raises SpecInvalid for a name that is none, DataInvalid where
+        one cannot be read."""
+        return [TestIndex(name, self._asked(name, spool, held_out)) for name in self._names()]
 
-    def _questions(self, name: str) -> Iterator[tuple[str, str]]:
+    def _names(self) -> tuple[str, ...]:
+        return self._task.data.test_sets
+
+    def _asked(self, name: str, spool: Spool, held_out: Positions) -> Iterator[tuple[str, Asked]]:
+        if name != HELD_OUT:
+            return self._questions(name)
+        if not len(held_out):
+            fault = "names held-out, and data.split.test_rows is 0"
+            raise SpecInvalid(PLACE, fault, "hold questions out, or leave the name out")
+        own = (spool[position] for position in held_out.tolist())
+        return ((each.id, each.asked) for each in own if each.asked is not None)
+
+    def _questions(self, name: str) -> Iterator[tuple[str, Asked]]:
         entry = self._task.test_sets.get(name)
         if entry is None:
+            files = data_files(name)
+            if not files[0].is_file():
+                fault = f"'{name}' is neither a file nor a dataset of the catalog"
+                raise SpecInvalid(PLACE, fault, f"name one of them, or '{HELD_OUT}'")
             entry = DatasetEntry(license="own", format="columns", description="own")
-            source = Source(name, name, records_of(data_files(name)))
+            source = Source(name, name, records_of(files))
             data = DataSpec(dataset="file", path=name, require_reasoning=False)
         else:
-            folder = self._stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="thinktune-test-")
-            )
+            temporary = tempfile.TemporaryDirectory(prefix="thinktune-test-")
+            folder = self._stack.enter_context(temporary)
             source = open_dataset(entry, self._context, Path(folder))
             data = DataSpec(dataset=name, require_reasoning=False)
-        return _asked(source, data, entry)
+        return _of_source(source, data, entry, self._task.data.max_bad_fraction)
 
 
-def _asked(source: Source, data: DataSpec, entry: DatasetEntry) -> Iterator[tuple[str, str]]:
+def _of_source(
+    source: Source, data: DataSpec, entry: DatasetEntry, max_bad_fraction: float
+) -> Iterator[tuple[str, Asked]]:
     head: list[Record] = list(islice(source.records, HEAD_ROWS))
     rows = [record.row for record in head if record.row is not None]
     layout = recognize(rows, data, entry, source.place)
+    ledger = Ledger()
     for record in chain(head, source.records):
-        if record.row is None:
-            continue
+        ledger.rows += 1
         try:
-            for example in examples_of(record.row, layout, data).examples:
-                yield example.id, f"{example.question}\n{example.options or ''}".strip()
-        except Unusable:
-            continue
+            if record.row is None:
+                assert record.broken is not None
+                raise Unusable(record.broken)
+            yield record.place, _asked_by(record.row, layout, data)
+        except Unusable as unusable:
+            ledger.drop(unusable.reason, record.place, bad=True)
+    try:
+        ledger.check(max_bad_fraction, source.place)
+    except DataInvalid as error:
+        raise DataInvalid(PLACE, str(error), "mend the test set") from None
+
+
+def _asked_by(row: Row, layout: Layout, data: DataSpec) -> Asked:
+    """What a test row asks: its answer may be missing."""
+    columns = layout.columns
+    if layout.conversational:
+        return asked_of(examples_of(row, layout, data).examples[-1])
+    question = text_of(row.get(columns.question or ""), str(columns.question))
+    if not question:
+        return asked_of(examples_of(row, layout, data).examples[-1])
+    more = text_of(row.get(columns.input), columns.input) if columns.input else None
+    options = options_of(row.get(columns.options), columns.options) if columns.options else None
+    return Asked((f"{question}\n\n{more}" if more else question,), options)

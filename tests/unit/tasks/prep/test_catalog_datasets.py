@@ -60,7 +60,7 @@ def test_medical_o1() -> None:
     assert layout.used == {"question": "Question", "reasoning": "Complex_CoT", "answer": "Response"}
     assert layout.unused == ()
     assert len(examples) + dropped.total() == 16
-    assert dropped == {"empty answer": 1, "empty question": 1}
+    assert dropped == {"nothing behind the think part": 1, "empty question": 1}
     reasoned = [example for example in examples if example.reasoning]
     assert 0 < len(reasoned) < len(examples)
     assert not any("<think>" in (example.reasoning or "") for example in examples)
@@ -78,7 +78,7 @@ def test_medical_r1_distill() -> None:
     data = DataSpec(dataset="medical-r1-distill")
     layout, examples, dropped = taken(records_of("medical-r1-distill"), data)
     assert layout.used["reasoning"] == "reasoning (reasoning_content)"
-    assert dropped["empty answer"] >= 1
+    assert dropped["nothing behind the think part"] >= 1
     assert all("<think>" not in example.answer for example in examples)
 
 
@@ -87,7 +87,7 @@ def test_magpie_as_the_math_recipe_takes_it() -> None:
     records = records_of("magpie-r1-llama-70b")
     layout, _, dropped = taken(records, data)
     assert layout.used == {"question": "instruction", "answer": "response"}
-    assert {"conversations", "difficulty", "conversation_id"} <= set(layout.unused)
+    assert {"conversations", "conversation_id"} <= set(layout.unused)
     assert dropped["filter on task_category"] and dropped["filter on input_quality"]
     assert dropped["unfinished think part"] and dropped["more than one think part"]
     filters = Filters(data.filters)

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -17,8 +18,12 @@ TESTS = [
 ]
 
 
+def asked(tests: Iterable[tuple[str, str]]) -> Iterator[tuple[str, Asked]]:
+    return ((name, Asked((text,))) for name, text in tests)
+
+
 def found(text: str, tests: list[tuple[str, str]] = TESTS) -> Match | None:
-    return TestIndex("exam", tests).match("row", text, signature(Asked((text,))))
+    return TestIndex("exam", asked(tests)).match("row", text, signature(Asked((text,))))
 
 
 def test_the_same_question_in_other_words() -> None:
@@ -80,7 +85,7 @@ def test_runs_do_not_reach_over_two_test_questions() -> None:
 
 
 def test_counts_and_the_worst_whatever_the_order() -> None:
-    index = TestIndex("exam", TESTS)
+    index = TestIndex("exam", asked(TESTS))
     texts = [
         TESTS[1][1],
         TESTS[0][1].replace("farmer", "cook"),
@@ -107,7 +112,7 @@ def test_no_questions_and_empty_ones() -> None:
 
 
 def test_a_row_of_repeated_passages_takes_no_longer_than_its_length() -> None:
-    index = TestIndex("exam", [(str(i), f"{'go ' * i}{TESTS[0][1]}") for i in range(8)])
+    index = TestIndex("exam", asked((str(i), f"{'go ' * i}{TESTS[0][1]}") for i in range(8)))
     text = f"{TESTS[0][1]} " * 400  # 100 kB; the test's own time limit is what would end it
     match = index.match("row", text, signature(Asked((text,))))
     assert match is not None

@@ -34,11 +34,18 @@ def test_columns_of_known_names() -> None:
         "answer": "solution",
         "reasoning": "reasoning_content",
     }
-    found = layout({"question": "q", "answer": "a", "response": "b", "meta": 1})
-    assert found.unused == ("response", "meta")
+    found = layout({"question": "q", "answer": "a", "meta": 1})
     assert found.line() == (
-        "rows are read as columns (recognized): question, answer; not used: 'response', 'meta'"
+        "rows are read as columns (recognized): question, answer; not used: 'meta'"
     )
+    for row in ({"question": "q", "answer": "a", "response": "b"}, {"answer": "a", "Answer": "b"}):
+        with pytest.raises(DataInvalid, match="could each be the answer"):
+            layout({"question": "q", **row})
+    assert roles({"Instruction": "q", "Input": "i", "response": "a"}) == {
+        "question": "Instruction",
+        "input": "Input",
+        "answer": "response",
+    }
     with pytest.raises(DataInvalid, match=r"could each be the answer; say which: data\.columns\."):
         layout({"question": "q", "response": "a", "solution": "b"})
     with pytest.raises(DataInvalid, match=r"no column 'question'.*; set data\.columns\.question"):
@@ -52,7 +59,8 @@ def test_a_conversation_is_known_by_its_shape(name: str) -> None:
     assert roles(row)["conversation"] == name
     others = {"messages": 2, "conversations": "c-17", "conversation": None}
     assert roles({**others, name: turns})["conversation"] == name
-    assert roles({**row, name: 17})["question"] == "question"
+    if name != "prompt":
+        assert roles({**row, name: 17})["question"] == "question"
 
 
 def test_turns_in_prompt_and_completion() -> None:

@@ -11,7 +11,6 @@ from thinktune.schema.data import Balance, Filter, Split
 from thinktune.schema.errors import DataInvalid, SpecInvalid
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.selection import Filters, balanced, check_columns, split
-from thinktune.text.conversation import Unusable
 
 
 def dropped(row: dict[str, Any], **test: Any) -> str | None:
@@ -20,7 +19,15 @@ def dropped(row: dict[str, Any], **test: Any) -> str | None:
     return None if reason is None else f"{reason.text}; {reason.remedy}"
 
 
-ROW = {"quality": "Good ", "text": "a proof", "n": 3, "csv": "3", "none": None, "x": 2.5}
+ROW = {
+    "quality": "Good ",
+    "text": "a proof",
+    "n": 3,
+    "csv": "3",
+    "none": None,
+    "x": 2.5,
+    "list": ["a"],
+}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,8 @@ def test_rows_that_pass(test: dict[str, Any]) -> None:
         ({"column": "csv", "any_of": [3]}, "'3' is text in the rows, not in data.filters; write"),
         ({"column": "n", "any_of": ["3"]}, "3 is a number in the rows, not in data.filters; write"),
         ({"column": "text", "at_least": 1}, "filter on text: no number; compare a column"),
-        ({"column": "none", "below": 1}, "filter on none: no number"),
+        ({"column": "none", "below": 1}, "filter on none; loosen data.filters"),
+        ({"column": "list", "matches": "a"}, "filter on list: no text; match a column of text"),
     ],
 )
 def test_rows_that_do_not(test: dict[str, Any], said: str) -> None:
@@ -78,9 +86,16 @@ def test_true_is_not_one() -> None:
     assert dropped({"flag": True}, column="flag", any_of=[True]) is None
 
 
-def test_a_pattern_over_a_text_that_is_none() -> None:
-    with pytest.raises(Unusable, match="'text' is a list, not text"):
-        dropped({"text": ["a"]}, column="text", matches="a")
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize(
+    ("value", "test"),
+    [("1", {"any_of": [1]}), (1, {"any_of": ["1"]}), ("high", {"at_least": 1})],
+)
+def test_what_cannot_be_compared_is_dropped_either_way(
+    value: object, test: dict[str, Any], invert: bool
+) -> None:
+    said = dropped({"n": value}, column="n", invert=invert, **test) or ""
+    assert "not in data.filters" in said or "no number" in said
 
 
 def test_a_pattern_that_could_take_forever_is_refused() -> None:
@@ -133,6 +148,7 @@ def test_what_balancing_takes_for_a_value() -> None:
     assert values(rule, "easy", None, float("nan"), " Easy", 3, ["easy"]).tolist() == [
         *(0, -1, -1, -1, 2, -1)
     ]
+    assert values(rule, 3.0).tolist() == [2]
     loose = rule.model_copy(update={"ignore_case": True})
     assert values(loose, " EASY ", "none").tolist() == [0, 1]
 

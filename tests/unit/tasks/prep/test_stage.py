@@ -239,7 +239,7 @@ def test_training_rows_that_a_test_set_knows(prep: Prep, tmp_path: Path) -> None
     asked = "A patient of forty years with fever and a stiff neck comes in. What is the next step?"
     tests = written(tmp_path, [{"question": asked, "answer": "x"}], "tests.jsonl")
     rows = [*rows_of(20), {"question": f"Question: {asked}", "answer": "a puncture"}]
-    made = prep.run(written(tmp_path, rows), test_sets=[str(tests), "held-out"])
+    made = prep.run(written(tmp_path, rows), test_sets=[str(tests)])
     found = made.card["contamination"]
     assert found["counts"] == {str(tests): {"same question": 1}}
     assert "stiff neck" in found["worst"][0]["text"]

@@ -43,6 +43,8 @@ CHUNK = 1 << 20
 _GLUED = re.compile(r"\}[\s,]*\{")
 """Where one object ends and the next begins in one line; inside a list of turns too, so it is only
 looked at behind an object that cannot be read."""
+INDENT = 200
+"""Characters that may stand before a row in its line."""
 TRIED = 20
 """Places in a line at which a next object is looked for."""
 _BETWEEN = re.compile(r"[\s,\ufeff]*")
@@ -203,8 +205,10 @@ class _Values:
         """Reads on, as much again as is held; what lies behind is let go."""
         if self._ended:
             return False
-        # Before the first row, its line is kept: what stands before it there is how rows begin.
-        start = self._at if self._looked else self._text.rfind("\n", 0, self._at) + 1
+        # The beginning of its line is kept: it says how rows begin.
+        newline = self._text.rfind("\n", 0, self._at)
+        start = newline if self._at - newline < INDENT else self._at
+        start = max(start, 0) if self._looked else 0
         self._text = self._text[start:]
         self._at -= start
         if len(self._text) > MAX_VALUE:
@@ -300,9 +304,15 @@ def _rechecked(record: Record) -> Record:
 def _list_of_rows(value: Row) -> str | None:
     """The name of the one list of objects in an object that may be around rows."""
     lists = [name for name, each in value.items() if isinstance(each, list)]
-    if len(lists) != 1 or lists[0] in CONVERSATION_COLUMNS or ROLE_NAMES & value.keys():
+    if len(lists) != 1 or ROLE_NAMES & value.keys():
         return None
-    return lists[0] if value[lists[0]] and _all_dicts(value[lists[0]]) else None
+    return lists[0] if _are_rows(value[lists[0]]) else None
+
+
+def _are_rows(values: list[Any]) -> bool:
+    """Whether a list holds rows: objects, and no turns, which name their speaker."""
+    dicts = bool(values) and all(isinstance(value, dict) for value in values)
+    return dicts and not all({"role", "from"} & value.keys() for value in values)
 
 
 def _rows_inside(path: Path, data: Row) -> list[Row] | None:
@@ -310,8 +320,7 @@ def _rows_inside(path: Path, data: Row) -> list[Row] | None:
 
     Raises DataInvalid for what pandas and datasets write by columns or by splits."""
     lists = {name: value for name, value in data.items() if isinstance(value, list)}
-    rows = {name for name, value in lists.items() if value and _all_dicts(value)}
-    rows -= set(CONVERSATION_COLUMNS)
+    rows = {name for name, value in lists.items() if _are_rows(value)}
     wrapped = _list_of_rows(data)
     if wrapped is not None:
         found: list[Row] = data[wrapped]
@@ -334,10 +343,6 @@ def _by_columns(path: Path, frame: str = "pandas.DataFrame(json.load(open(FILE))
     fault = "holds columns, not rows, as pandas and datasets write them"
     remedy = f'write rows: {frame}.to_json("rows.jsonl", orient="records", lines=True)'
     return DataInvalid(str(path), fault, remedy)
-
-
-def _all_dicts(values: list[Any]) -> bool:
-    return all(isinstance(value, dict) for value in values)
 
 
 def _is_index(value: dict[str, Any]) -> bool:
