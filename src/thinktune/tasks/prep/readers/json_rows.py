@@ -304,7 +304,7 @@ def _rechecked(record: Record) -> Record:
 def _list_of_rows(value: Row) -> str | None:
     """The name of the one list of objects in an object that may be around rows."""
     lists = [name for name, each in value.items() if isinstance(each, list)]
-    if len(lists) != 1 or ROLE_NAMES & value.keys():
+    if len(lists) != 1 or lists[0] in CONVERSATION_COLUMNS or ROLE_NAMES & value.keys():
         return None
     return lists[0] if _are_rows(value[lists[0]]) else None
 
@@ -331,7 +331,9 @@ def _rows_inside(path: Path, data: Row) -> list[Row] | None:
     if rows and len(lists) > 1 and rows | empty == data.keys():
         fault = f"holds several lists of rows ({', '.join(sorted(rows))})"
         raise DataInvalid(str(path), fault, "write the list to train on to a file of its own")
-    if len(lists) > 1 and len(lists) == len(data) and len({len(v) for v in lists.values()}) == 1:
+    plain = not any(isinstance(each, dict) for values in lists.values() for each in values)
+    same = len({len(values) for values in lists.values()}) == 1
+    if len(lists) > 1 and len(lists) == len(data) and same and plain:
         raise _by_columns(path)
     dicts = [value for value in data.values() if isinstance(value, dict)]
     if dicts and len(dicts) == len(data) and all(_is_index(value) for value in dicts):
