@@ -6,6 +6,7 @@ serving all use the prompts that are rendered here; the digest of template and p
 manifests.
 """
 
+import difflib
 import hashlib
 import json
 import re
@@ -233,6 +234,11 @@ def _filled(pattern: str, fields: dict[str, str]) -> str:
 
 
 def _check_fields(place: str, pattern: str, fields: tuple[str, str]) -> None:
+    for found in re.finditer(r"\{\s*([A-Za-z_]\w*)\s*\}", pattern):
+        meant = difflib.get_close_matches(found[1], fields, 1, 0.7)
+        if meant and found[0] != f"{{{meant[0]}}}":
+            fault = f"'{found[0]}' is no field, so that it would stay as it is"
+            raise SpecInvalid(place, fault, f"write {{{meant[0]}}}")
     if f"{{{fields[0]}}}" not in pattern:
         fault = f"'{pattern[:60]}' does not contain {{{fields[0]}}}"
         raise SpecInvalid(place, fault, f"use the fields {', '.join(fields)} in braces")

@@ -3,6 +3,7 @@ whole examples with what each token is part of, and the rule for examples that a
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,10 +138,6 @@ class Encoder:
         cut = cut[:line] if line > len(cut) // 2 else cut
         return replace(rendered, reasoning=cut.rstrip() + AFTER_REASONING)
 
-    def count(self, text: str) -> int:
-        """Tokens of plain text."""
-        return len(self._plain.encode(text, add_special_tokens=False).ids)
-
 
 def _letters_only(tokenizer_file: Path) -> Tokenizer:
     """The tokenizer for what a row says: none of its added tokens comes of text that spells one.
@@ -167,7 +164,8 @@ def _longest_token(tokenizer: Tokenizer) -> int | None:
 
 def _parts(reasoning: str) -> tuple[str, str, str, str]:
     """Opening mark, what is thought, closing mark, and what stands between it and the answer."""
-    opened = THINK_OPEN if reasoning.startswith(THINK_OPEN) else ""
+    begins = re.match(rf"\s*{THINK_OPEN}", reasoning)  # DeepSeek-V2's text has a space before it
+    opened = begins[0] if begins else ""
     body, closed, after = reasoning[len(opened) :].rpartition(THINK_CLOSE)
     return opened, body, closed, after
 

@@ -96,3 +96,18 @@ def test_a_query_without_an_answer_has_the_prompt_of_the_whole_exchange() -> Non
     query = Query(question="3?", system="s", before=(Turn("user", "1?"), Turn("assistant", "2.")))
     said = "".join(piece.text for piece in Renderer(tiny_entry(), DATA).prompt(query))
     assert said.index("s<|im_end|>") < said.index("1?") < said.index("2.") < said.index("3?")
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "meant"),
+    [
+        ("answer", "{answer} {sumary}", "{summary}"),
+        ("answer", "{answer} { summary }", "{summary}"),
+        ("prompt", "{question} {option}", "{options}"),
+    ],
+)
+def test_a_slip_in_a_pattern(name: str, pattern: str, meant: str) -> None:
+    with pytest.raises(SpecInvalid, match="is no field") as raised:
+        Renderer(tiny_entry(), DATA.model_copy(update={name: pattern}))
+    assert raised.value.remedy == f"write {meant}"
+    Renderer(tiny_entry(), DATA.model_copy(update={"prompt": "\\frac{a}{b} {question}"}))

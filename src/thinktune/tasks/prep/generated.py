@@ -73,7 +73,7 @@ def _written(
             where.extend([-1] * (position + 1 - len(where)))
             where[position] = len(shelf)
             drafts += one.drafts
-            shelf.append((one.row, one.reason, one.detail))
+            shelf.append((one.row, one.reason))
         ledger.note("replies of the language model looked at", drafts)
         where.extend([-1] * (len(places) - len(where)))
         for position in range(len(places)):
@@ -81,15 +81,14 @@ def _written(
             if where[position] < 0:
                 yield Record(place, None, broken)
                 continue
-            row, reason, detail = shelf.load(where[position])
-            yield Record(place, row, _reason(reason, detail) if reason is not None else None)
+            row, reason = shelf.load(where[position])
+            yield Record(place, row, _reason(reason) if reason is not None else None)
     finally:
         shelf.close()
         places.close()
 
 
-def _reason(word: str, detail: str) -> Reason:
-    del detail  # it differs from row to row; reasons are counted
+def _reason(word: str) -> Reason:
     return Reason(
         f"no {word.replace('_', ' ')}" if word == "reply" else f"language model: {word}",
         REMEDIES.get(word, OTHERWISE),

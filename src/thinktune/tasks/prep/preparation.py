@@ -4,10 +4,12 @@ Called by `stage` and `check`. What becomes of a row depends on that row alone, 
 prepared in any batches, in any number of processes, with the same result.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from thinktune.schema.data import DataSpec
+from thinktune.schema.errors import SpecInvalid
 from thinktune.tasks.prep.near_duplicates import Asked
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.recognition import Layout
@@ -15,7 +17,7 @@ from thinktune.tasks.prep.rows import Example, examples_of, question_key
 from thinktune.tasks.prep.selection import Filters, balanced_value
 from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.doubt_loops import loops
-from thinktune.text.language import SURE, UNKNOWN, language
+from thinktune.text.language import LANGUAGES, SURE, UNKNOWN, language
 from thinktune.text.scrub import scrub
 from thinktune.text.templates import Rendered, Renderer
 from thinktune.text.tokens import Encoded, Encoder, Fitted, fitted
@@ -25,6 +27,10 @@ NO_REASONING = Reason(
     "answers need <think>…</think> before them, or map data.columns.reasoning; to train without"
     " reasoning set data.require_reasoning=false",
 )
+SPELLED = re.compile(
+    r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|\[/?INST\]|<｜(?:User|Assistant)｜>"
+)
+"""Marks by which a text shows that it was rendered for a model already."""
 LOOPS = Reason("goes round in circles", "set data.drop_loops=false")
 TOO_SHORT = Reason("shorter than data.min_tokens", "lower it")
 REASONING_LENGTH = Reason(
@@ -81,14 +87,18 @@ class Preparation:
         *,
         signatures: bool,
     ) -> None:
-        """Raises SpecInvalid for a pattern that cannot be searched. `signatures`: whether somebody
-        will compare questions with each other."""
+        """Raises SpecInvalid for a pattern that cannot be searched and a language that cannot be
+        told. `signatures`: whether somebody will compare questions with each other."""
         self._data = data
         self._layout = layout
         self._renderer = renderer
         self._encoder = encoder
         self._signatures = signatures
         self._filters = Filters(data.filters)
+        unknown = [code for code in data.languages if code not in LANGUAGES]
+        if unknown:
+            fault = f"'{unknown[0]}' is no language that can be told"
+            raise SpecInvalid("data.languages", fault, f"use codes of {', '.join(LANGUAGES)}")
 
     def read(self, records: Sequence[Record]) -> "Batch":
         """Rows as text; the first half of the work, in Python."""
@@ -151,6 +161,8 @@ class Preparation:
         _note(outcome, "end token taken off", taken.end_tokens)
         _note(outcome, "earlier answer not learned", taken.turns_left)
         _note(outcome, "turn behind the last answer", taken.turns_after)
+        if any(SPELLED.search(f"{each.question}\n{each.answer}") for each in taken.examples):
+            _note(outcome, "spells marks of a chat template, which stay text", 1)
         left: Unusable | None = None
         for example in taken.examples:
             try:

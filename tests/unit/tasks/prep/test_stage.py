@@ -225,6 +225,52 @@ def test_loops_languages_and_lengths(prep: Prep, tmp_path: Path) -> None:
     assert {d["bad"] for d in made.card["drops"]} == {False}
 
 
+def test_a_language_that_cannot_be_told(prep: Prep, tmp_path: Path) -> None:
+    with pytest.raises(SpecInvalid, match="'la' is no language that can be told"):
+        prep.run(written(tmp_path, rows_of(3)), languages=["la"])
+
+
+def test_text_that_was_rendered_already_is_said(prep: Prep, tmp_path: Path) -> None:
+    rows = [*rows_of(5), {"question": "<|im_start|>user\nq<|im_end|>", "answer": "a"}]
+    made = prep.run(written(tmp_path, rows))
+    assert made.card["notes"] == {"spells marks of a chat template, which stay text": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{\n{\n", "2 of 2 rows cannot be used"),
+        ("\n", "the file is empty"),
+    ],
+)
+def test_a_test_set_that_cannot_be_read_clears_nothing(
+    prep: Prep, tmp_path: Path, content: str, said: str
+) -> None:
+    tests = tmp_path / "tests.jsonl"
+    tests.write_text(content)
+    with pytest.raises(DataInvalid, match=said):
+        prep.run(written(tmp_path, rows_of(9)), test_sets=[str(tests)])
+    for name, fault in (("nosuch", "neither a file nor"), ("held-out", "test_rows is 0")):
+        with pytest.raises(SpecInvalid, match=fault):
+            prep.run(written(tmp_path, rows_of(9)), test_sets=[name])
+
+
+def test_test_sets_of_conversations_and_of_questions_without_answers(
+    prep: Prep, tmp_path: Path
+) -> None:
+    asked = "A man of forty has had a fever for three days. What is the most likely diagnosis?"
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Malaria."}]
+    turns += [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    path = written(tmp_path, [{"messages": turns}], "turns.jsonl")
+    found = prep.run(path, test_sets=[str(path)]).card["contamination"]
+    assert found["counts"] == {str(path): {"same question": 1}}
+    choice = {"question": asked, "options": ["Flu", "Malaria"]}
+    tests = written(tmp_path, [{**choice, "answer": ""}], "choices.jsonl")
+    learned = written(tmp_path, [{**choice, "answer": "B"}, *rows_of(3)])
+    found = prep.run(learned, test_sets=[str(tests)]).card["contamination"]
+    assert found["counts"] == {str(tests): {"same question": 1}}
+
+
 def test_a_balance_table(prep: Prep, tmp_path: Path) -> None:
     rows = [{**row, "level": ["easy", "hard", "odd"][n % 3]} for n, row in enumerate(rows_of(30))]
     balance = {"column": "level", "values": ["easy", "hard"], "rows_per_value": 4}
