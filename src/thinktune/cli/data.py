@@ -1,14 +1,13 @@
 """`thinktune data`: looks at a dataset before a run, and at what a run has learned from."""
 
 import json
-import shlex
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from thinktune.cli.data_output import clean, line, show_report, show_row
 from thinktune.cli.options import (
     complete_recipes,
     output_option,
@@ -36,11 +35,6 @@ from thinktune.schema.data_check import (
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.stages import PrepTask
-from thinktune.text.visible import printable
-
-PART_CHARACTERS = 1_200
-"""Of each part of a row that is shown on a terminal."""
-CONTROL, REASONING = "magenta", "green"
 
 
 @click.group()
@@ -85,7 +79,7 @@ def check(
     if output == "json":
         click.echo(report.model_dump_json(indent=1))
     else:
-        _show_report(report, request, recipe, overrides)
+        show_report(report, request, recipe, overrides)
     return int(ExitCode.DATA_INVALID if report.refused else ExitCode.DONE)
 
 
@@ -114,7 +108,7 @@ def show(run: str, rows: tuple[int, ...], store: str | None, output: str) -> int
         return int(ExitCode.DONE)
     console = Console(highlight=False)
     for number, row in zip(request.rows, json.loads(answer), strict=True):
-        _show_row(console, f"row {number}", ShownRow.model_validate(row))
+        show_row(console, f"row {number}", ShownRow.model_validate(row))
     return int(ExitCode.DONE)
 
 
@@ -152,7 +146,7 @@ def generate(
     console = Console(highlight=False)
     for number, prompt in enumerate(facts["prompts"], start=1):
         console.print(Text(f"prompt {number}", "bold"))
-        console.print(Text(_clean(prompt)))
+        console.print(Text(clean(prompt)))
         console.print()
     console.print(f"{facts['requests']:,} requests, {facts['cached']:,} of them answered already")
     console.print(
@@ -222,7 +216,7 @@ def sheet(
     if facts.too_long:
         click.echo(f"{facts.too_long:,} rows are too long for a cell of Excel; write .csv for them")
     for reason, count in facts.dropped.items():
-        click.echo(f"dropped, {_line(reason)}: {count:,}")
+        click.echo(f"dropped, {line(reason)}: {count:,}")
     return int(ExitCode.DONE)
 
 
@@ -255,112 +249,3 @@ def _without_recipe(file: str, overrides: tuple[str, ...], catalog: Catalog) -> 
     plain = DataSpec(dataset=OWN_FILE, path=file).model_dump(mode="json")
     settings = tuple(f"data.{name}={json.dumps(value)}" for name, value in plain.items())
     return load_recipe("demo", (*settings, *overrides), catalog=catalog, folder=own_jobs()).data
-
-
-def _show_report(
-    report: CheckReport, request: CheckRequest, recipe: str | None, overrides: tuple[str, ...]
-) -> None:
-    console = Console(highlight=False)
-    console.print(Text(_line(f"{report.file}: {report.layout}"), "bold"))
-    reasoning = f", {report.with_reasoning:,} of them with reasoning" if report.learned else ""
-    dropped = sum(drop.count for drop in report.dropped)
-    lost = f"; {dropped:,} {'row is' if dropped == 1 else 'rows are'} dropped" if dropped else ""
-    console.print(f"{report.rows:,} rows: {report.learned:,} examples{reasoning}{lost}")
-    _show_dropped(console, report)
-    for note, count in report.notes.items():
-        console.print(Text(_line(f"  {note}: {count:,}")))
-    _show_tokens(console, report, request)
-    for number, row in enumerate(report.samples, start=1):
-        _show_row(console, f"example {number}", row)
-    console.print()
-    if report.refused:
-        console.print(Text(_line(f"prep would refuse this: {report.refused}"), "bold red"))
-    else:
-        _show_settings(console, report, recipe, overrides)
-
-
-def _show_dropped(console: Console, report: CheckReport) -> None:
-    if not report.dropped:
-        return
-    table = Table("dropped because", "rows", "first", "what to do", box=None, pad_edge=False)
-    table.columns[1].justify = "right"
-    for drop in report.dropped:
-        first = Path(drop.examples[0]).name if drop.examples else ""
-        cells = (drop.reason, f"{drop.count:,}", first, drop.remedy)
-        table.add_row(*(Text(_line(cell)) for cell in cells))
-    console.print(table)
-
-
-def _show_tokens(console: Console, report: CheckReport, request: CheckRequest) -> None:
-    tokens = report.tokens
-    if tokens is None:
-        return
-    by = (
-        f"estimated, {tokens.tokenizer}" if tokens.estimated else f"tokenizer of {tokens.tokenizer}"
-    )
-    more = report.learned > tokens.measured_rows
-    console.print(
-        f"{'about ' if more or tokens.estimated else ''}{tokens.total:,} tokens ({by}"
-        + (f", of the first {tokens.measured_rows:,} examples" if more else "")
-        + f"): median {tokens.median:,.0f}, 95% up to {tokens.p95:,.0f}, longest {tokens.max:,}"
-    )
-    rule = "cut" if request.data.too_long == "truncate" else "dropped"
-    cuts = [
-        f"{count:,} ({count / tokens.measured_rows:.0%})" for count in tokens.longer_than.values()
-    ]
-    console.print(f"{rule} with data.max_tokens at 2,048, 4,096 or 8,192: {', '.join(cuts)}")
-
-
-def _show_row(console: Console, title: str, row: ShownRow) -> None:
-    console.print()
-    console.print(Text(_line(f"{title}, {row.id} ({row.tokens:,} tokens)"), "bold"))
-    text = Text()
-    for piece, control in row.prompt:
-        text.append(_clean(piece), CONTROL if control else "")
-    console.print(text)
-    console.print(Text("── learned from here on", "dim"))
-    text = Text()
-    text.append(_clean(row.reasoning), REASONING)
-    text.append(_clean(row.answer))
-    text.append(_clean(row.end), CONTROL)
-    console.print(text)
-
-
-def _show_settings(
-    console: Console, report: CheckReport, recipe: str | None, overrides: tuple[str, ...]
-) -> None:
-    settings = {
-        "data.dataset": OWN_FILE,
-        # A file's own text is quoted as JSON, which YAML reads; no terminal obeys that.
-        "data.path": json.dumps(report.file),
-        **dict(each.split("=", 1) for each in overrides if "=" in each),
-        **report.settings,
-    }
-    if recipe is None:  # what recipes for other data say of their answers
-        settings = {"data.answer": "'{answer}'", "data.final_answer": "null", **settings}
-    console.print(Text("for a recipe:", "bold"))
-    console.print("  data:")
-    for name, value in settings.items():
-        if name.startswith("data.") and name.count(".") == 1:
-            console.print(Text(f"    {name.removeprefix('data.')}: {value}"), soft_wrap=True)
-    columns = {k: v for k, v in settings.items() if k.startswith("data.columns.")}
-    if columns:
-        inside = ", ".join(f"{name.rpartition('.')[2]}: {value}" for name, value in columns.items())
-        console.print(Text(f"    columns: {{{inside}}}"), soft_wrap=True)
-    sets = (f"--set {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
-    console.print(Text("or on the command line:", "bold"))
-    console.print(Text(f"  thinktune run {recipe or 'RECIPE'} {' '.join(sets)}"), soft_wrap=True)
-
-
-def _line(text: str) -> str:
-    """On one line, without what a terminal would obey."""
-    return printable(" ".join(text.split()))
-
-
-def _clean(text: str) -> str:
-    """A row's text in its lines, cut to what a terminal can take in."""
-    if len(text) > PART_CHARACTERS:
-        left = len(text) - PART_CHARACTERS
-        half = PART_CHARACTERS // 2
-        text = f"{text[:half]} … {left:,} characters … {text[-half:]}"
-    return "\n".join(printable(line.replace("\t", "    ")) for line in text.split("\n"))

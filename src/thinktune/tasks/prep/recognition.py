@@ -12,37 +12,24 @@ from dataclasses import dataclass
 from thinktune.schema.catalog import ColumnMap, DatasetEntry, Format
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid, SpecInvalid, near_misses
-from thinktune.tasks.prep.cells import SWITCHES, is_missing
 from thinktune.tasks.prep.conversations import (
     CONVERSATIONAL,
-    ROLE_KEYS,
-    ROLES,
     is_conversation,
-    turns_of,
 )
-from thinktune.tasks.prep.readers.json_rows import CONVERSATION_COLUMNS
+from thinktune.tasks.prep.known_columns import (
+    KNOWN_ROLES,
+    complete_open,
+    conversation_column,
+    named,
+    named_one,
+    not_the_role,
+)
+from thinktune.tasks.prep.readers.json_values import CONVERSATION_COLUMNS
 from thinktune.tasks.prep.readers.records import Row
 
 HEAD_ROWS = 100
 """Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
 column."""
-KNOWN_AS: dict[str, tuple[str, ...]] = {
-    "question": ("question", "prompt", "instruction", "query", "problem", "input"),
-    "answer": ("answer", "response", "completion", "output", "solution"),
-    "reasoning": (
-        *("reasoning", "reasoning_content", "thinking", "rationale", "chain_of_thought"),
-        *("complex_cot", "cot", "deepseek_reasoning", "reasoning (reasoning_content)"),
-    ),
-    "summary": ("summary",),
-    "system": ("system", "system_prompt"),
-    "options": ("options", "choices"),
-    "id": ("id",),
-    "history": ("history",),
-}
-"""Names by which a column of a user's own file plays a role, the best first; case aside."""
-KNOWN_ROLES = {name: role for role, names in KNOWN_AS.items() for name in names}
-FEW_VALUES, ENOUGH_ROWS, SHORT = 3, 8, 20
-"""A column of so many rows with no more different values than these, all short, is a label."""
 SHOWN = 12
 """Columns that the line names."""
 
@@ -182,7 +169,7 @@ def _recognized(head: Sequence[Row], data: DataSpec) -> Format:
     patterns = any(
         getattr(data, name) != DataSpec.model_fields[name].default for name in ("prompt", "answer")
     )
-    in_columns = any(_named(known, "question")) and any(_named(known, "answer"))
+    in_columns = any(named(known, "question")) and any(named(known, "answer"))
     if not (patterns and in_columns):  # a pattern in the recipe says that there are columns
         for name in (*CONVERSATION_COLUMNS, "prompt"):
             if any(is_conversation(row.get(name)) for row in head):
@@ -216,9 +203,9 @@ def _complete(
     """Fills in the roles without which there is no example."""
     if layout in CONVERSATIONAL:
         if "conversation" not in roles:
-            roles["conversation"] = _conversation_column(head, layout)
+            roles["conversation"] = conversation_column(head, layout)
         if own_file and "completion" not in roles:
-            _complete_open(roles, head, names, place)
+            complete_open(roles, head, names, place)
         return
     if layout == "alpaca":
         roles.setdefault("question", "instruction")
@@ -231,18 +218,7 @@ def _complete(
         roles.setdefault("input", more)
     for role in ("question", "answer"):
         if role not in roles:
-            roles[role] = _named_one(role, roles, names, place) if own_file else role
-
-
-def _named_one(role: str, roles: Mapping[str, str], names: list[str], place: str) -> str:
-    """The column with a known name for a role. Raises DataInvalid where several could be it."""
-    free = [name for name in _named(names, role) if name not in roles.values()]
-    if len(free) == 1:
-        return free[0]
-    if free:
-        fault = f"columns {', '.join(repr(name) for name in free)} could each be the {role}"
-        raise DataInvalid(place, fault, f"say which: data.columns.{role}={free[0]}")
-    return role
+            roles[role] = named_one(role, roles, names, place) if own_file else role
 
 
 def _optional(
@@ -259,10 +235,10 @@ def _optional(
     for role in wanted:
         if role in roles:
             continue
-        for name in _named(names, role):
+        for name in named(names, role):
             if name in roles.values():
                 continue
-            fault = _not_the_role(name, role, head)
+            fault = not_the_role(name, role, head)
             if fault is None:
                 roles[role] = name
                 break
@@ -303,65 +279,3 @@ def _check_there(
         if role in said:
             raise DataInvalid(place, fault, f"correct data.columns.{role}; {remedy}")
         raise DataInvalid(place, fault, f"set data.columns.{role}; {remedy}")
-
-
-def _named(names: Sequence[str] | set[str], role: str) -> list[str]:
-    """Columns whose name is known for a role, the best first."""
-    known = KNOWN_AS[role]
-    found = [name for name in sorted(names) if name.strip().lower() in known]
-    return sorted(found, key=lambda name: known.index(name.strip().lower()))
-
-
-def _not_the_role(name: str, role: str, head: Sequence[Row]) -> str | None:
-    """Why a column of a known name does not play that role, by its values; None where it may."""
-    values = [row.get(name) for row in head]
-    values = [value for value in values if not is_missing(value) and value != ""]
-    if role == "history":
-        pairs = all(isinstance(v, list) or str(v).lstrip().startswith("[") for v in values)
-        return None if pairs else "holds no list of earlier turns"
-    if role != "reasoning" or not values:
-        return None
-    texts = [str(value).strip().lower() for value in values]
-    if all(text in SWITCHES for text in texts):
-        return "holds a switch, not reasoning"
-    few = len(set(texts)) <= FEW_VALUES and len(texts) >= ENOUGH_ROWS
-    if few and max(map(len, texts)) <= SHORT:
-        return "holds a label, not reasoning"
-    return None
-
-
-def _complete_open(
-    roles: dict[str, str], head: Sequence[Row], names: list[str], place: str
-) -> None:
-    """Where conversations end in a question, the column that answers it. Raises DataInvalid where
-    that is for the recipe to say."""
-    ends = [_last_role(row.get(roles["conversation"])) for row in head]
-    if not any(role == "user" for role in ends):
-        return
-    for name in ("chosen", "rejected"):
-        if name in names:
-            fault = f"conversations end in a question, and '{name}' is one of two answers to choose"
-            remedy = f"say which is learned: data.columns.conversation={roles['conversation']} and"
-            raise DataInvalid(place, fault, f"{remedy} data.columns.completion=chosen")
-    answers = [name for name in _named(names, "answer") if name not in roles.values()]
-    if len(answers) > 1:
-        fault = f"columns {', '.join(map(repr, answers))} could each answer the conversations"
-        raise DataInvalid(place, fault, f"say which: data.columns.completion={answers[0]}")
-    if answers:
-        roles["completion"] = answers[0]
-
-
-def _last_role(value: object) -> str | None:
-    turns = turns_of(value) if is_conversation(value) else []
-    if not turns:
-        return None
-    name = next((turns[-1][key] for key in ROLE_KEYS if turns[-1].get(key) is not None), "")
-    return ROLES.get(str(name).strip().lower())
-
-
-def _conversation_column(head: Sequence[Row], layout: Format) -> str:
-    usual = "messages" if layout == "messages" else "conversations"
-    for name in (usual, *CONVERSATION_COLUMNS, "prompt"):
-        if any(is_conversation(row.get(name)) for row in head):
-            return name
-    return usual

@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from thinktune.schema.data import DataSpec
 from thinktune.tasks.prep.cells import is_missing, text_of
 from thinktune.tasks.prep.conversations import (
-    WEIGHT_KEYS,
     Said,
     one_reasoning,
     read_conversation,
     read_history,
 )
+from thinktune.tasks.prep.known_columns import KNOWN_ROLES
 from thinktune.tasks.prep.options import options_of
 from thinktune.tasks.prep.readers.records import Row
-from thinktune.tasks.prep.recognition import KNOWN_ROLES, Layout
+from thinktune.tasks.prep.recognition import Layout
+from thinktune.tasks.prep.turns import WEIGHT_KEYS
 from thinktune.text.conversation import Exchange, Reason, Turn, Unusable
 from thinktune.text.templates import END_TEXTS
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN, other_spelling

@@ -244,7 +244,7 @@ def test_json_of_any_shape(tmp_path: Path, shape: str) -> None:
 
 
 def test_a_long_list_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinktune.tasks.prep.readers.json_rows.CHUNK", 64)
+    monkeypatch.setattr("thinktune.tasks.prep.readers.json_values.CHUNK", 64)
     many = [{"question": f'{n} é " {"x" * n}', "n": n, "f": n / 7} for n in range(300)]
     path = tmp_path / "a.json"
     for text in (json.dumps(many), json.dumps(many, indent=2), "".join(map(json.dumps, many))):
