@@ -74,7 +74,7 @@ def check(
       thinktune data check audit.csv --recipe qwen-32b
       thinktune data check mine.jsonl --set data.columns.answer=reply --output json
     """
-    request = _request(file, recipe, model, overrides, store_url(store))
+    request = request_of(file, recipe, model, overrides, store_url(store))
     report = CheckReport.model_validate_json(ask_module("thinktune.tasks.prep.check", request))
     if output == "json":
         click.echo(report.model_dump_json(indent=1))
@@ -220,9 +220,10 @@ def sheet(
     return int(ExitCode.DONE)
 
 
-def _request(
+def request_of(
     file: str, recipe: str | None, model: str | None, overrides: tuple[str, ...], store: str
 ) -> CheckRequest:
+    """What is asked about a file. Raises SpecInvalid for what no recipe or catalog knows."""
     own = (f"data.dataset={OWN_FILE}", f"data.path={json.dumps(file)}")
     loaded, catalog = read(recipe or "demo", (*own, *overrides))
     spec = loaded.data

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,7 @@ from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.closed import Closed
-from thinktune.schema.errors import SpecInvalid, StageFailed
+from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.stages import STAGE_INFO, Stage, up_to
@@ -60,7 +61,12 @@ def run_local(
 
 def ask_module(module: str, request: Closed) -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
-    its errors go to stderr as they are. Raises StageFailed with its exit code."""
+    its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
+    its packages are not installed."""
+    missing = [name for name in ("pyarrow", "tokenizers") if find_spec(name) is None]
+    if missing:
+        fault = f"the package {missing[0]}, which prep needs, is not installed"
+        raise InputMissing(module, fault, "pip install 'thinktune[prep]', or make setup")
     ended = subprocess.run(
         [sys.executable, "-m", module],
         input=request.model_dump_json(),

@@ -12,6 +12,9 @@ from typing import Any
 import openpyxl
 import pytest
 
+from thinktune.cli.data import request_of
+from thinktune.tasks.prep.check import check
+
 HOSTILE = "<b>\x1b[31mred\x1b[0m</b> ```\n# title"
 
 
@@ -42,8 +45,15 @@ def rows_of(count: int) -> list[dict[str, Any]]:
 
 
 def checked(path: Path, *more: str, code: int = 0) -> dict[str, Any]:
-    arguments = ("data", "check", str(path), "--store", str(path.parent / "store"), *more)
-    found: dict[str, Any] = json.loads(thinktune(*arguments, "--output", "json", code=code).stdout)
+    """The report that `data check --output json` prints, made in this process."""
+    given: dict[str, list[str]] = {}
+    for option, value in zip(more[::2], more[1::2], strict=True):
+        given.setdefault(option, []).append(value)
+    (recipe,), (model,) = given.get("--recipe", [None]), given.get("--model", [None])
+    store = (path.parent / "store").as_uri()
+    report = check(request_of(str(path), recipe, model, tuple(given.get("--set", ())), store))
+    assert (65 if report.refused else 0) == code
+    found: dict[str, Any] = report.model_dump(mode="json")
     return found
 
 
@@ -53,6 +63,8 @@ def test_what_is_told_of_a_file(tmp_path: Path) -> None:
     assert found["columns_used"] == {"question": "Prompt", "answer": "completion"}
     assert found["columns_unused"] == ["reply"]
     assert (found["rows"], found["learned"], found["with_reasoning"]) == (31, 30, 30)
+    arguments = ("data", "check", str(path), "--store", str(tmp_path / "store"))
+    assert json.loads(thinktune(*arguments, "--output", "json").stdout) == found
     (dropped,) = found["dropped"]
     assert (dropped["reason"], dropped["count"]) == ("no column 'completion'", 1)
     assert dropped["examples"] == [f"{path}:31"]
