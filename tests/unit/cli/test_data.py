@@ -67,7 +67,7 @@ def test_what_is_told_of_a_file(tmp_path: Path) -> None:
     assert json.loads(thinktune(*arguments, "--output", "json").stdout) == found
     (dropped,) = found["dropped"]
     assert (dropped["reason"], dropped["count"]) == ("no column 'completion'", 1)
-    assert dropped["examples"] == [f"{path}:31"]
+    assert dropped["examples"] == ["own file.jsonl:31"]
     assert found["tokens"]["estimated"] is True
     assert found["tokens"]["longer_than"] == {"2048": 0, "4096": 0, "8192": 0}
     assert found["samples"][0]["reasoning"] == "<think>\nso\n</think>\n\n"

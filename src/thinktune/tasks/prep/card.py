@@ -36,6 +36,8 @@ class Card:
 
     model: str
     source: str = ""
+    name: str = ""
+    """What people call the dataset."""
     layout: str = ""
     """How rows were read, in one line."""
     ledger: Ledger = field(default_factory=Ledger)
@@ -63,6 +65,7 @@ def write_card(folder: Path, card: Card, spool: Spool, train: Positions) -> None
     parts = spool.parts()[train].sum(axis=0) if len(train) else np.zeros(3, np.int64)
     data = {
         "source": card.source,
+        "name": card.name,
         "model": card.model,
         "layout": card.layout,
         "template_sha256": card.template_sha256,

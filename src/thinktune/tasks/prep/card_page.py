@@ -34,7 +34,7 @@ border-radius:6px}
 def write_page(path: Path, data: Mapping[str, Any]) -> None:
     """Writes the page from what `card.json` holds."""
     parts = [
-        f"<h1>Data card: {_text(data['source'])} for {_text(data['model'])}</h1>",
+        f"<h1>Data card: {_text(data['name'])} for {_text(data['model'])}</h1>",
         f"<p>{data['rows']:,} rows read; {_sizes(data)}.</p>",
         f'<p class="faint">{_text(data["layout"])}</p>',
         _drops(data["drops"]),
@@ -44,14 +44,15 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
         _near(data["near_duplicates"]),
         _contamination(data["contamination"]),
         *(_sample(n, each) for n, each in enumerate(data["samples"], start=1)),
-        f'<p class="faint">Template {_text(data["template_sha256"][:16])}.</p>',
+        f'<p class="faint">Source {_text(data["source"])}; template'
+        f" {_text(data['template_sha256'][:16])}.</p>",
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy"'
         " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>Data card: {_text(data['source'])}</title><style>{_STYLE}</style></head><body>"
+        f"<title>Data card: {_text(data['name'])}</title><style>{_STYLE}</style></head><body>"
         + "\n".join(part for part in parts if part)
         + "</body></html>\n"
     )

@@ -6,6 +6,7 @@ Called by `stage` and `check`.
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,10 +75,15 @@ def open_dataset(entry: DatasetEntry, context: Context, folder: Path) -> Source:
     return _from_hub(entry, context, folder)
 
 
-def records_of(files: Iterable[Path]) -> Iterator[Record]:
-    """Rows of several files, one file after the other."""
+def records_of(files: Sequence[Path]) -> Iterator[Record]:
+    """Rows of several files, one file after the other. Their places name each file below the folder
+    that holds all: where that lies is nobody else's business, and no part of the result."""
+    folder = files[0].parent if len(files) == 1 else Path(os.path.commonpath(files))
     for file in files:
-        yield from read_records(file)
+        known, shown = str(file), str(file.relative_to(folder))
+        for record in read_records(file):
+            place = record.place.replace(known, shown, 1)
+            yield Record(place, record.row, record.broken)
 
 
 def _own_files(task: PrepTask, context: Context, folder: Path) -> Source:

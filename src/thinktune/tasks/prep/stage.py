@@ -69,6 +69,7 @@ def run(task: PrepTask, context: Context) -> Manifest:
         card = Card(task.model_name)
         with open_source(task, context) as source:
             card.source = source.revision
+            card.name = source.place.rstrip("/").rpartition("/")[2]
             renderer = _prepared(task, source, encoder, spool, card, context)
             sides = _chosen(task, spool, card, source.place, context)
         with TestSets(task, context) as test_sets:
