@@ -33,6 +33,7 @@ NODES = {
 WHERE = {
     "demo": "plain",
     "final-answer-qwen-1.5b": "a100-40",
+    "final-answer-written": "a100-40",
     "llama-70b": "h100",
     "math-qwen-1.5b": "t4",
     "medical-cot-llama-8b": "l4",

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from prep_stage import Made, Prep
 from reading import Row, written
+from s3_server import BUCKET, S3Server
 
 from thinktune.schema.errors import DataInvalid, Preempted, SpecInvalid
+from thinktune.store import file_sha256, open_store
 from thinktune.tasks.prep import batches
 from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.runtime.stopping import Stop
@@ -356,3 +358,22 @@ def test_the_remedy_is_that_of_the_most_frequent_reason() -> None:
     with pytest.raises(DataInvalid, match="frequent: 2, first f:2, rare: 1") as caught:
         ledger.check(0.5, "f")
     assert caught.value.remedy == "do that"
+
+
+def test_files_of_a_bucket(
+    prep: Prep, tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = open_store(f"s3://{BUCKET}")
+    rows = rows_of(6)
+    for key, some in (("own/a.jsonl", rows[:3]), ("own/more/b.jsonl", rows[3:])):
+        file = written(tmp_path, some, Path(key).name)
+        bucket.upload(key, file, file_sha256(file))
+    bucket.put("own/README.md", b"about")
+    everything = prep.run(f"s3://{BUCKET}/own/").rows("train")
+    assert everything == prep.run(written(tmp_path, rows)).rows("train")
+    assert prep.run(f"s3://{BUCKET}/own/a.jsonl").rows("train") == everything[:3]
+    assert prep.run(f"s3://{BUCKET}/own/more/*.jsonl").rows("train") == everything[3:]
+    with pytest.raises(DataInvalid, match="no file of a known kind"):
+        prep.run(f"s3://{BUCKET}/nothing/")
