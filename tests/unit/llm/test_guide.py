@@ -12,7 +12,8 @@ GUIDE = Path(__file__).parents[3] / "docs/guide/llm-fields.md"
 def test_the_recipes_of_the_guide() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     specs = [
-        GenerateSpec.parse(parse_yaml(block, "guide")["generate"], "guide") for block in blocks
+        GenerateSpec.parse(parse_yaml(block, "guide")["data"]["generate"], "guide")
+        for block in blocks
     ]
     assert [spec.column for spec in specs] == ["summary", "draft"]
     assert specs[1].llm.key_variable is None

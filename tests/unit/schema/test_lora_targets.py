@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 from transformers import AutoModelForCausalLM
 
 from thinktune.plan.shapes import adapter_parameters, linears

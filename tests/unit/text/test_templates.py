@@ -1,7 +1,7 @@
 """Text as the models see it."""
 
 import pytest
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import ModelEntry

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid

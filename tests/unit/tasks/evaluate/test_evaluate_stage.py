@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 from tokenizers import Tokenizer
 
 from thinktune.schema.errors import InputMissing

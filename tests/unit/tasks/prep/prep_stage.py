@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tiny import REPO, REVISION, tiny_entry, write_tokenizer
+from tiny_tokenizer import REPO, REVISION, tiny_entry, write_tokenizer
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 
 from thinktune.recipes.compose import load_catalog, load_recipe
 from thinktune.schema.data import DataSpec

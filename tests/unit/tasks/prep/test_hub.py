@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tiny import tiny_entry
+from tiny_tokenizer import tiny_entry
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
