@@ -8,6 +8,7 @@ from tiny_tokenizer import tiny_entry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid
 from thinktune.text.conversation import Exchange, Unusable
+from thinktune.text.estimate import Estimate
 from thinktune.text.templates import Rendered, Renderer
 from thinktune.text.tokens import Encoder, Fitted, fitted
 
@@ -99,6 +100,18 @@ def test_a_text_of_megabytes_never_meets_the_tokenizer_whole(
         assert isinstance(found, Unusable)
     (asked,) = fitted(encoder, [rendered_for(row(question="a " * 400_000))], 200, rule)
     assert isinstance(asked, Unusable)
+
+
+def test_an_estimate_cuts_and_drops_as_a_tokenizer_does() -> None:
+    long = rendered_for(row(reasoning="so it goes on " * 200))
+    (dropped,) = fitted(Estimate(), [long], 200, "drop")
+    assert isinstance(dropped, Unusable)
+    (cut,) = fitted(Estimate(), [long], 200, "truncate")
+    assert isinstance(cut, Fitted)
+    assert 150 < len(cut.encoded.ids) <= 200
+    assert cut.rendered.reasoning.endswith("\n</think>\n\n")
+    (hopeless,) = fitted(Estimate(), [long], 20, "truncate")
+    assert isinstance(hopeless, Unusable)
 
 
 def test_an_end_that_is_no_special_token(tokenizer_file: Path) -> None:
