@@ -11,6 +11,7 @@ from golden.render import Turns, golden, sha256, texts
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.data import DataSpec
+from thinktune.tasks.prep.conversations import BETWEEN_SYSTEMS
 from thinktune.tasks.prep.gguf_weights import packaged_file
 from thinktune.text.conversation import Exchange, Turn
 from thinktune.text.templates import LAYOUTS, Renderer
@@ -60,7 +61,7 @@ DROPPED = "the template keeps only what follows </think>; our text is what the m
 EMPTY = "our prompt ends in <think>, and an answer without reasoning closes that part at once"
 BEFORE = "in our text, earlier turns have no reasoning, as R1 is to be asked"
 STOPPED = "generation has stopped at the end-of-sequence token: what follows is not learned"
-SYSTEMS = "a query has one system prompt, which prep joins of several, one a line"
+SYSTEMS = "a query has one system prompt, which prep joins of several, an empty line between them"
 DATES = "the template writes dates into the system turn, which would stand still in training"
 HYBRID = "the template shows that Qwen3 was told not to think; our answer is as the row has it"
 
@@ -125,35 +126,28 @@ DIFFERENCES = (
         templates=("deepseek_r1_distill",),
         conversations=("two-systems",),
         released="Answer in English.",
-        ours="Be brief.\nAnswer in English.",
-    ),
-    Difference(
-        why=SYSTEMS + "; the template has an empty line between them",
-        templates=("deepseek_r1", "deepseek_v3", "deepseek_coder_v2"),
-        conversations=("two-systems",),
-        released="Be brief.\n\nAnswer in English.",
-        ours="Be brief.\nAnswer in English.",
+        ours="Be brief.\n\nAnswer in English.",
     ),
     Difference(
         why=SYSTEMS + "; the template has nothing between them",
         templates=("deepseek_coder",),
         conversations=("two-systems",),
         released="Be brief.Answer in English.",
-        ours="Be brief.\nAnswer in English.",
+        ours="Be brief.\n\nAnswer in English.",
     ),
     Difference(
         why=SYSTEMS + "; the template makes a turn of each",
         templates=CHATML,
         conversations=("two-systems",),
         released="Be brief.<|im_end|>\n<|im_start|>system\nAnswer in English.",
-        ours="Be brief.\nAnswer in English.",
+        ours="Be brief.\n\nAnswer in English.",
     ),
     Difference(
         why=SYSTEMS + "; the template makes a turn of each",
         templates=("llama3", "llama3_1"),
         conversations=("two-systems",),
         released=f"Be brief.<|eot_id|>{LLAMA_SYSTEM}Answer in English.",
-        ours="Be brief.\nAnswer in English.",
+        ours="Be brief.\n\nAnswer in English.",
     ),
     Difference(
         why=DATES,
@@ -220,7 +214,7 @@ def exchange(turns: Turns) -> Exchange:
     answer = said[-1]["content"]
     return Exchange(
         question=said[-2]["content"],
-        system="\n".join(systems) or None,
+        system=BETWEEN_SYSTEMS.join(systems) or None,
         before=tuple(before),
         answer=without_reasoning(answer),
         reasoning=split_think(answer)[0],

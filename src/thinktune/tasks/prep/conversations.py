@@ -23,6 +23,8 @@ from thinktune.text.conversation import Reason, Turn, Unusable
 from thinktune.text.think import split_think
 from thinktune.text.visible import shows_nothing
 
+BETWEEN_SYSTEMS = "\n\n"
+"""Between several system turns, which become one prompt, as DeepSeek's templates join them."""
 CONVERSATIONAL: tuple[Format, ...] = ("messages", "sharegpt")
 """The layouts whose rows hold a list of turns."""
 NOT_ALTERNATING = Reason("turns do not alternate user, assistant", USER_AND_ASSISTANT)
@@ -106,7 +108,7 @@ def read_conversation(
     turns = turns_of(value) + _completion(completion)
     read = [read_turn(turn, ignored_keys, clean) for turn in turns]
     start = next((n for n, turn in enumerate(read) if turn.role != "system"), len(read))
-    system = "\n\n".join(turn.text for turn in read[:start]) or None
+    system = BETWEEN_SYSTEMS.join(turn.text for turn in read[:start]) or None
     read = read[start:]
     if any(turn.role == "system" for turn in read):
         raise Unusable(SYSTEM_LATER)
