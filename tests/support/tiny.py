@@ -13,17 +13,14 @@ from tiny_tokenizer import (
     INTERMEDIATE,
     KV_HEADS,
     LAYERS,
-    REPO,
-    REVISION,
     VOCABULARY,
+    commit_model,
     tiny_entry,
     write_tokenizer,
 )
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from thinktune.recipes.compose import jobs_folder
-from thinktune.schema.keys import cache_prefix
-from thinktune.store import commit, new_attempt, open_store
 
 
 def write_model(folder: Path) -> None:
@@ -50,17 +47,7 @@ def seed_store(url: str, folder: Path) -> None:
     """Puts the model where prep would have put it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder)
-    commit(
-        open_store(url),
-        cache_prefix("models", REPO, REVISION),
-        folder,
-        kind="model",
-        run=None,
-        attempt=new_attempt(),
-        inputs={},
-        task_sha256=None,
-        created="2026-01-01T00:00:00+00:00",
-    )
+    commit_model(url, folder)
 
 
 def write_jobs(folder: Path) -> Path:

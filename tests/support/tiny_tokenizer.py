@@ -6,6 +6,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.keys import cache_prefix
+from thinktune.store import commit, new_attempt, open_store
 from thinktune.tasks.prep.inventory_sums import inventory_sums
 
 REPO = "tests/tiny"
@@ -45,6 +47,21 @@ def tiny_entry() -> ModelEntry:
             "up_proj",
             "down_proj",
         ),
+    )
+
+
+def commit_model(url: str, folder: Path) -> None:
+    """Puts a folder in the hub's layout where prep puts the tiny model."""
+    commit(
+        open_store(url),
+        cache_prefix("models", REPO, REVISION),
+        folder,
+        kind="model",
+        run=None,
+        attempt=new_attempt(),
+        inputs={},
+        task_sha256=None,
+        created="2026-01-01T00:00:00+00:00",
     )
 
 

@@ -43,7 +43,12 @@ class PackagedWeights(Closed):
     file: str
     """Name of the file in the module's folder."""
     version: str
-    """Version of the package, which serves as the model's revision."""
+    """Version of the package."""
+
+    @property
+    def revision(self) -> str:
+        """What serves as the model's revision."""
+        return f"{self.package}-{self.version}"
 
 
 class Mixture(Closed):

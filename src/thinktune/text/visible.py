@@ -28,4 +28,8 @@ def _is_blank(char: str) -> bool:
 
 def has_half_character(text: str) -> bool:
     """Whether half a surrogate pair is in it, which JSON can spell and UTF-8 cannot."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

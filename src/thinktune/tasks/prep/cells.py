@@ -9,9 +9,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from thinktune.tasks.prep.readers.records import has_half_pair
 from thinktune.text.conversation import Reason, Unusable
-from thinktune.text.visible import shows_nothing
+from thinktune.text.visible import has_half_character, shows_nothing
 
 SWITCHES = frozenset(
     [
@@ -49,7 +48,7 @@ def text_of(value: object, column: str, *, strip: bool = True) -> str | None:
         if "\0" in value:
             remedy = "take such characters out of the file"
             raise Unusable(Reason(f"a NUL character in '{column}'", remedy))
-        if has_half_pair(value):
+        if has_half_character(value):
             remedy = "write the text again, whole characters only"
             raise Unusable(Reason(f"half a surrogate pair in '{column}'", remedy))
         if shows_nothing(value):

@@ -7,7 +7,6 @@ are read; only the first are tokenized, so that an answer comes in seconds.
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,9 +26,9 @@ from thinktune.tasks.prep.batches import batched
 from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.preparation import Batch, Preparation, Prepared
 from thinktune.tasks.prep.readers.records import Record
-from thinktune.tasks.prep.recognition import HEAD_ROWS, Layout, recognize
+from thinktune.tasks.prep.recognition import Layout, recognized
 from thinktune.tasks.prep.rows import question_key
-from thinktune.tasks.prep.selection import DUPLICATE, check_columns
+from thinktune.tasks.prep.selection import DUPLICATE, SeenColumns, check_columns
 from thinktune.tasks.prep.sources import from_bucket, readable, records_of
 from thinktune.text.estimate import Estimate
 from thinktune.text.templates import Renderer
@@ -55,18 +54,16 @@ def check(request: CheckRequest) -> CheckReport:
         encoder, whose = _encoder(request, Path(folder))
         place = request.data.path or ""
         records = _records(request, Path(folder))
-        head = list(islice(records, HEAD_ROWS))
-        rows = [record.row for record in head if record.row is not None]
-        layout = recognize(rows, request.data, request.dataset, place)
+        layout, _, records = recognized(records, request.data, request.dataset, place)
         data = request.data
         if not request.said_length:
             data = data.model_copy(update={"max_tokens": NO_LIMIT})
         if not request.said_reasoning:
             data = data.model_copy(update={"require_reasoning": False})
         renderer = Renderer(request.model, data, conversations=layout.conversational)
-        preparation = Preparation(data, layout, renderer, encoder, signatures=False)
+        preparation = Preparation(data, layout, renderer, encoder, compares=False)
         found = _Found(request, preparation, layout)
-        found.take(chain(head, records))
+        found.take(records)
     return found.report(whose, estimated=isinstance(encoder, Estimate))
 
 
@@ -82,14 +79,12 @@ class _Found:
         self._samples: list[Prepared] = []
         self._learned = 0
         self._reasoned = 0
-        self._columns: set[str] = set()
+        self._columns = SeenColumns()
         self._keys: set[bytes] = set()
 
     def take(self, records: Iterator[Record]) -> None:
         """Looks at all rows."""
-        for some in batched(records):
-            for record in some:
-                self._columns.update(record.row or ())
+        for some in batched(self._columns.of(records)):
             batch = self._preparation.read(some)
             if len(self._lengths) < self._request.measured_rows:
                 self._measure(batch)
@@ -163,7 +158,7 @@ class _Found:
         data, place = self._request.data, self._request.data.path or ""
         held = data.split.test_rows + data.split.validation_rows
         try:
-            check_columns(data.filters, data.balance, self._columns, place)
+            check_columns(data.filters, data.balance, self._columns.names, place)
             self._ledger.check(data.max_bad_fraction, place)
             self._ledger.check_left(self._learned, place)
             if self._learned <= held:
@@ -188,7 +183,7 @@ def _encoder(request: CheckRequest, folder: Path) -> tuple[Encoder, str]:
     model = request.model
     if request.store is not None:
         store = open_store(request.store)
-        for revision in (model.revision, model.packaged and _packaged_revision(request)):
+        for revision in (model.revision, model.packaged and model.packaged.revision):
             prefix = cache_prefix("models", model.repo, revision) if revision else None
             manifest = read_manifest(store, prefix) if prefix else None
             if prefix is not None and manifest is not None:
@@ -196,12 +191,6 @@ def _encoder(request: CheckRequest, folder: Path) -> tuple[Encoder, str]:
                 fetch(store, prefix, manifest, folder / "model", names=names)
                 return Encoder(folder / "model" / "tokenizer.json"), request.model_name
     return Estimate(), "four characters a token"
-
-
-def _packaged_revision(request: CheckRequest) -> str:
-    packaged = request.model.packaged
-    assert packaged is not None
-    return f"{packaged.package}-{packaged.version}"
 
 
 def _tokens(

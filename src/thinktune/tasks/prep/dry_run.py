@@ -14,12 +14,9 @@ from thinktune.llm.estimate import Estimate
 from thinktune.llm.generate import plan
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.stages import PrepTask
-from thinktune.store import new_attempt, open_store
-from thinktune.tasks.prep.answering import answer
+from thinktune.tasks.prep.answering import answer, quiet_context
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.runtime.entry import Context
-from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
 
@@ -38,11 +35,9 @@ def estimate(task: PrepTask) -> Estimate:
     if spec is None:
         fault = "the recipe asks no language model"
         raise SpecInvalid("data.generate", fault, "set it, or take a recipe that has it")
-    store = open_store(task.store)
-    attempt = new_attempt()
-    quiet = Reporter(store, task.run, "prep", attempt, quiet=True)
-    with open_source(task, Context(store, attempt, quiet, Stop())) as source:
-        return plan(_rows(source.records), spec, store=store)
+    context = quiet_context(task, Stop())
+    with open_source(task, context) as source:
+        return plan(_rows(source.records), spec, store=context.store)
 
 
 def _rows(records: Iterator[Record]) -> Iterator[dict[str, Any]]:

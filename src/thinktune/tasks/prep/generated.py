@@ -6,11 +6,12 @@ makes of them does not depend on how fast anybody answered.
 
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 from thinktune.llm.asking import Standing
 from thinktune.llm.generate import generate
-from thinktune.schema.data import DataSpec
 from thinktune.schema.keys import stage_prefix
+from thinktune.schema.llm import GenerateSpec
 from thinktune.schema.stages import PrepTask
 from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.packed import Packed
@@ -37,33 +38,28 @@ def with_generated(
     spec = task.data.generate
     if spec is None:
         return records
-    return _written(records, task.data, task, context, ledger)
+    return _written(records, spec, task, context, ledger)
 
 
 def _written(
-    records: Iterator[Record], data: DataSpec, task: PrepTask, context: Context, ledger: Ledger
+    records: Iterator[Record], spec: GenerateSpec, task: PrepTask, context: Context, ledger: Ledger
 ) -> Iterator[Record]:
-    spec = data.generate
-    assert spec is not None
-    shelf = Packed()
-    places = Packed()
-    where: array[int] = array("q")
-    try:
+    where, numbers = array("q"), array("q")
 
-        def rows() -> Iterator[dict[str, object]]:
-            for record in records:
-                places.append((record.place, record.broken))
-                if record.row is not None:
-                    numbers.append(len(places) - 1)
-                    yield record.row
+    def rows() -> Iterator[dict[str, object]]:
+        for record in records:
+            places.append((record.place, record.broken))
+            if record.row is not None:
+                numbers.append(len(places) - 1)
+                yield record.row
 
-        numbers: array[int] = array("q")
+    with closing(Packed()) as shelf, closing(Packed()) as places:
         written = generate(
             rows(),
             spec,
             store=context.store,
             spend_prefix=f"{stage_prefix(task.run, 'prep')}/llm",
-            verify=_agrees(),
+            verify=_agrees,
             stop=lambda: context.stop.requested,
             progress=_progress(context),
         )
@@ -83,25 +79,15 @@ def _written(
                 continue
             row, reason = shelf.load(where[position])
             yield Record(place, row, _reason(reason) if reason is not None else None)
-    finally:
-        shelf.close()
-        places.close()
 
 
 def _reason(word: str) -> Reason:
-    return Reason(
-        f"no {word.replace('_', ' ')}" if word == "reply" else f"language model: {word}",
-        REMEDIES.get(word, OTHERWISE),
-    )
+    return Reason(f"language model: {word}", REMEDIES.get(word, OTHERWISE))
 
 
-def _agrees() -> Callable[[str, str], bool]:
+def _agrees(draft: str, reference: str) -> bool:
     """Compares a draft with a reference as the evaluation compares answers."""
-
-    def agrees(draft: str, reference: str) -> bool:
-        return check(draft, reference, choose_verifier([reference]))
-
-    return agrees
+    return check(draft, reference, choose_verifier([reference]))
 
 
 def _progress(context: Context) -> Callable[[Standing], None]:

@@ -26,7 +26,7 @@ def cached_model(task: PrepTask, context: Context) -> str:
     """Makes sure that the model is in the cache; gives its revision."""
     entry = task.model
     if entry.packaged is not None:
-        revision = f"{entry.packaged.package}-{entry.packaged.version}"
+        revision = entry.packaged.revision
     else:
         revision = entry.revision or hub.resolve_revision(entry.repo, "model")
     prefix = cache_prefix("models", entry.repo, revision)

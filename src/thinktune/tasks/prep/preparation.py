@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
-from thinktune.tasks.prep.near_duplicates import Asked
+from thinktune.tasks.prep.near_duplicates import Asked, signature
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.recognition import Layout
 from thinktune.tasks.prep.rows import Example, examples_of, question_key
@@ -52,6 +52,8 @@ class Prepared:
     encoded: Encoded
     asked: Asked | None
     """All that is asked; None where nobody compares questions."""
+    signature: bytes
+    """Of `asked`; empty where there is none."""
     place: str
     """File and row number."""
     balance: int
@@ -85,15 +87,15 @@ class Preparation:
         renderer: Renderer,
         encoder: Encoder,
         *,
-        signatures: bool,
+        compares: bool,
     ) -> None:
         """Raises SpecInvalid for a pattern that cannot be searched and a language that cannot be
-        told. `signatures`: whether somebody will compare questions with each other."""
+        told. `compares`: whether somebody will compare questions with each other."""
         self._data = data
         self._layout = layout
         self._renderer = renderer
         self._encoder = encoder
-        self._signatures = signatures
+        self._compares = compares
         self._filters = Filters(data.filters)
         unknown = [code for code in data.languages if code not in LANGUAGES]
         if unknown:
@@ -135,6 +137,7 @@ class Preparation:
             if result.cut:
                 _note(outcome, "cut to length", 1)
             example = waiting.example
+            asked = asked_of(example) if self._compares else None
             outcome.prepared.append(
                 Prepared(
                     example.id,
@@ -142,7 +145,8 @@ class Preparation:
                     bytes.fromhex(question_key(example))[:16],
                     result.rendered,
                     result.encoded,
-                    asked_of(example) if self._signatures else None,
+                    asked,
+                    signature(asked) if asked is not None else b"",
                     outcome.place,
                     waiting.balance,
                 )
@@ -150,14 +154,12 @@ class Preparation:
         return batch.outcomes
 
     def _read(self, record: Record, outcome: Outcome, batch: "Batch") -> None:
-        if record.row is None:
-            assert record.broken is not None
-            raise Unusable(record.broken)
-        reason = self._filters.reason(record.row)
+        row = record.read()
+        reason = self._filters.reason(row)
         if reason is not None:
             raise _LeftOut(reason)
-        balance = balanced_value(record.row, self._data.balance)
-        taken = examples_of(record.row, self._layout, self._data)
+        balance = balanced_value(row, self._data.balance)
+        taken = examples_of(row, self._layout, self._data)
         _note(outcome, "end token taken off", taken.end_tokens)
         _note(outcome, "earlier answer not learned", taken.turns_left)
         _note(outcome, "turn behind the last answer", taken.turns_after)

@@ -6,8 +6,10 @@ said contradict each other the recipe is refused. What was recognized is told in
 columns that are used and those that are not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from typing import NamedTuple
 
 from thinktune.schema.catalog import ColumnMap, DatasetEntry, Format
 from thinktune.schema.data import DataSpec
@@ -25,7 +27,7 @@ from thinktune.tasks.prep.known_columns import (
     not_the_role,
 )
 from thinktune.tasks.prep.readers.json_values import CONVERSATION_COLUMNS
-from thinktune.tasks.prep.readers.records import Row
+from thinktune.tasks.prep.readers.records import Record, Row
 
 HEAD_ROWS = 100
 """Rows by which the layout is told and mapped columns are looked for: a row of JSON may lack any
@@ -70,6 +72,25 @@ class Layout:
         parts = [f"rows are read as {self.format} ({self.how}): {used}"]
         parts += [f"not used: {', '.join(left)}"] if left else ["all columns are used"]
         return "; ".join([*parts, *self.notes])
+
+
+class Recognized(NamedTuple):
+    """A dataset whose layout is known."""
+
+    layout: Layout
+    head: list[Row]
+    """The first rows, by which it was told."""
+    records: Iterator[Record]
+    """All records, the first ones included."""
+
+
+def recognized(
+    records: Iterator[Record], data: DataSpec, dataset: DatasetEntry, place: str
+) -> Recognized:
+    """Looks at the first records of a dataset. Raises as `recognize` does."""
+    first = list(islice(records, HEAD_ROWS))
+    head = [record.row for record in first if record.row is not None]
+    return Recognized(recognize(head, data, dataset, place), head, chain(first, records))
 
 
 def recognize(head: Sequence[Row], data: DataSpec, dataset: DatasetEntry, place: str) -> Layout:
@@ -159,10 +180,10 @@ def _format(
         return ("alpaca" if is_alpaca else "columns"), "as the recipe says"
     if data.path is None:
         return dataset.format, "as the catalog says"
-    return _recognized(head, data), "recognized"
+    return _format_of(head, data), "recognized"
 
 
-def _recognized(head: Sequence[Row], data: DataSpec) -> Format:
+def _format_of(head: Sequence[Row], data: DataSpec) -> Format:
     """By the first rows of a user's own file: the shape of a column's values comes before its
     name, as a `conversation` may be a number."""
     known = {str(name) for row in head for name in row}

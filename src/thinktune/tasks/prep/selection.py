@@ -5,7 +5,7 @@ position, so that the same question falls on the same side whatever file it come
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from thinktune.schema.data import Balance, Filter, Split
 from thinktune.schema.errors import DataInvalid, near_misses
 from thinktune.tasks.prep.cells import is_missing
-from thinktune.tasks.prep.readers.records import Row
+from thinktune.tasks.prep.readers.records import Record, Row
 from thinktune.text.conversation import Reason, Unusable
 from thinktune.text.linear_regex import Pattern, TooCostly, compile_pattern
 from thinktune.text.visible import shows_nothing
@@ -23,6 +23,20 @@ DUPLICATE = Reason("duplicate question")
 Positions = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 """Digests of questions, two numbers each."""
+
+
+class SeenColumns:
+    """The names of all columns that some row has."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def of(self, records: Iterable[Record]) -> Iterator[Record]:
+        """The same records, looked at."""
+        for record in records:
+            if record.row is not None and not self.names.issuperset(record.row):
+                self.names.update(record.row)
+            yield record
 
 
 def check_columns(

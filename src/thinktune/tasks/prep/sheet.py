@@ -12,7 +12,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 from zipfile import BadZipFile
@@ -24,16 +24,13 @@ from openpyxl.utils.exceptions import InvalidFileException
 
 from thinktune.schema.data_check import SheetFacts, SheetRequest
 from thinktune.schema.errors import DataInvalid, SpecInvalid
-from thinktune.store import new_attempt, open_store
-from thinktune.tasks.prep.answering import answer
+from thinktune.tasks.prep.answering import answer, quiet_context
 from thinktune.tasks.prep.generated import with_generated
 from thinktune.tasks.prep.ledger import Ledger
-from thinktune.tasks.prep.recognition import HEAD_ROWS, recognize
+from thinktune.tasks.prep.recognition import recognized
 from thinktune.tasks.prep.rows import Example, examples_of
 from thinktune.tasks.prep.selection import Filters
 from thinktune.tasks.prep.sources import open_source
-from thinktune.tasks.runtime.entry import Context
-from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.conversation import Unusable
 from thinktune.text.visible import printable
@@ -110,26 +107,20 @@ def read(request: SheetRequest) -> SheetFacts:
 
 def _examples(request: SheetRequest, ledger: Ledger) -> Iterator[Example]:
     task = request.task
-    store, attempt = open_store(task.store), new_attempt()
-    reporter = Reporter(store, task.run, "prep", attempt, quiet=True)
     with Stop.on_signals() as stop:
-        context = Context(store, attempt, reporter, stop)
+        context = quiet_context(task, stop)
         with open_source(task, context) as source:
-            records = with_generated(source.records, task, context, ledger)
-            head = list(islice(records, HEAD_ROWS))
-            rows = [record.row for record in head if record.row is not None]
-            layout = recognize(rows, task.data, task.dataset, source.place)
+            written = with_generated(source.records, task, context, ledger)
+            layout, _, records = recognized(written, task.data, task.dataset, source.place)
             filters = Filters(task.data.filters)
-            for record in chain(head, records):
+            for record in records:
                 ledger.rows += 1
                 try:
-                    if record.row is None:
-                        assert record.broken is not None
-                        raise Unusable(record.broken)
-                    reason = filters.reason(record.row)
+                    row = record.read()
+                    reason = filters.reason(row)
                     if reason is not None:
                         raise Unusable(reason)
-                    yield from examples_of(record.row, layout, task.data).examples
+                    yield from examples_of(row, layout, task.data).examples
                 except Unusable as unusable:
                     ledger.drop(unusable.reason, record.place, bad=True)
 

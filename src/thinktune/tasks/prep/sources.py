@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -80,10 +80,14 @@ def records_of(files: Sequence[Path]) -> Iterator[Record]:
     that holds all: where that lies is nobody else's business, and no part of the result."""
     folder = files[0].parent if len(files) == 1 else Path(os.path.commonpath(files))
     for file in files:
-        known, shown = str(file), str(file.relative_to(folder))
-        for record in read_records(file):
-            place = record.place.replace(known, shown, 1)
-            yield Record(place, record.row, record.broken)
+        yield from _named_as(str(file.relative_to(folder)), file)
+
+
+def _named_as(name: str, file: Path) -> Iterator[Record]:
+    """Rows of a file, with another name for it in their places."""
+    known = str(file)
+    for record in read_records(file):
+        yield replace(record, place=record.place.replace(known, name, 1))
 
 
 def _own_files(task: PrepTask, context: Context, folder: Path) -> Source:
@@ -165,9 +169,7 @@ def _fetched(store: Store, keys: list[str], bucket: str, folder: Path) -> Iterat
     for key in keys:
         file = folder / Path(key).name
         store.download(key, file)
-        for record in read_records(file):
-            place = record.place.replace(str(file), f"s3://{bucket}/{key}", 1)
-            yield Record(place, record.row, record.broken)
+        yield from _named_as(f"s3://{bucket}/{key}", file)
         file.unlink()
 
 

@@ -5,8 +5,6 @@ themselves, some ten kilobytes each, would not fit for every dataset.
 """
 
 from array import array
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +24,8 @@ class Spool:
         self._lengths = array("i")
         self._parts = array("i")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Gives the disk back."""
         self._packed.close()
 
     def __len__(self) -> int:

@@ -6,10 +6,9 @@ them: remove duplicates, balance, hold out, sample. Files of the artifact: `trai
 """
 
 import tempfile
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +26,14 @@ from thinktune.tasks.prep.contamination import Contamination
 from thinktune.tasks.prep.generated import with_generated
 from thinktune.tasks.prep.ledger import EXAMPLES, Ledger
 from thinktune.tasks.prep.models import cached_model
-from thinktune.tasks.prep.near_duplicates import Groups, NearDuplicates, signature
+from thinktune.tasks.prep.near_duplicates import Groups, NearDuplicates
 from thinktune.tasks.prep.preparation import Preparation
-from thinktune.tasks.prep.readers.records import Record
-from thinktune.tasks.prep.recognition import HEAD_ROWS, recognize
+from thinktune.tasks.prep.recognition import recognized
 from thinktune.tasks.prep.selection import Keys, Positions
 from thinktune.tasks.prep.shards import write_questions, write_shards
 from thinktune.tasks.prep.sources import Source, open_source
 from thinktune.tasks.prep.spool import Spool
-from thinktune.tasks.prep.test_sets import TestSets
+from thinktune.tasks.prep.test_sets import test_indexes
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
@@ -61,7 +59,10 @@ class Sides:
 def run(task: PrepTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     model_revision = cached_model(task, context)
-    with tempfile.TemporaryDirectory(prefix="thinktune-prep-") as temporary, Spool() as spool:
+    with (
+        tempfile.TemporaryDirectory(prefix="thinktune-prep-") as temporary,
+        closing(Spool()) as spool,
+    ):
         folder = Path(temporary)
         model = folder / "model"
         tokenizer = fetch_model(task.model, model_revision, context, model, weights=False)
@@ -72,8 +73,7 @@ def run(task: PrepTask, context: Context) -> Manifest:
             card.name = source.place.rstrip("/").rpartition("/")[2]
             renderer = _prepared(task, source, encoder, spool, card, context)
             sides = _chosen(task, spool, card, source.place, context)
-        with TestSets(task, context) as test_sets:
-            card.contamination = _contamination(spool, sides, test_sets, context)
+        card.contamination = _contamination(task, spool, sides, context)
         output = folder / "output"
         output.mkdir()
         _write(output, spool, sides, encoder, card, renderer, context)
@@ -91,21 +91,18 @@ def _prepared(
 ) -> Renderer:
     """All usable rows into the spool. Raises DataInvalid where too many are not."""
     data, ledger = task.data, card.ledger
-    records = with_generated(source.records, task, context, ledger)
-    head = list(islice(records, HEAD_ROWS))
-    rows = [record.row for record in head if record.row is not None]
-    layout = recognize(rows, data, task.dataset, source.place)
+    written = with_generated(source.records, task, context, ledger)
+    layout, head, records = recognized(written, data, task.dataset, source.place)
     context.reporter.say(layout.line())
     card.layout = layout.line()
     renderer = Renderer(task.model, data, conversations=layout.conversational)
     compares = bool(data.split.test_rows or data.split.validation_rows or data.test_sets)
-    preparation = Preparation(data, layout, renderer, encoder, signatures=compares)
-    columns = _Columns()
-    expected = data.expected_rows or task.dataset.rows or source.about(rows)
+    preparation = Preparation(data, layout, renderer, encoder, compares=compares)
+    columns = selection.SeenColumns()
+    expected = data.expected_rows or task.dataset.rows or source.about(head)
     context.reporter.phase("read and tokenize", expected, "rows")
-    for outcome in outcomes(
-        preparation, columns.seen(chain(head, records)), context.stop, context.reporter
-    ):
+    seen = columns.of(records)
+    for outcome in outcomes(preparation, seen, context.stop, context.reporter):
         ledger.take(outcome)
         for prepared in outcome.prepared:
             spool.append(prepared)
@@ -115,20 +112,6 @@ def _prepared(
     ledger.check_left(len(spool), source.place)
     card.template_sha256 = renderer.digest()
     return renderer
-
-
-class _Columns:
-    """The names of all columns that some row has."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def seen(self, records: Iterator[Record]) -> Iterator[Record]:
-        """The same records, looked at."""
-        for record in records:
-            if record.row is not None and not self.names.issuperset(record.row):
-                self.names.update(record.row)
-            yield record
 
 
 def _chosen(task: PrepTask, spool: Spool, card: Card, place: str, context: Context) -> Sides:
@@ -177,10 +160,10 @@ def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys
     """A key for each row that is the same for rewordings of one question."""
     stop = context.stop
     context.reporter.phase("compare questions", len(left), "rows")
-    with NearDuplicates() as near:
+    with closing(NearDuplicates()) as near:
         for position in left.tolist():
             stop.check("prep")
-            near.add(_signature(spool, position))
+            near.add(spool[position].signature)
             context.reporter.advance()
         groups: Groups = near.groups(lambda: stop.check("prep"))
     card.joined = groups.joined
@@ -191,17 +174,11 @@ def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys
     return groups.keys
 
 
-def _signature(spool: Spool, position: int) -> bytes:
-    asked = spool[position].asked
-    assert asked is not None
-    return signature(asked)
-
-
 def _contamination(
-    spool: Spool, sides: Sides, test_sets: TestSets, context: Context
+    task: PrepTask, spool: Spool, sides: Sides, context: Context
 ) -> Contamination | None:
     """Training rows that the named test sets know."""
-    indexes = test_sets.indexes(spool, sides.test)
+    indexes = test_indexes(task, context, spool, sides.test)
     if not indexes:
         return None
     found = Contamination()
@@ -211,9 +188,8 @@ def _contamination(
         prepared = spool[position]
         rendered = prepared.rendered
         text = f"{rendered.content()}\n{rendered.reasoning}\n{rendered.answer}"
-        packed = _signature(spool, position)
         for index in indexes:
-            found.add(index.match(prepared.id, text, packed))
+            found.add(index.match(prepared.id, text, prepared.signature))
         context.reporter.advance()
     return found
 

@@ -6,11 +6,7 @@ file. A test set that cannot be read is no all-clear: it ends prep.
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
-from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
@@ -23,8 +19,8 @@ from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.near_duplicates import Asked
 from thinktune.tasks.prep.options import options_of
 from thinktune.tasks.prep.preparation import asked_of
-from thinktune.tasks.prep.readers.records import Record, Row
-from thinktune.tasks.prep.recognition import HEAD_ROWS, Layout, recognize
+from thinktune.tasks.prep.readers.records import Row
+from thinktune.tasks.prep.recognition import Layout, recognized
 from thinktune.tasks.prep.rows import examples_of
 from thinktune.tasks.prep.selection import Positions
 from thinktune.tasks.prep.sources import Source, open_dataset, records_of
@@ -36,76 +32,51 @@ HELD_OUT = "held-out"
 PLACE = "data.test_sets"
 
 
-class TestSets:
-    """The test sets of a task."""
+def test_indexes(
+    task: PrepTask, context: Context, spool: Spool, held_out: Positions
+) -> list[TestIndex]:
+    """An index of each test set. Raises SpecInvalid for a name that is none, DataInvalid where one
+    cannot be read."""
+    return [
+        TestIndex(name, _asked(name, task, context, spool, held_out))
+        for name in task.data.test_sets
+    ]
 
-    __test__ = False  # no test of pytest's
 
-    def __init__(self, task: PrepTask, context: Context) -> None:
-        self._task = task
-        self._context = context
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def indexes(self, spool: Spool, held_out: Positions) -> list[TestIndex]:
-        """An index of each test set. Raises SpecInvalid for a name that is none, DataInvalid where
-        one cannot be read."""
-        return [TestIndex(name, self._asked(name, spool, held_out)) for name in self._names()]
-
-    def _names(self) -> tuple[str, ...]:
-        return self._task.data.test_sets
-
-    def _asked(self, name: str, spool: Spool, held_out: Positions) -> Iterator[tuple[str, Asked]]:
-        if name != HELD_OUT:
-            return self._questions(name)
+def _asked(
+    name: str, task: PrepTask, context: Context, spool: Spool, held_out: Positions
+) -> Iterator[tuple[str, Asked]]:
+    if name == HELD_OUT:
         if not len(held_out):
             fault = "names held-out, and data.split.test_rows is 0"
             raise SpecInvalid(PLACE, fault, "hold questions out, or leave the name out")
         own = (spool[position] for position in held_out.tolist())
-        return ((each.id, each.asked) for each in own if each.asked is not None)
-
-    def _questions(self, name: str) -> Iterator[tuple[str, Asked]]:
-        entry = self._task.test_sets.get(name)
-        if entry is None:
-            files = data_files(name)
-            if not files[0].is_file():
-                fault = f"'{name}' is neither a file nor a dataset of the catalog"
-                raise SpecInvalid(PLACE, fault, f"name one of them, or '{HELD_OUT}'")
-            entry = DatasetEntry(license="own", format="columns", description="own")
-            source = Source(name, name, records_of(files))
-            data = DataSpec(dataset="file", path=name, require_reasoning=False)
-        else:
-            temporary = tempfile.TemporaryDirectory(prefix="thinktune-test-")
-            folder = self._stack.enter_context(temporary)
-            source = open_dataset(entry, self._context, Path(folder))
-            data = DataSpec(dataset=name, require_reasoning=False)
-        return _of_source(source, data, entry, self._task.data.max_bad_fraction)
+        yield from ((each.id, each.asked) for each in own if each.asked is not None)
+    elif (entry := task.test_sets.get(name)) is not None:
+        data = DataSpec(dataset=name, require_reasoning=False)
+        with tempfile.TemporaryDirectory(prefix="thinktune-test-") as folder:
+            source = open_dataset(entry, context, Path(folder))
+            yield from _of_source(source, data, entry, task.data.max_bad_fraction)
+    else:
+        files = data_files(name)
+        if not files[0].is_file():
+            fault = f"'{name}' is neither a file nor a dataset of the catalog"
+            raise SpecInvalid(PLACE, fault, f"name one of them, or '{HELD_OUT}'")
+        entry = DatasetEntry(license="own", format="columns", description="own")
+        data = DataSpec(dataset="file", path=name, require_reasoning=False)
+        source = Source(name, name, records_of(files))
+        yield from _of_source(source, data, entry, task.data.max_bad_fraction)
 
 
 def _of_source(
     source: Source, data: DataSpec, entry: DatasetEntry, max_bad_fraction: float
 ) -> Iterator[tuple[str, Asked]]:
-    head: list[Record] = list(islice(source.records, HEAD_ROWS))
-    rows = [record.row for record in head if record.row is not None]
-    layout = recognize(rows, data, entry, source.place)
+    layout, _, records = recognized(source.records, data, entry, source.place)
     ledger = Ledger()
-    for record in chain(head, source.records):
+    for record in records:
         ledger.rows += 1
         try:
-            if record.row is None:
-                assert record.broken is not None
-                raise Unusable(record.broken)
-            yield record.place, _asked_by(record.row, layout, data)
+            yield record.place, _asked_by(record.read(), layout, data)
         except Unusable as unusable:
             ledger.drop(unusable.reason, record.place, bad=True)
     try:

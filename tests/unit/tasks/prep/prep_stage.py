@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tiny_tokenizer import REPO, REVISION, tiny_entry, write_tokenizer
+from tiny_tokenizer import commit_model, tiny_entry, write_tokenizer
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
-from thinktune.schema.keys import cache_prefix, stage_prefix
+from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.stages import PrepTask
-from thinktune.store import commit, fetch, new_attempt, open_store
+from thinktune.store import fetch, open_store
 from thinktune.tasks.prep import stage
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
@@ -51,17 +51,7 @@ class Prep:
         model = folder / "model"
         model.mkdir()
         write_tokenizer(model)
-        commit(
-            open_store(self.url),
-            cache_prefix("models", REPO, REVISION),
-            model,
-            kind="model",
-            run=None,
-            attempt=new_attempt(),
-            inputs={},
-            task_sha256=None,
-            created="2026-01-01T00:00:00+00:00",
-        )
+        commit_model(self.url, model)
 
     def run(self, path: Path | str, *, stop: Stop | None = None, **data: Any) -> Made:
         """Runs the stage. Raises what it does."""

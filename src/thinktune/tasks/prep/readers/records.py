@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinktune.text.conversation import Reason
+from thinktune.text.conversation import Reason, Unusable
+from thinktune.text.visible import has_half_character
 
 Row = dict[str, Any]
 
@@ -40,6 +41,13 @@ class Record:
     broken: Reason | None = None
     """Why it could not be read."""
 
+    def read(self) -> Row:
+        """The row. Raises Unusable where it could not be read."""
+        if self.row is None:
+            assert self.broken is not None
+            raise Unusable(self.broken)
+        return self.row
+
 
 def has_half_pair(value: object) -> bool:
     """Whether any text in it is no text: JSON can spell what UTF-8 has not."""
@@ -47,9 +55,7 @@ def has_half_pair(value: object) -> bool:
     while waiting:
         part = waiting.pop()
         if isinstance(part, str):
-            try:
-                part.encode()
-            except UnicodeEncodeError:
+            if has_half_character(part):
                 return True
         elif isinstance(part, Mapping):
             waiting += [*part.keys(), *part.values()]
