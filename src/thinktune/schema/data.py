@@ -95,9 +95,9 @@ class DataSpec(Closed):
     revision: Revision | None = None
     """Commit of the dataset on the hub that replaces the one in the catalog."""
     path: str | None = None
-    """Path of your own file (.jsonl, .json, .parquet, .csv or .tsv, also packed as .gz, .zst, .bz2
-    or .xz). It requires `dataset: file`. A folder, a pattern such as `data/*.jsonl` and an
-    `s3://bucket/prefix/` read all of their files, in the order of their names."""
+    """Path of your own file: .parquet, or .jsonl, .json, .csv or .tsv, which may be packed as .gz,
+    .zst, .bz2 or .xz. It requires `dataset: file`. A folder, a pattern such as `data/*.jsonl` and
+    an `s3://bucket/prefix/` read all of their files, in the order of their names."""
     format: Format | None = None
     """Layout of the rows. Null takes the catalog's layout; for a file of your own, the layout
     follows from its columns."""

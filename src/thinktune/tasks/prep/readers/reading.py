@@ -31,6 +31,7 @@ def read_records(path: Path) -> Iterator[Record]:
     reader = READERS.get(kind_of(path))
     if reader is None:
         fault = f"kind of file '{kind_of(path) or path.name}' is not known"
-        remedy = f"use one of {', '.join(READERS)}, also packed ({', '.join(PACKING_SUFFIXES)})"
+        packed = ", ".join(PACKING_SUFFIXES)
+        remedy = f"use one of {', '.join(READERS)}; all but Parquet can be packed ({packed})"
         raise DataInvalid(str(path), fault, remedy)
     return reader(path)
