@@ -164,7 +164,7 @@ def one_reasoning(beside: Iterable[str], text: str) -> tuple[str | None, str]:
     inside, answer = split_think(text)
     found = [given for given in (_bare(given) for given in beside) if given]
     found += [inside] if inside else []
-    if len({" ".join(reasoning.split()) for reasoning in found}) > 1:
+    if len(found) > 1 and len({" ".join(reasoning.split()) for reasoning in found}) > 1:
         raise Unusable(TWO_REASONINGS)
     return (found[0] if found else None), answer
 

@@ -4,7 +4,6 @@ Called by `stage` and `check`. What becomes of a row depends on that row alone, 
 prepared in any batches, in any number of processes, with the same result.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -27,8 +26,9 @@ NO_REASONING = Reason(
     "answers need <think>…</think> before them, or map data.columns.reasoning; to train without"
     " reasoning set data.require_reasoning=false",
 )
-SPELLED = re.compile(
-    r"<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|\[/?INST\]|<｜(?:User|Assistant)｜>"
+SPELLED = (
+    *("<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"),
+    *("[INST]", "[/INST]", "<｜User｜>", "<｜Assistant｜>"),
 )
 """Marks by which a text shows that it was rendered for a model already."""
 LOOPS = Reason("goes round in circles", "set data.drop_loops=false")
@@ -163,7 +163,8 @@ class Preparation:
         _note(outcome, "end token taken off", taken.end_tokens)
         _note(outcome, "earlier answer not learned", taken.turns_left)
         _note(outcome, "turn behind the last answer", taken.turns_after)
-        if any(SPELLED.search(f"{each.question}\n{each.answer}") for each in taken.examples):
+        said = [text for each in taken.examples for text in (each.question, each.answer)]
+        if any(mark in text for text in said for mark in SPELLED):
             _note(outcome, "spells marks of a chat template, which stay text", 1)
         left: Unusable | None = None
         for example in taken.examples:

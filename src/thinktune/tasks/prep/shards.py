@@ -7,6 +7,7 @@ Written by `stage`; read by `thinktune.tasks.train.sft.examples` and
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -86,13 +87,14 @@ def _groups(positions: Positions) -> Iterator[Positions]:
 
 
 def _tokens(spool: Spool, positions: Positions, names: Mapping[int, str]) -> pa.Table:
-    columns: dict[str, list[object]] = {name: [] for name in TOKENS.names}
-    for position in positions.tolist():
-        prepared = spool[position]
-        encoded = prepared.encoded
-        columns["id"].append(names.get(position, prepared.id))
-        columns["ids"].append(encoded.ids)
-        columns["prompt_tokens"].append(encoded.prompt_tokens)
-        columns["reasoning_tokens"].append(encoded.reasoning_tokens)
-        columns["answer_tokens"].append(encoded.answer_tokens)
-    return pa.table(columns, schema=TOKENS)
+    where = positions.tolist()
+    ids = [spool.ids(position) for position in where]
+    ends = np.cumsum([0, *map(len, ids)], dtype=np.int32)
+    flat = np.concatenate([np.empty(0, np.int32), *ids])
+    parts = spool.parts()[positions].astype(np.int32)
+    columns = [
+        pa.array([names.get(p) or spool.name(p) for p in where], pa.string()),
+        pa.ListArray.from_arrays(ends, flat),
+        *(pa.array(part) for part in parts.T),
+    ]
+    return pa.Table.from_arrays(columns, schema=TOKENS)

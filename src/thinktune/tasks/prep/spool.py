@@ -5,6 +5,7 @@ themselves, some ten kilobytes each, would not fit for every dataset.
 """
 
 from array import array
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ class Spool:
 
     def __init__(self) -> None:
         self._packed = Packed()
+        self._ids = Packed()
+        self._signatures = Packed()
         self._keys = bytearray()
         self._names = array("Q")
         self._balance = array("h")
@@ -26,24 +29,42 @@ class Spool:
 
     def close(self) -> None:
         """Gives the disk back."""
-        self._packed.close()
+        for packed in (self._packed, self._ids, self._signatures):
+            packed.close()
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def append(self, value: Prepared) -> None:
         """Adds one behind the others."""
-        self._packed.append(value)
+        encoded = value.encoded
+        # Apart, because some passes read these alone: as numbers they are most of an example.
+        self._ids.append(np.array(encoded.ids, np.int32).tobytes())
+        self._signatures.append(value.signature)
+        self._packed.append(replace(value, encoded=replace(encoded, ids=[]), signature=b""))
         self._keys += value.key
         self._names.append(_name(value.id))
         self._balance.append(value.balance)
-        encoded = value.encoded
         self._lengths.append(len(encoded.ids))
         self._parts.extend((encoded.prompt_tokens, encoded.reasoning_tokens, encoded.answer_tokens))
 
     def __getitem__(self, position: int) -> Prepared:
         found: Prepared = self._packed.load(position)
-        return found
+        encoded = replace(found.encoded, ids=self.ids(position).tolist())
+        return replace(found, encoded=encoded, signature=self.signature(position))
+
+    def name(self, position: int) -> str:
+        """Id of one, as its row gives it."""
+        found: Prepared = self._packed.load(position)
+        return found.id
+
+    def ids(self, position: int) -> NDArray[np.int32]:
+        """Token ids of one."""
+        return np.frombuffer(self._ids.read(position), np.int32)
+
+    def signature(self, position: int) -> bytes:
+        """What one asks, as `near_duplicates` compares it."""
+        return self._signatures.read(position)
 
     def keys(self) -> NDArray[np.uint64]:
         """Digest of each one's question, as two numbers."""
@@ -71,7 +92,7 @@ class Spool:
         given: set[str] = set()
         renamed: dict[int, str] = {}
         for position in np.sort(positions[counts[where] > 1]).tolist():
-            name = self[position].id
+            name = self.name(position)
             seen[name] = seen.get(name, 0) + 1
             if seen[name] > 1:
                 while (new := f"{name}#{seen[name]}") in given or _is_among(known, _name(new)):

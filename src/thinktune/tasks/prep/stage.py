@@ -163,7 +163,7 @@ def _groups(spool: Spool, left: Positions, card: Card, context: Context) -> Keys
     with closing(NearDuplicates()) as near:
         for position in left.tolist():
             stop.check("prep")
-            near.add(spool[position].signature)
+            near.add(spool.signature(position))
             context.reporter.advance()
         groups: Groups = near.groups(lambda: stop.check("prep"))
     card.joined = groups.joined
