@@ -4,6 +4,8 @@ Speed and memory depend on shapes and lengths alone. Weights are made and quanti
 layer at a time, so that the 16-bit model never stands whole.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
@@ -11,14 +13,18 @@ from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel, Qwen2Co
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from thinktune.schema.catalog import ModelEntry
-from thinktune.tasks.train.sft.examples import TrainExample
+
+if TYPE_CHECKING:
+    from thinktune.tasks.train.sft.examples import TrainExample
 
 MEAN_TOKENS, MAX_TOKENS, SIGMA = 1000, 4096, 0.8
 """Of the documents' lengths: lognormal, cut off."""
 
 
-def documents(count: int, vocabulary: int, seed: int = 0) -> list[TrainExample]:
+def documents(count: int, vocabulary: int, seed: int = 0) -> "list[TrainExample]":
     """Random tokens; the first tenth of each is prompt."""
+    from thinktune.tasks.train.sft.examples import TrainExample  # needs pyarrow
+
     draw = np.random.default_rng(seed)
     mu = np.log(MEAN_TOKENS) - SIGMA**2 / 2
     lengths = np.clip(draw.lognormal(mu, SIGMA, count), 16, MAX_TOKENS).astype(int)

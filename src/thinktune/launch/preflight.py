@@ -16,6 +16,7 @@ from thinktune.launch.values import asked_model, nodes_for
 from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
+from thinktune.schema.llm import LlmSpec
 from thinktune.schema.recipe import Recipe
 from thinktune.schema.stages import STAGE_INFO, Stage
 
@@ -89,24 +90,31 @@ def _what_may_be_unseen() -> Iterator[None]:
         return
 
 
+ASKS: dict[Stage, str] = {"prep": "data.generate", "evaluate": "evaluate.judge"}
+"""The setting by which a stage asks a language model."""
+
+
 def check_language_model(request: Request, kube: Kube) -> None:
-    """Raises InputMissing where prep would ask a language model without its key."""
-    asked = asked_model(request.run.tasks["prep"]) if "prep" in request.stages else None
-    if asked is None or asked.key_variable is None:
-        return
-    namespace, variable = request.cluster.namespace, asked.key_variable
-    secret = asked.key_secret
+    """Raises InputMissing where a stage would ask a language model without its key."""
+    for stage, setting in ASKS.items():
+        asked = asked_model(request.run.tasks[stage]) if stage in request.stages else None
+        if asked is not None and asked.key_variable is not None:
+            _check_key(request, kube, setting, asked, asked.key_variable)
+
+
+def _check_key(request: Request, kube: Kube, setting: str, asked: LlmSpec, variable: str) -> None:
+    namespace, secret = request.cluster.namespace, asked.key_secret
     names = [secret] if secret is not None else list(request.cluster.env_from_secrets)
     if any(variable in (kube.secret_keys(name) or ()) for name in names):
         return
     named = f"secret {secret}" if secret is not None else "secret of env_from_secrets"
-    fault = f"data.generate asks {asked.host[0]}, and no {named} has {variable}"
+    fault = f"{setting} asks {asked.host[0]}, and no {named} has {variable}"
     remedy = (
         f"kubectl -n {namespace} create secret generic {secret or 'llm-key'}"
         f" --from-literal={variable}=…"
     )
     if secret is None:
-        remedy += " and --set data.generate.llm.key_secret=llm-key"
+        remedy += f" and --set {setting}.llm.key_secret=llm-key"
     raise InputMissing(f"namespace {namespace}", fault, remedy)
 
 

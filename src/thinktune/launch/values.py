@@ -13,7 +13,7 @@ from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
 from thinktune.schema.llm import LlmSpec
 from thinktune.schema.pipeline import Pipeline
-from thinktune.schema.stages import STAGE_INFO, STAGES, PrepTask, Stage
+from thinktune.schema.stages import STAGE_INFO, STAGES, EvaluateTask, PrepTask, Stage
 from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
     AccessValues,
@@ -194,6 +194,8 @@ def asked_model(task: StageTask) -> LlmSpec | None:
     """The language model that a stage asks; None for stages that ask none."""
     if isinstance(task, PrepTask) and task.data.generate is not None:
         return task.data.generate.llm
+    if isinstance(task, EvaluateTask) and task.evaluate.judge is not None:
+        return task.evaluate.judge.llm
     return None
 
 

@@ -4,13 +4,17 @@ A recipe is one YAML file under `jobs/recipes/`, and the file's name is the reci
 `thinktune.recipes.compose` reads, extends and overrides recipes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinktune.schema.catalog import Count, Name, Revision
 from thinktune.schema.closed import Closed
 from thinktune.schema.data import DataSpec, Fraction, Seed
+from thinktune.schema.llm import LlmSpec
+
+EngineName = Literal["vllm", "transformers"]
+EngineChoice = Literal["auto", "vllm", "transformers"]
 
 
 class TrainSpec(Closed):
@@ -81,6 +85,56 @@ class TrainSpec(Closed):
     environment."""
 
 
+class LabelSpec(Closed):
+    """A closed list of labels, of which an answer names some on one line."""
+
+    values: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The labels."""
+    marker: str = "Violations:"
+    """What the line starts with. Labels stand behind it, with `;` or `|` between them."""
+    none: str = "none"
+    """The label that says that there is nothing. It counts as a label of its own."""
+    aliases: dict[str, str] = {}
+    """Other names of labels, by name. What is in neither list counts as a false positive."""
+
+    @model_validator(mode="after")
+    def _aliases_of_labels(self) -> Self:
+        for name, label in self.aliases.items():
+            if label not in (*self.values, self.none):
+                raise ValueError(f"alias '{name}' is of '{label}', which is no label of the list")
+        return self
+
+
+class JudgeSpec(Closed):
+    """A language model that reads answers. Take one of another family than the models it judges."""
+
+    llm: LlmSpec
+    """Who is asked, and for how much money. Set its temperature to 0."""
+    correct: bool = True
+    """Ask whether an answer agrees with the reference, twice: once with the reference first, once
+    with the answer first. Only what both replies say counts."""
+    rating: str | None = None
+    """What answers are rated by, from 1 to 5, such as `Would an auditor accept the reasoning?`.
+    Null asks for no rating."""
+
+
+class Requirement(Closed):
+    """A condition under which the tuned model may be served."""
+
+    at_least: float | None = None
+    """The figure is this or higher."""
+    at_most: float | None = None
+    """The figure is this or lower."""
+    not_worse_by: Annotated[float, Field(ge=0)] | None = None
+    """The 95% interval of the difference to the base model leaves out a loss of more than this."""
+
+    @model_validator(mode="after")
+    def _some_condition(self) -> Self:
+        if self.at_least is None and self.at_most is None and self.not_worse_by is None:
+            raise ValueError("a requirement is empty; give at_least, at_most or not_worse_by")
+        return self
+
+
 class EvaluateSpec(Closed):
     """How the base model and the tuned one answer the same held-out questions."""
 
@@ -97,11 +151,29 @@ class EvaluateSpec(Closed):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Sample from the most likely tokens whose probabilities add up to this share (nucleus
     sampling)."""
-    batch_size: Count = 16
-    """Questions that are answered at once."""
+    engine: EngineChoice = "auto"
+    """What generates the answers. `auto` takes vLLM on a GPU of compute capability 8.0 or more, and
+    transformers elsewhere."""
+    batch_size: Count | None = None
+    """Questions that the transformers engine answers at once. Null takes as many as fit the GPU's
+    memory, and 16 on a CPU."""
+    instruction: str | None = None
+    """What the base model is told in words beside the question, as a further arm of the
+    comparison, so that the report shows what a prompt alone would have done. Null leaves that arm
+    out."""
+    precisions: tuple[Literal["nf4", "16bit"], ...] = ()
+    """Precisions of the base under which the tuned model answers as well, beside the one that it
+    was trained on. A model answers differently at another one."""
     verifier: Literal["auto", "number", "choice", "math", "text", "none"] = "auto"
     """How an answer is compared with the reference answer. `auto` chooses by looking at the
     reference answers; `none` measures no accuracy."""
+    labels: LabelSpec | None = None
+    """Labels that answers name, for precision, recall and F1. Null measures none."""
+    judge: JudgeSpec | None = None
+    """A language model that judges the answers. Null asks none."""
+    require: dict[str, Requirement] = {}
+    """What the tuned model must reach to be promoted, by metric, at each precision that it is
+    judged at. The manifest says whether it does."""
     side_by_side: Annotated[int, Field(ge=0)] = 3
     """Number of questions that the report shows with both answers."""
     seed: Seed = 0

@@ -10,12 +10,20 @@ from pydantic import Field
 
 from thinktune.schema.closed import Closed
 
-Variant = Literal["base", "tuned"]
-VARIANTS: tuple[Variant, ...] = ("base", "tuned")
+ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""One way to answer the questions: a model, how it is asked, and its precision."""
+BASE: Final = "base"
+ASKED: Final = "asked"
+TUNED: Final = "tuned"
+ENDPOINT: Final = "endpoint"
+Precision = Literal["nf4", "16bit"]
 Verifier = Literal["number", "choice", "math", "text", "none"]
 Direction = Literal["higher", "lower", "neither"]
+Outcome = Literal["better", "worse", "no evidence", "too few questions"]
+"""What a test comes to: whether the tuned model is better, worse, not shown to be either, or asked
+too few questions to show anything."""
 
-REPORT_FORMAT: Final = 2
+REPORT_FORMAT: Final = 3
 SHARE = "share"
 """The unit of a metric that is a fraction of 1; people read it in percent."""
 
@@ -24,31 +32,39 @@ Tally = Annotated[int, Field(ge=0)]
 
 
 class PairedTest(Closed):
-    """Base against tuned on one metric: exact McNemar test and bootstrap, paired by question."""
+    """The tuned model against another arm on one metric, paired by question."""
 
+    method: Literal["exact McNemar", "paired permutation"]
+    """McNemar's test for a share of answers that pass; for another figure, the arms' answers are
+    exchanged at random, question by question."""
     pairs: Tally
-    """Questions that have a score of both models."""
-    only_base: Tally
-    """Questions that only the base model passes (McNemar's b)."""
-    only_tuned: Tally
-    """Questions that only the tuned model passes (McNemar's c)."""
-    p_exact: Share
-    """Exact McNemar test (binomial on the discordant pairs), two-sided."""
-    p_chi_square: Share
-    """Uncorrected chi-square form of the same test; shown for comparison, it never decides."""
+    """Questions that have a score of both arms."""
+    only_other: Tally | None
+    """Questions that only the other arm passes (McNemar's b). Null for a permutation test."""
+    only_tuned: Tally | None
+    """Questions that only the tuned model passes (McNemar's c). Null for a permutation test."""
+    p: Share
+    """Two-sided p-value: binomial on the discordant pairs, or the share of exchanges that give no
+    smaller difference."""
+    p_chi_square: Share | None
+    """Uncorrected chi-square form of McNemar's test. It is shown for comparison and never
+    decides."""
     holm_p: Share
-    """The exact p-value with Holm's adjustment over all tests of the report; this one decides."""
+    """The p-value with Holm's adjustment over all tests of the report. This one decides."""
     difference: float
-    """Mean of the tuned model's scores minus mean of the base model's."""
+    """The tuned model's figure minus the other arm's."""
     ci95: tuple[float, float]
-    """95% interval of the difference: paired bootstrap over questions, percentiles."""
+    """95% interval of the difference: paired bootstrap over questions, percentiles. All answers to
+    a question are drawn together."""
     mde: float | None
     """Smallest true difference that this many questions would show in 80% of repetitions, at the
-    observed share of discordant pairs; null where no difference that small would."""
+    observed share of discordant pairs. Null where no difference that small would, and for a
+    permutation test."""
+    outcome: Outcome
 
 
 class MetricResult(Closed):
-    """What one metric says of both models."""
+    """What one metric says of all arms."""
 
     label: str
     """What people read instead of the metric's name."""
@@ -62,18 +78,48 @@ class MetricResult(Closed):
     """How the figure comes about, in sentences for people."""
     questions: Tally
     """Questions that have a score."""
-    values: dict[Variant, float | None]
-    """The figure of each model; null where no answer has one."""
-    test: PairedTest | None
-    """The paired test; null for a metric that is not tested or has no scores."""
+    values: dict[ArmName, float | None]
+    """The figure of each arm; null where no answer has one."""
+    tests: dict[ArmName, PairedTest]
+    """The tuned model's tests against other arms, by the other arm's name. Empty for a metric that
+    is not tested or has no scores."""
+    details: dict[str, dict[ArmName, float | None]] = {}
+    """Figures of parts, such as those of each label, by the part's name."""
     note: str | None
     """What else there is to say of the outcome; null where there is nothing."""
     why_none: str | None
     """Why there is no figure, where the metric can say so."""
 
+    @property
+    def test(self) -> PairedTest | None:
+        """The test against the base model."""
+        return self.tests.get(BASE)
+
+
+class RequirementResult(Closed):
+    """What one figure of the tuned model must reach, and whether it does."""
+
+    metric: str
+    """Name of the metric."""
+    arm: ArmName
+    """The tuned model at one precision."""
+    wanted: str
+    """The condition, in words."""
+    value: float | None
+    """The figure that was compared; null where it was not measured."""
+    met: bool
+
+
+class Gate(Closed):
+    """Whether the tuned model is good enough to be served, by the recipe's `evaluate.require`."""
+
+    promoted: bool
+    """Whether every requirement is met. A recipe without requirements promotes every model."""
+    requirements: tuple[RequirementResult, ...]
+
 
 class SamplingFacts(Closed):
-    """How answers were drawn, the same for both models."""
+    """How answers were drawn, the same for all arms."""
 
     temperature: float
     """Temperature of sampling; 0 is greedy decoding."""
@@ -94,9 +140,17 @@ class VerifierChoice(Closed):
     """Verifier that was used: the one that `auto` chose, else the requested one."""
 
 
-class VariantFacts(Closed):
-    """What one model's answers are like as a whole."""
+class ArmFacts(Closed):
+    """What one arm is, and what its answers are like as a whole."""
 
+    label: str
+    """What people read, such as `base, asked in words`."""
+    engine: str
+    """Name and version of what generated the answers."""
+    engine_reason: str
+    """Why that engine."""
+    precision: str
+    """Precision of the weights, as the model would be served."""
     samples: Tally
     """Number of answers generated."""
     finished: Share
@@ -106,19 +160,19 @@ class VariantFacts(Closed):
 
 
 class Histogram(Closed):
-    """Counts of both models in common bins."""
+    """Counts of all arms in common bins."""
 
     edges: tuple[float, ...]
     """Borders of the bins, one more than there are counts."""
-    counts: dict[Variant, tuple[Tally, ...]]
-    """Number of values in each bin, by model."""
+    counts: dict[ArmName, tuple[Tally, ...]]
+    """Number of values in each bin, by arm."""
 
 
 class Rules(Closed):
     """How the figures that are not of one metric came about, in sentences for people."""
 
     tests: str
-    """How base and tuned are tested against each other."""
+    """How the tuned model is tested against other arms."""
     interval: str
     """How the interval of a difference is computed."""
     mde: str
@@ -128,7 +182,7 @@ class Rules(Closed):
 
 
 class ShownAnswer(Closed):
-    """One answer of one model, taken apart."""
+    """One answer of one arm, taken apart."""
 
     thinking: str
     """Text of the think part; empty where there is none."""
@@ -144,6 +198,8 @@ class ShownAnswer(Closed):
     """What stands on the final-answer line; null where there is none."""
     has_final_line: bool | None
     """Whether there is a final-answer line; null if the recipe names no marker."""
+    extracted: str | None
+    """What was compared with the reference; null where nothing was found to compare."""
     correct: bool | None
     """Whether the answer is correct; null if the reference cannot be checked."""
     tokens: Tally
@@ -153,7 +209,7 @@ class ShownAnswer(Closed):
 
 
 class SideBySide(Closed):
-    """One question with an answer of each model."""
+    """One question with an answer of each arm."""
 
     id: str
     """Id of the question in prep's artifact."""
@@ -163,14 +219,14 @@ class SideBySide(Closed):
     """What an answer is checked against."""
     reference_answer: str
     """What the dataset answers."""
-    answers: dict[Variant, ShownAnswer]
-    """The first answer of each model."""
+    answers: dict[ArmName, ShownAnswer]
+    """The first answer of each arm."""
 
 
 class Report(Closed):
     """The outcome of an evaluation."""
 
-    format: Literal[2] = REPORT_FORMAT
+    format: Literal[3] = REPORT_FORMAT
     """Version of this file's layout."""
     headline: str
     """The outcome in two or three sentences."""
@@ -178,18 +234,17 @@ class Report(Closed):
     """Id of the run that was evaluated."""
     model: str
     """The base model, `owner/name` on the hub."""
-    engine: str
-    """Name of the engine that generated the answers, such as `transformers`."""
     questions: Tally
     """Number of held-out questions that were asked."""
     samples_per_question: Tally
-    """Answers per question and model."""
+    """Answers per question and arm."""
     sampling: SamplingFacts
     marker: str | None
     """What the final-answer line starts with; null: none is asked for."""
     verifier: VerifierChoice
-    variants: dict[Variant, VariantFacts]
-    """What each model's answers are like as a whole."""
+    arms: dict[ArmName, ArmFacts]
+    """The arms in the order in which people read them."""
+    gate: Gate
     metrics: dict[str, MetricResult]
     """Results by the metric's name, in the order in which people read them."""
     thinking_lengths: Histogram

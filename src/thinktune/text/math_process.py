@@ -1,97 +1,200 @@
-"""Compares expressions with math-verify, in a process of its own. `verifiers` uses it.
+"""Compares expressions with math-verify, in processes of their own. `verifiers` uses it.
 
-The process is there because math-verify keeps its time limits with signal.alarm and because a
-hostile expression can only be stopped by killing what computes it. It imports this module, which
-must therefore stay light.
+The processes are there because math-verify keeps its time limits with signal.alarm, because a
+hostile expression can only be stopped by killing what computes it, and because there may be many.
+They import this module, which must therefore stay light.
 """
 
+import contextlib
 import functools
 import logging
 import multiprocessing
+import os
 import re
-from multiprocessing.connection import Connection
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+
+from thinktune.text.mathematics import MATHEMATICS
+
+Pair = tuple[str, str]
+"""An expression and the reference, in LaTeX."""
 
 START_S = 120.0
-"""Seconds for the math process to import sympy, on a busy machine."""
-MATH_S = 4
+"""Seconds for a process to import sympy, on a busy machine."""
+MATH_S = 2
 """Seconds for math-verify's own limits, of parsing and of comparing."""
-KILL_S = 20.0
-"""Seconds after which the math process is killed and the answer counts as wrong."""
-
-MATHEMATICS = re.compile(
-    r"\\[a-zA-Z]+|[\^=√π∞≤≥±]|\d\s*[+*/]\s*\d|\d[a-z]\b|^[(\[{][^,]+,.*[)\]}]$|^[a-zA-Z]$"
-)
-"""What sets an expression apart from a plain number or word."""
+KILL_S = 8.0
+"""Seconds after which a process is killed and its pair counts as different."""
+LOOK_S = 0.2
+"""How often the caller is asked whether to stop."""
+AT_ONCE = 32
+"""Pairs that a process is handed together."""
+ONE_PROCESS = 64
+"""Below this many pairs, a second process would cost more than it saves."""
 
 
 class MathProcess:
-    """math-verify in a process of its own, started at the first question, killed when it hangs."""
+    """math-verify in a process of its own."""
 
     def __init__(self) -> None:
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
-
-    def check(self, candidate: str, reference: str) -> bool:
-        """Whether both are the same expression; False too where that cannot be found out."""
-        pipe = self._started()
-        try:
-            pipe.send((candidate, reference))
-            if pipe.poll(KILL_S):
-                return bool(pipe.recv())
-        except (EOFError, OSError):  # it died: out of memory, or a fault in a C library
-            pass
-        self.close()
-        return False
-
-    def close(self) -> None:
-        """Kills the process; the next question starts another."""
-        if self._process is not None and self._pipe is not None:
-            self._process.kill()
-            self._process.join()
-            self._pipe.close()
-        self._process = None
-        self._pipe = None
-
-    def _started(self) -> Connection:
-        if self._pipe is not None:
-            return self._pipe
         # Spawned, not forked: the parent may hold a GPU context and threads. Under `python -m
         # thinktune.tasks.evaluate` the child does not import torch: it skips the __main__ of a
         # package and imports this module alone.
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._pipe = ours
+        self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve_math, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
-        if not ours.poll(START_S) or ours.recv() != "ready":
-            self.close()
-            raise RuntimeError(f"the math process did not start within {START_S:g} s")
-        return ours
+        self.ready = False
+        self.work: deque[int] = deque()
+        """Numbers of the pairs that it has, in their order."""
+        self.moved = time.monotonic()
+
+    def hand(self, numbers: Sequence[int], pairs: Sequence[Pair]) -> None:
+        """Gives it work. Raises OSError where it is dead."""
+        self.work = deque(numbers)
+        self.moved = time.monotonic()
+        self.pipe.send([pairs[number] for number in numbers])
+
+    def late(self) -> bool:
+        """Whether it has been silent for too long."""
+        limit = KILL_S if self.ready else START_S
+        return time.monotonic() - self.moved > limit
+
+    def kill(self) -> None:
+        """Ends it, whatever it does."""
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+
+class MathProcesses:
+    """As many as there are cores, started when they are needed, kept until `close`."""
+
+    def __init__(self) -> None:
+        self._idle: list[MathProcess] = []
+
+    def check_all(
+        self, pairs: Sequence[Pair], stop: Callable[[], None] = lambda: None
+    ) -> list[bool]:
+        """Whether the two of each pair are the same; False too where that cannot be found out.
+
+        `stop` raises where the work is to end. Raises RuntimeError where no process starts.
+        """
+        places: dict[Pair, list[int]] = {}
+        for place, pair in enumerate(pairs):
+            places.setdefault(pair, []).append(place)
+        verdicts = self._check(list(places), stop)
+        found = dict(zip(places, verdicts, strict=True))
+        return [found[pair] for pair in pairs]
+
+    def _check(self, pairs: Sequence[Pair], stop: Callable[[], None]) -> list[bool]:
+        found: dict[int, bool] = {}
+        waiting = deque(range(len(pairs)))
+        busy: dict[Connection, MathProcess] = {}
+        most = 1 if len(pairs) < ONE_PROCESS else os.cpu_count() or 1
+        try:
+            while len(found) < len(pairs):
+                stop()
+                while waiting and len(busy) < most:
+                    process = self._idle.pop() if self._idle else MathProcess()
+                    busy[process.pipe] = process
+                    _hand(process, waiting, pairs)
+                for pipe in wait(list(busy), timeout=LOOK_S):
+                    assert isinstance(pipe, Connection)
+                    self._take(busy, pipe, found, waiting, pairs)
+                for pipe, process in list(busy.items()):
+                    if process.late():
+                        self._give_up(busy, pipe, found, waiting)
+        finally:
+            for process in busy.values():
+                process.kill()
+        return [found[number] for number in range(len(pairs))]
+
+    def close(self) -> None:
+        """Ends all processes; the next question starts others."""
+        for process in self._idle:
+            process.kill()
+        self._idle = []
+
+    def _take(
+        self,
+        busy: dict[Connection, MathProcess],
+        pipe: Connection,
+        found: dict[int, bool],
+        waiting: deque[int],
+        pairs: Sequence[Pair],
+    ) -> None:
+        process = busy[pipe]
+        try:
+            same = pipe.recv()
+        except (EOFError, OSError):  # it died: out of memory, or a fault in a C library
+            self._give_up(busy, pipe, found, waiting)
+            return
+        process.moved = time.monotonic()
+        if not process.ready:
+            process.ready = True
+            return
+        found[process.work.popleft()] = bool(same)
+        if not process.work:
+            del busy[pipe]
+            if waiting:
+                busy[pipe] = process
+                _hand(process, waiting, pairs)
+            else:
+                self._idle.append(process)
+
+    def _give_up(
+        self,
+        busy: dict[Connection, MathProcess],
+        pipe: Connection,
+        found: dict[int, bool],
+        waiting: deque[int],
+    ) -> None:
+        """Kills a process. The pair that it was at counts as different, the others wait again."""
+        process = busy.pop(pipe)
+        process.kill()
+        if not process.ready:
+            raise RuntimeError(f"a math process did not start within {START_S:g} s")
+        if process.work:
+            found[process.work.popleft()] = False
+        waiting.extendleft(reversed(process.work))
+
+
+def _hand(process: MathProcess, waiting: deque[int], pairs: Sequence[Pair]) -> None:
+    numbers = [waiting.popleft() for _ in range(min(AT_ONCE, len(waiting)))]
+    with contextlib.suppress(OSError):  # it is dead, which `_take` sees
+        process.hand(numbers, pairs)
 
 
 @functools.cache
-def math_process() -> MathProcess:
-    """The one process of this run."""
-    return MathProcess()
+def math_processes() -> MathProcesses:
+    """Those of this run."""
+    return MathProcesses()
 
 
 def _serve_math(pipe: Connection) -> None:
-    from math_verify import parse, verify  # here, so that only this process pays for sympy
+    from math_verify import parse, verify  # here, so that only these processes pay for sympy
+
+    @functools.lru_cache(maxsize=4096)
+    def read(text: str) -> object:
+        return parse(_in_math_mode(text), parsing_timeout=MATH_S)
 
     logging.disable(logging.CRITICAL)  # it logs every expression that it cannot read
     pipe.send("ready")
     while True:
         try:
-            candidate, reference = pipe.recv()
-        except EOFError:
+            pairs = pipe.recv()
+        except (EOFError, OSError):
             return
-        try:
-            gold = parse(_in_math_mode(reference), parsing_timeout=MATH_S)
-            target = parse(_in_math_mode(candidate), parsing_timeout=MATH_S)
-            pipe.send(bool(verify(gold, target, timeout_seconds=MATH_S)))
-        except Exception:  # noqa: BLE001  sympy raises anything for garbage, which is no answer
-            pipe.send(False)
+        for candidate, reference in pairs:
+            try:
+                gold, target = read(reference), read(candidate)
+                pipe.send(bool(verify(gold, target, timeout_seconds=MATH_S)))
+            except Exception:  # noqa: BLE001  sympy raises anything for garbage, which is no answer
+                pipe.send(False)
 
 
 def _in_math_mode(text: str) -> str:

@@ -5,7 +5,7 @@ The stage makes questions and samples, `verdicts` judges them, metrics read what
 
 from dataclasses import dataclass
 
-from thinktune.schema.report import Variant
+from thinktune.text.labels import Labels
 from thinktune.text.think import Parsed
 
 
@@ -16,9 +16,11 @@ class Question:
     id: str
     question: str
     answer: str
-    """What the dataset answers; only for showing."""
+    """What the dataset answers; for showing, for labels, and for a judge to compare with."""
     reference: str | None
     """The checkable final answer; None where the dataset has none."""
+    group: str | None = None
+    """The value by which the recipe balances rows, such as a difficulty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Sample:
     """One generated answer."""
 
     question_id: str
-    variant: Variant
+    arm: str
     sample: int
     """Which of the answers to this question, from 0."""
     text: str
@@ -41,6 +43,25 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelVerdict:
+    """The labels that an answer names, beside those that it should."""
+
+    expected: frozenset[str]
+    said: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeVerdict:
+    """What a language model says of an answer."""
+
+    correct: bool | None = None
+    """Whether it agrees with the reference; None where the two replies do not, or one of them is
+    none of the possible ones."""
+    rating: float | None = None
+    """From 1 to 5; None where the reply is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """One sample with the verdicts on it."""
 
@@ -52,5 +73,15 @@ class Judged:
     """What stands on the final-answer line."""
     has_final_line: bool | None
     """Whether there is such a line; None if the recipe names no marker."""
+    extracted: str | None
+    """What was compared with the reference; None where nothing was found to compare."""
     correct: bool | None
     """None if the reference cannot be checked."""
+    several: bool = False
+    """Whether the answer names several options where one is asked for."""
+    group: str | None = None
+    """That of its question."""
+    labels: LabelVerdict | None = None
+    """None unless the recipe has labels and the reference names some."""
+    judge: JudgeVerdict | None = None
+    """None unless the recipe has a judge."""

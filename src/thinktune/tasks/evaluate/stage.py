@@ -1,78 +1,70 @@
-"""The evaluate stage: base and tuned answer the held-out questions, and the report says what came.
+"""The evaluate stage: several arms answer the held-out questions, and the report says what came.
 
-Both get the same prompts, sampling and stop ids from one engine. Files of the artifact:
-`report.json`, `report.html`, `samples.jsonl`.
+All get the same prompts, sampling and stop ids. Files of the artifact: `report.json`,
+`report.html`, `report.md`, `samples.jsonl`, and `judge.jsonl` where a language model judged.
 """
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from thinktune.schema.errors import DataInvalid
+from thinktune.schema.errors import Preempted, ThinktuneError
 from thinktune.schema.keys import parts_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
-from thinktune.schema.prompt import PromptFacts
-from thinktune.schema.report import VARIANTS, Report, Variant
+from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
-from thinktune.store import commit, fetch, manifest_digest
-from thinktune.tasks.evaluate.metrics.registry import Registry
+from thinktune.store import commit
+from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of
+from thinktune.tasks.evaluate.gate import check_requirements
+from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
+from thinktune.tasks.evaluate.judge import Reply, ask_judge, verdicts, write_replies
+from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
 from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
+from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
 from thinktune.tasks.evaluate.report.wording import terminal_summary
-from thinktune.tasks.evaluate.samples import Question, Sample
+from thinktune.tasks.evaluate.samples import Judged, Sample
+from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
 from thinktune.tasks.generate.answers import AnswerStore, generate
-from thinktune.tasks.generate.protocol import Batch, Engine, Request, Sampling
-from thinktune.tasks.generate.transformers import TransformersEngine
+from thinktune.tasks.generate.protocol import Engine, Request, Sampling
 from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
-from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
 from thinktune.tasks.runtime.progress import utc_now
+from thinktune.text.labels import LabelList
+from thinktune.text.tokens import Encoder
 
-SEED_STRIDE = 7919
-"""Between the seeds of two answers to one question: more than there are batches, as a rule."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The artifacts that are judged."""
-
-    prep: Manifest
-    train: Manifest
-    folder: Path
-    """Holds their files, under `prep` and `train`."""
-    facts: PromptFacts
-    questions: list[dict[str, Any]]
-    """Rows of prep's test.parquet."""
-
-    def digests(self) -> dict[str, str]:
-        """What pins the artifacts."""
-        return {"prep": manifest_digest(self.prep), "train": manifest_digest(self.train)}
+INCOMPLETE = "incomplete"
+"""Folder of the stage where a report stands whose judge gave up; it is no artifact."""
 
 
 def run(task: EvaluateTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
+    metrics = Registry.discover()
+    check_requirements(task.evaluate.require, metrics)
     with tempfile.TemporaryDirectory(prefix="thinktune-evaluate-") as temporary:
         folder = Path(temporary)
-        inputs = _inputs(task, context, folder)
+        inputs = read_inputs(task, context, folder)
         weights = fetch_model(
             task.model, inputs.prep.revisions["model"], context, folder / "model", weights=True
         )
-        tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
-        engine = TransformersEngine(
-            weights, folder / "train", repo=task.model.repo, base=task.base, dtype=task.dtype
-        )
-        samples = ask(task, context, inputs, engine, tokenizer)
+        engines = Engines(task, inputs, weights, context.reporter)
+        samples = ask_all(task, context, inputs, engines, weights / "tokenizer.json")
+        replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
-        report = _write(task, inputs, samples, engine, tokenizer, output)
+        fault = _judge(task, context, inputs, samples, replies)
+        report = _write(task, context, inputs, samples, replies, engines, metrics, output, weights)
+        if fault is not None:
+            _keep_incomplete(task, context, output)
+            raise fault
         manifest = commit(
             context.store,
             stage_prefix(task.run, "evaluate"),
@@ -92,129 +84,171 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
     return manifest
 
 
-def _inputs(task: EvaluateTask, context: Context, folder: Path) -> Inputs:
-    prep = stage_manifest(context.store, task.run, "prep")
-    train = stage_manifest(context.store, task.run, "train")
-    facts = prompt_facts(context.store, task.run, prep, folder / "prep")
-    prefix = stage_prefix(task.run, "prep")
-    fetch(context.store, prefix, prep, folder / "prep", names=["test.parquet", "card.json"])
-    fetch(context.store, stage_prefix(task.run, "train"), train, folder / "train")
-    questions = pq.read_table(folder / "prep" / "test.parquet").to_pylist()
-    questions = questions[: task.evaluate.questions]
-    if not questions:
-        fault = "no question was held out"
-        raise DataInvalid("prep", fault, "set data.split.test_rows and run again")
-    return Inputs(prep, train, folder, facts, questions)
-
-
-def ask(
-    task: EvaluateTask, context: Context, inputs: Inputs, engine: Engine, tokenizer: Tokenizer
+def ask_all(
+    task: EvaluateTask, context: Context, inputs: Inputs, engines: Engines, tokenizer_file: Path
 ) -> list[Sample]:
-    """The answers of both models to all questions, those of an earlier attempt included."""
-    sampling = Sampling(
-        temperature=task.evaluate.temperature,
-        top_p=task.evaluate.top_p,
-        max_new_tokens=task.evaluate.max_new_tokens,
-        stop_ids=inputs.facts.stop_ids,
-    )
-    decides = [task.result_digest(), *inputs.digests().values(), engine.name, sampling.digest()]
-    identity = hashlib.sha256("\n".join(decides).encode()).hexdigest()
-    kept = AnswerStore(context.store, parts_prefix(task.run), identity)
-    # Neighbors in length share a batch, so that little is padding.
-    questions = sorted(inputs.questions, key=lambda row: (len(row["prompt_ids"]), row["id"]))
+    """The answers of all arms to all questions, those of an earlier attempt included."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    encoder = Encoder(tokenizer_file)
     samples: list[Sample] = []
-    for variant in VARIANTS:
-        asked = _draws(task, variant, questions)
-        answers = generate(
-            engine,
-            [draw.batch for draw in asked],
-            sampling,
-            kept,
-            context,
-            phase=f"generate {variant}",
-        )
-        rows = [(draw.number, row) for draw in asked for row in draw.questions]
-        for (number, row), answer in zip(rows, answers, strict=True):
-            samples.append(
-                Sample(
-                    question_id=row["id"],
-                    variant=variant,
-                    sample=number,
-                    text=tokenizer.decode(list(answer.ids), skip_special_tokens=False),
-                    prompt_opens_think=inputs.facts.opens_think,
-                    tokens=len(answer.ids),
-                    finished=answer.finished,
-                    reference=row["reference"],
-                )
-            )
+    for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
+        with engines.open(precision) as engine:
+            for arm in arms:
+                samples += ask(task, context, inputs, engine, arm, tokenizer, encoder)
     return samples
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """A batch, and the questions of its requests."""
+def ask(
+    task: EvaluateTask,
+    context: Context,
+    inputs: Inputs,
+    engine: Engine,
+    arm: Arm,
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+) -> list[Sample]:
+    """The answers of one arm."""
+    spec = task.evaluate
+    sampling = Sampling(
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        max_new_tokens=spec.max_new_tokens,
+        stop_ids=inputs.facts.stop_ids,
+    )
+    decides = [*inputs.digests().values(), engine.name, arm.precision, task.dtype]
+    identity = hashlib.sha256("\n".join([*decides, sampling.digest()]).encode()).hexdigest()
+    kept = AnswerStore(context.store, parts_prefix(task.run), identity)
+    instruction = spec.instruction if arm.instructed else None
+    prompts = {
+        row["id"]: row["prompt_ids"]
+        if instruction is None
+        else asked_in_words(row, instruction, encoder)
+        for row in inputs.rows
+    }
+    asked = [(number, row) for number in range(spec.samples) for row in inputs.rows]
+    requests = [_request(task, arm, number, row["id"], prompts[row["id"]]) for number, row in asked]
+    phase = f"generate {arm.name}"
+    answers = generate(engine, requests, sampling, kept, context, phase=phase)
+    return [
+        Sample(
+            question_id=row["id"],
+            arm=arm.name,
+            sample=number,
+            text=tokenizer.decode(list(answer.ids), skip_special_tokens=False),
+            prompt_opens_think=inputs.facts.opens_think,
+            tokens=len(answer.ids),
+            finished=answer.finished,
+            reference=row["reference"],
+        )
+        for (number, row), answer in zip(asked, answers, strict=True)
+    ]
 
-    batch: Batch
-    number: int
-    """Which of the answers to these questions, from 0."""
-    questions: Sequence[dict[str, Any]]
+
+def _request(
+    task: EvaluateTask, arm: Arm, number: int, question: str, prompt_ids: Sequence[int]
+) -> Request:
+    """Its seed is the same for all arms: what they are asked differs in nothing else."""
+    seeded = f"{task.evaluate.seed}:{number}:{question}"
+    return Request(
+        id=f"{arm.name}-{number:03d}/{question}",
+        prompt_ids=tuple(prompt_ids),
+        seed=int.from_bytes(hashlib.sha256(seeded.encode()).digest()[:4], "big"),
+        adapter=arm.adapter,
+    )
 
 
-def _draws(
-    task: EvaluateTask, variant: Variant, questions: Sequence[dict[str, Any]]
-) -> list[_Draw]:
-    size = task.evaluate.batch_size
-    draws = []
-    for number in range(task.evaluate.samples):
-        for position, start in enumerate(range(0, len(questions), size)):
-            some = questions[start : start + size]
-            name = f"{variant}-{number:03d}-{position:05d}"
-            batch = Batch(
-                id=name,
-                requests=tuple(
-                    Request(f"{name}/{row['id']}", tuple(row["prompt_ids"])) for row in some
-                ),
-                seed=task.evaluate.seed + SEED_STRIDE * number + position,
-                adapter=variant == "tuned",
-            )
-            draws.append(_Draw(batch, number, some))
-    return draws
+def _judge(
+    task: EvaluateTask,
+    context: Context,
+    inputs: Inputs,
+    samples: Sequence[Sample],
+    replies: list[Reply],
+) -> ThinktuneError | None:
+    """Fills `replies`; what ended it before all were there, or None."""
+    spec = task.evaluate.judge
+    if spec is None:
+        return None
+    try:
+        ask_judge(spec, samples, inputs.questions(), task.run, context, replies)
+    except Preempted:
+        raise
+    except ThinktuneError as error:
+        return error
+    return None
+
+
+def _keep_incomplete(task: EvaluateTask, context: Context, output: Path) -> None:
+    """Puts what there is where people can read it, though no later stage will."""
+    prefix = f"{stage_prefix(task.run, 'evaluate')}/{INCOMPLETE}"
+    for file in sorted(output.iterdir()):
+        context.store.put(f"{prefix}/{file.name}", file.read_bytes())
+    place = context.store.location(f"{prefix}/report.html")
+    context.reporter.say(f"the report without the judge's missing verdicts: {place}")
 
 
 def _write(
     task: EvaluateTask,
+    context: Context,
     inputs: Inputs,
     samples: Sequence[Sample],
-    engine: Engine,
-    tokenizer: Tokenizer,
+    replies: Sequence[Reply],
+    engines: Engines,
+    metrics: Registry,
     output: Path,
+    weights: Path,
 ) -> Report:
+    spec, questions = task.evaluate, inputs.questions()
+    tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
+    setup = Setup(spec, task.final_answer, verifier_of(spec.verifier, questions), questions)
+    rules = Rules(
+        marker=task.final_answer,
+        verifier=setup.verifier,
+        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
+        labels=_labels(task),
+        judge=verdicts(spec.judge, replies) if spec.judge is not None else {},
+        stop=lambda: context.stop.check("evaluate"),
+    )
+    context.reporter.say(f"judges {len(samples)} answers")
+    judged = judge_all(samples, questions, rules)
     report = build_report(
         run=task.run,
         model=task.model.repo,
-        engine=engine.name,
-        spec=task.evaluate,
-        marker=task.final_answer,
-        questions=[
-            Question(
-                id=row["id"],
-                question=row["question"],
-                answer=row["answer"],
-                reference=row["reference"],
-            )
-            for row in inputs.questions
-        ],
-        samples=samples,
-        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
+        setup=setup,
+        arms={arm.name: engines.info(arm) for arm in arms_of(task)},
+        judged=judged,
         versions=versions(),
-        metrics=Registry.discover(),
+        metrics=metrics,
     )
-    text = json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    (output / "report.json").write_text(text, encoding="utf-8")
-    rows = (inputs.folder / "train" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    card = json.loads((inputs.folder / "prep" / "card.json").read_text(encoding="utf-8"))
-    write_html(report, [json.loads(row) for row in rows], card["lengths"], output / "report.html")
-    with (output / "samples.jsonl").open("w", encoding="utf-8") as file:
-        for sample in samples:
-            file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
+    _write_files(inputs, report, judged, replies, output)
     return report
+
+
+def _labels(task: EvaluateTask) -> LabelList | None:
+    spec = task.evaluate.labels
+    if spec is None:
+        return None
+    return LabelList(spec.marker, spec.values, spec.none, spec.aliases)
+
+
+def _write_files(
+    inputs: Inputs,
+    report: Report,
+    judged: Sequence[Judged],
+    replies: Sequence[Reply],
+    output: Path,
+) -> None:
+    plain = json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    (output / "report.json").write_text(plain, encoding="utf-8")
+    (output / "report.md").write_text(markdown(report), encoding="utf-8")
+    train, prep = inputs.folder / "train", inputs.folder / "prep"
+    rows = (train / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    card: dict[str, Any] = json.loads((prep / "card.json").read_text(encoding="utf-8"))
+    training = [json.loads(row) for row in rows]
+    write_html(
+        report, inputs.questions(), judged, training, card["lengths"], output / "report.html"
+    )
+    with (output / "samples.jsonl").open("w", encoding="utf-8") as file:
+        for each in judged:
+            file.write(json.dumps(asdict(each.sample), ensure_ascii=False) + "\n")
+    if replies:
+        write_replies(replies, output / "judge.jsonl")

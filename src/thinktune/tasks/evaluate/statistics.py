@@ -1,75 +1,127 @@
-"""Whether base and tuned differ: paired tests over the same questions. Called by `report.build`."""
+"""Whether two arms differ: paired tests over the same questions. Called by `report.build`.
+
+Whatever a metric is, each question contributes a vector to it, from all answers of an arm to that
+question, and the figure is a function of their sum. So one bootstrap and one permutation test serve
+shares, means, F1 scores and rates.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from thinktune.schema.report import PairedTest
+from thinktune.schema.report import Direction, Outcome, PairedTest
 
 ALPHA = 0.05
 """Two-sided level of every test and of the intervals."""
 POWER = 0.80
 RESAMPLES = 10_000
 RESAMPLES_AT_ONCE = 250
-"""Bounds the memory of the bootstrap: this many index vectors at a time."""
+"""Bounds the memory of resampling: this many vectors over all questions at a time."""
+FEW_QUESTIONS = 30
+"""Below this, a test that rejects nothing is said to have had too few questions."""
+
+Contributions = NDArray[np.float64]
+"""What each question adds to a figure, (questions, parts)."""
+Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From sums over questions, (…, parts), to figures, (…)."""
 
 
-def paired_test(base: Sequence[float], tuned: Sequence[float], *, seed: int) -> PairedTest:
-    """Compares two scores per question, in the same order, each the mean over its samples.
+def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first part divided by the second: a mean, where the second counts."""
+    below = sums[..., 1]
+    return np.divide(sums[..., 0], below, out=np.zeros_like(below), where=below != 0)
+
+
+def mcnemar_test(other: Sequence[float], tuned: Sequence[float], *, seed: int) -> PairedTest:
+    """Compares the share that passes: two scores per question, in the same order, each the mean
+    over its samples.
 
     McNemar needs one verdict per question: a question passes where more than half of its samples
-    do (a tie fails). The difference and its interval use the means themselves. `holm_p` is that of
-    one test alone; `holm_adjusted` makes it that of several.
+    do (a tie fails). The difference and its interval use the means themselves. `holm_p` and
+    `outcome` are those of one test alone until `adjusted` makes them those of several.
     """
-    if len(base) != len(tuned) or not base:
-        raise ValueError(f"{len(base)} base and {len(tuned)} tuned scores are not pairs")
-    only_base = sum(
-        of_base > 0.5 >= of_tuned for of_base, of_tuned in zip(base, tuned, strict=True)
-    )
-    only_tuned = sum(
-        of_tuned > 0.5 >= of_base for of_base, of_tuned in zip(base, tuned, strict=True)
-    )
-    p_exact = mcnemar_p(only_base, only_tuned, exact=True)
-    differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
+    if len(other) != len(tuned) or not other:
+        raise ValueError(f"{len(other)} and {len(tuned)} scores are not pairs")
+    pairs = list(zip(other, tuned, strict=True))
+    only_other = sum(of_other > 0.5 >= of_tuned for of_other, of_tuned in pairs)
+    only_tuned = sum(of_tuned > 0.5 >= of_other for of_other, of_tuned in pairs)
+    p = mcnemar_p(only_other, only_tuned, exact=True)
+    ones = np.ones(len(pairs))
+    vectors = [np.stack([np.asarray(side, dtype=float), ones], axis=1) for side in (other, tuned)]
     return PairedTest(
-        pairs=len(base),
-        only_base=only_base,
+        method="exact McNemar",
+        pairs=len(pairs),
+        only_other=only_other,
         only_tuned=only_tuned,
-        p_exact=p_exact,
-        p_chi_square=mcnemar_p(only_base, only_tuned, exact=False),
-        holm_p=p_exact,
-        difference=float(differences.mean()),
-        ci95=bootstrap_interval(differences.tolist(), seed=seed),
-        mde=minimum_detectable_effect(len(base), (only_base + only_tuned) / len(base)),
+        p=p,
+        p_chi_square=mcnemar_p(only_other, only_tuned, exact=False),
+        holm_p=p,
+        difference=float(np.mean(np.subtract(tuned, other))),
+        ci95=bootstrap_interval(vectors[0], vectors[1], ratio, seed=seed),
+        mde=minimum_detectable_effect(len(pairs), (only_other + only_tuned) / len(pairs)),
+        outcome="no evidence",
     )
 
 
-def mcnemar_p(only_base: int, only_tuned: int, *, exact: bool) -> float:
+def permutation_test(
+    other: Contributions, tuned: Contributions, aggregate: Aggregate, *, seed: int
+) -> PairedTest:
+    """Compares any figure: were the arms alike, each question's answers could be exchanged."""
+    if other.shape != tuned.shape or not len(other):
+        raise ValueError(f"{len(other)} and {len(tuned)} scores are not pairs")
+    generator = np.random.default_rng(seed)
+    observed = float(aggregate(tuned.sum(axis=0)) - aggregate(other.sum(axis=0)))
+    total, moved = (other + tuned).sum(axis=0), tuned - other
+    as_far = 0
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        exchanged = generator.integers(2, size=(RESAMPLES_AT_ONCE, len(other))).astype(float)
+        of_tuned = other.sum(axis=0) + exchanged @ moved
+        found = aggregate(of_tuned) - aggregate(total - of_tuned)
+        as_far += int((np.abs(found) >= abs(observed) - 1e-12).sum())
+    p = (as_far + 1) / (RESAMPLES + 1)
+    return PairedTest(
+        method="paired permutation",
+        pairs=len(other),
+        only_other=None,
+        only_tuned=None,
+        p=p,
+        p_chi_square=None,
+        holm_p=p,
+        difference=observed,
+        ci95=bootstrap_interval(other, tuned, aggregate, seed=seed),
+        mde=None,
+        outcome="no evidence",
+    )
+
+
+def mcnemar_p(only_other: int, only_tuned: int, *, exact: bool) -> float:
     """P-value from the two counts of discordant pairs; the chi-square form is uncorrected."""
-    if only_base + only_tuned == 0:
+    if only_other + only_tuned == 0:
         return 1.0
-    result = mcnemar([[0, only_base], [only_tuned, 0]], exact=exact, correction=False)
+    result = mcnemar([[0, only_other], [only_tuned, 0]], exact=exact, correction=False)
     return min(1.0, float(result.pvalue))
 
 
-def bootstrap_interval(differences: Sequence[float], *, seed: int) -> tuple[float, float]:
-    """95% percentile interval of the mean of paired differences, questions resampled."""
-    values = np.asarray(differences, dtype=float)
+def bootstrap_interval(
+    other: Contributions, tuned: Contributions, aggregate: Aggregate, *, seed: int
+) -> tuple[float, float]:
+    """95% percentile interval of tuned's figure minus the other's, questions resampled with all
+    their answers."""
     generator = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            values[generator.integers(len(values), size=(RESAMPLES_AT_ONCE, len(values)))].mean(
-                axis=1
-            )
-            for _ in range(RESAMPLES // RESAMPLES_AT_ONCE)
-        ]
-    )
-    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    questions = len(other)
+    found = []
+    for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
+        times = generator.multinomial(
+            questions, np.full(questions, 1 / questions), size=RESAMPLES_AT_ONCE
+        ).astype(float)
+        found.append(aggregate(times @ tuned) - aggregate(times @ other))
+    low, high = np.quantile(np.concatenate(found), [ALPHA / 2, 1 - ALPHA / 2])
     return float(low), float(high)
 
 
@@ -100,7 +152,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def holm_adjusted(tests: Sequence[PairedTest]) -> list[PairedTest]:
-    """The tests of one report, with `holm_p` over all of them, in the order given."""
-    adjusted = holm([test.p_exact for test in tests])
-    return [test.model_copy(update={"holm_p": p}) for test, p in zip(tests, adjusted, strict=True)]
+def adjusted(
+    tests: Mapping[tuple[str, str], tuple[PairedTest, Direction]],
+) -> dict[tuple[str, str], PairedTest]:
+    """The tests of one report by metric and arm, with `holm_p` and `outcome` over all of them."""
+    p_values = holm([test.p for test, _ in tests.values()])
+    found = {}
+    for (name, (test, direction)), holm_p in zip(tests.items(), p_values, strict=True):
+        test = test.model_copy(update={"holm_p": holm_p})
+        found[name] = test.model_copy(update={"outcome": outcome(test, direction)})
+    return found
+
+
+def outcome(test: PairedTest, direction: Direction) -> Outcome:
+    """What a test comes to, by its Holm-adjusted p-value."""
+    if test.holm_p < ALPHA:
+        return "better" if (test.difference > 0) == (direction == "higher") else "worse"
+    undetectable = bool(test.only_other or test.only_tuned) and test.mde is None
+    if test.pairs < FEW_QUESTIONS or undetectable:
+        return "too few questions"
+    return "no evidence"
+
+
+def pass_at_k(passed: int, of: int, k: int) -> float:
+    """Chance that one of k answers passes, unbiased from `passed` of `of` (arXiv:2107.03374)."""
+    if not 0 < k <= of:
+        raise ValueError(f"{k} of {of} answers cannot be drawn")
+    if of - passed < k:
+        return 1.0
+    return 1.0 - math.comb(of - passed, k) / math.comb(of, k)

@@ -1,31 +1,40 @@
 """Finished answers in the store, so that a restarted generation asks nothing twice.
 
-The answers of a batch are one small JSON object, written once; when two attempts race, the first to
-write wins and the other reads what it wrote. What cannot be read as the answers of its batch is
-made again.
+Answers are kept in parts: small JSON objects, each written once, of the answers that finished at
+about the same time. Each answer carries a digest of itself and of all that decides it. What cannot
+be read, or is of another generation, is passed over, and its answers are made again.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from thinktune.schema.closed import Closed
 from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.manifest import Sha256
 from thinktune.schema.prompt import TokenId
 from thinktune.store import ObjectMissing, Store
-from thinktune.tasks.generate.protocol import Answer, Batch, Engine, Sampling
+from thinktune.tasks.generate.protocol import Answer, Batch, Engine, Request, Sampling
 from thinktune.tasks.runtime.entry import Context
+
+PART_ANSWERS = 64
+"""Answers after which a part is written, at the end of their batch."""
+PART_S = 10.0
+"""Seconds after which a part is written however few answers it holds; what a kill can cost, beside
+what is being computed."""
 
 
 class _StoredAnswer(Closed):
     request_id: str
     ids: tuple[TokenId, ...]
     finished: bool
+    sha256: Sha256
 
 
-class _StoredBatch(Closed):
-    format: Literal[1]
+class _StoredPart(Closed):
+    format: Literal[2]
     answers: tuple[_StoredAnswer, ...]
 
 
@@ -33,78 +42,126 @@ class AnswerStore:
     """The answers of one generation, kept apart by the digest of all that decides them."""
 
     def __init__(self, store: Store, prefix: str, identity: str) -> None:
-        """`identity`: SHA-256, in hex, of what decides the answers."""
+        """`identity`: SHA-256, in hex, of what decides the answers beside each request."""
         self._store = store
+        self._identity = identity
         self._prefix = f"{prefix}/{identity[:16]}"
 
-    def get(self, batch: Batch) -> list[Answer] | None:
-        """The batch's answers in the order of its requests; None unless all are there."""
-        key = self._key(batch)
+    def known(self, requests: Iterable[Request]) -> dict[str, Answer]:
+        """The answers that are there to any of these requests, by the request's id. Of two answers
+        to one request, which two attempts may have given at one time, that of the part whose name
+        comes first."""
+        asked = {request.id: request for request in requests}
+        found: dict[str, Answer] = {}
+        for found_object in self._store.list(self._prefix):
+            for stored in self._part(found_object.key):
+                request = asked.get(stored.request_id)
+                answer = Answer(stored.request_id, stored.ids, stored.finished)
+                if request is not None and stored.sha256 == self._digest(request, answer):
+                    found.setdefault(request.id, answer)
+        return found
+
+    def put(self, answered: Sequence[tuple[Request, Answer]]) -> None:
+        """Writes one part. Whatever lies under its name already is replaced."""
+        answers = [
+            {
+                "request_id": answer.request_id,
+                "ids": answer.ids,
+                "finished": answer.finished,
+                "sha256": self._digest(request, answer),
+            }
+            for request, answer in answered
+        ]
+        names = "\n".join(request.id for request, _ in answered)
+        name = hashlib.sha256(names.encode()).hexdigest()[:32]
+        data = json.dumps({"format": 2, "answers": answers}).encode()
+        self._store.put(f"{self._prefix}/{name}.json", data)
+
+    def _part(self, key: str) -> Sequence[_StoredAnswer]:
         try:
-            stored = _StoredBatch.parse(json.loads(self._store.get(key)), self._store.location(key))
-        except (ObjectMissing, ValueError, SpecInvalid):
-            return None
-        if [answer.request_id for answer in stored.answers] != [r.id for r in batch.requests]:
-            return None
-        return [Answer(a.request_id, a.ids, a.finished) for a in stored.answers]
+            part = _StoredPart.parse(json.loads(self._store.get(key)), self._store.location(key))
+        except (ObjectMissing, ValueError, SpecInvalid, RecursionError):
+            return ()
+        return part.answers
 
-    def put(self, batch: Batch, answers: Sequence[Answer]) -> list[Answer]:
-        """Keeps the batch's answers, in the order of its requests, and returns those that are
-        there afterwards: another attempt's if it was first."""
-        plain = {"format": 1, "answers": [asdict(answer) for answer in answers]}
-        data = json.dumps(plain).encode()
-        if self._store.put_if_absent(self._key(batch), data):
-            return list(answers)
-        theirs = self.get(batch)
-        if theirs is None:  # unreadable, or of other requests
-            self._store.put(self._key(batch), data)
-        return list(answers) if theirs is None else theirs
-
-    def _key(self, batch: Batch) -> str:
-        return f"{self._prefix}/{batch.id}.json"
+    def _digest(self, request: Request, answer: Answer) -> str:
+        decides = (self._identity, request.id, request.prompt_ids, request.seed, request.adapter)
+        said = (answer.ids, answer.finished)
+        return hashlib.sha256(json.dumps([*decides, *said]).encode()).hexdigest()
 
 
 def generate(
     engine: Engine,
-    batches: Sequence[Batch],
+    requests: Sequence[Request],
     sampling: Sampling,
     kept: AnswerStore,
     context: Context,
     *,
     phase: str,
 ) -> list[Answer]:
-    """The answers to all batches in their order; asks the engine only for what is not kept yet.
+    """The answers to all requests in their order; asks the engine only for what is not kept yet.
 
     `phase` is what the progress calls it.
     """
-    known = {batch.id: answers for batch in batches if (answers := kept.get(batch)) is not None}
-    missing = [batch for batch in batches if batch.id not in known]
-    done = engine.work([batch for batch in batches if batch.id in known], sampling)
-    context.reporter.phase(phase, engine.work(batches, sampling), engine.unit, done=done)
-    answered = engine.generate(missing, sampling, context.reporter, context.stop)
-    for batch, answers in _whole(answered, missing, engine.name):
-        known[batch.id] = kept.put(batch, answers)
-    return [answer for batch in batches for answer in known[batch.id]]
+    known = kept.known(requests)
+    batches = engine.batches(requests, sampling)
+    some = [tuple(request for request in batch if request.id not in known) for batch in batches]
+    missing = [batch for batch in some if batch]
+    whole, left = engine.work(batches, sampling), engine.work(missing, sampling)
+    context.reporter.phase(phase, whole, engine.unit, done=whole - left)
+    writing = _Writing(kept, missing, engine.name)
+    try:
+        for answer in engine.generate(missing, sampling, context.reporter, context.stop):
+            writing.add(answer)
+            known[answer.request_id] = answer
+    finally:
+        writing.flush()  # what has come is paid for, whatever ended the engine
+    writing.check()
+    return [known[request.id] for request in requests]
 
 
-def _whole(
-    answers: Iterator[Answer], batches: Sequence[Batch], engine: str
-) -> Iterator[tuple[Batch, list[Answer]]]:
-    """Each batch as soon as it is whole. Raises ValueError where there is not exactly one answer
-    to each request; `engine` is its name, for the error."""
-    batch_of = {request.id: batch for batch in batches for request in batch.requests}
-    arrived: dict[str, dict[str, Answer]] = {batch.id: {} for batch in batches}
-    for answer in answers:
-        batch = batch_of.get(answer.request_id)
-        if batch is None:
-            raise ValueError(f"engine {engine}: answers {answer.request_id}, which was not asked")
-        of_batch = arrived.get(batch.id)
-        if of_batch is None or answer.request_id in of_batch:
-            raise ValueError(f"engine {engine}: answers {answer.request_id} a second time")
-        of_batch[answer.request_id] = answer
-        if len(of_batch) == len(batch.requests):
-            del arrived[batch.id]
-            yield batch, [of_batch[request.id] for request in batch.requests]
-    if arrived:
-        left = f"left {len(arrived)} of {len(batches)} batches unanswered"
-        raise ValueError(f"engine {engine}: {left}")
+class _Writing:
+    """Puts the answers of whole batches into parts, some at a time."""
+
+    def __init__(self, kept: AnswerStore, batches: Sequence[Batch], engine: str) -> None:
+        """`engine` is its name, for errors."""
+        self._kept = kept
+        self._engine = engine
+        self._asked = {request.id: request for batch in batches for request in batch}
+        self._batch_of = {request.id: n for n, batch in enumerate(batches) for request in batch}
+        self._open = {n: len(batch) for n, batch in enumerate(batches)}
+        self._arrived: dict[int, list[tuple[Request, Answer]]] = {n: [] for n in self._open}
+        self._ready: list[tuple[Request, Answer]] = []
+        self._written = time.monotonic()
+
+    def add(self, answer: Answer) -> None:
+        """Takes one answer. Raises ValueError for one that nobody asked for, or a second one."""
+        request = self._asked.get(answer.request_id)
+        if request is None:
+            raise self._fault(f"answers {answer.request_id}, which was not asked")
+        number = self._batch_of.pop(request.id, None)
+        if number is None:
+            raise self._fault(f"answers {answer.request_id} a second time")
+        self._arrived[number].append((request, answer))
+        if len(self._arrived[number]) == self._open[number]:
+            del self._open[number]
+            self._ready += self._arrived.pop(number)
+        late = time.monotonic() - self._written > PART_S
+        if len(self._ready) >= PART_ANSWERS or (self._ready and late):
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the answers of the batches that are whole."""
+        ready, self._ready = self._ready, []
+        self._written = time.monotonic()
+        if ready:
+            self._kept.put(ready)
+
+    def check(self) -> None:
+        """Raises ValueError where there is not an answer to each request."""
+        if self._batch_of:
+            left, of = len(self._batch_of), len(self._asked)
+            raise self._fault(f"left {left} of {of} requests unanswered")
+
+    def _fault(self, fault: str) -> ValueError:
+        return ValueError(f"engine {self._engine}: {fault}")

@@ -37,22 +37,14 @@ class Request:
     id: str
     """Unique among all requests of a generation."""
     prompt_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Requests that are drawn from one seed and kept in the store together.
-
-    An engine that computes requests one by one, or mixes those of several batches, may do so; its
-    seed of a request then follows from the batch's seed and the request's place in it.
-    """
-
-    id: str
-    """Unique among all batches of a generation; a part of a key in the store."""
-    requests: tuple[Request, ...]
     seed: int
+    """Decides what is drawn for this request, whichever others are computed beside it."""
     adapter: bool
     """Whether the tuned adapter answers; otherwise the base model does."""
+
+
+Batch = tuple[Request, ...]
+"""Requests that an engine computes together, at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +59,7 @@ class Answer:
 
 
 class Engine(Protocol):
-    """Answers batches of requests with the base model or with the tuned adapter on it.
-
-    A generation resumes by batches: answers are kept in the store when those of their whole batch
-    have come. Where an engine is stopped or dies, a batch that is answered in part is asked for
-    again whole; so a batch should be no larger than the work that may be lost.
-    """
+    """Answers requests with the base model or with the tuned adapter on it."""
 
     @property
     def name(self) -> str:
@@ -81,6 +68,10 @@ class Engine(Protocol):
     @property
     def unit(self) -> str:
         """What its progress counts."""
+
+    def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
+        """All requests in the groups in which it computes them. Rounding may depend on the group,
+        so a restart makes the same groups and asks for those that are not answered yet."""
 
     def work(self, batches: Sequence[Batch], sampling: Sampling) -> int:
         """By how much the progress moves, in all, while these batches are answered."""
@@ -93,3 +84,6 @@ class Engine(Protocol):
         Moves `reporter` by `work` in all, and says on the way that work goes on. Asked to stop by
         `stop`, it raises Preempted soon; answers given before remain valid.
         """
+
+    def close(self) -> None:
+        """Gives back memory and processes. It may be called more than once."""

@@ -6,25 +6,49 @@ It runs wherever PyTorch does.
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
-from thinktune.tasks.generate.protocol import Answer, Batch, Sampling
+from thinktune.schema.catalog import ModelEntry
+from thinktune.tasks.generate.drawing import Drawing
+from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import (
+    UNPACKED_SHARE,
     Base,
     Dtype,
     compute_dtype,
+    device_memory,
     device_name,
     load_base,
     local_device,
-    unpack_on_cpu,
+    unpack,
 )
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
+
+CPU_ROWS = 16
+"""Requests in a batch on a CPU, where more of them save little."""
+MOST_ROWS = 512
+USABLE = 0.8
+"""Share of a GPU's memory that weights, cache and logits may take."""
+PACKED_BYTES = 0.7
+"""Bytes per weight of a 4-bit base, its embeddings in 16 bits."""
+LOGIT_BYTES = 32
+"""Bytes per row and entry of the vocabulary while a token is drawn: logits, probabilities, their
+order and sums."""
+CACHE_COPIES = 1.25
+"""The cache grows by copying one layer at a time."""
 
 
 class TransformersEngine:
@@ -35,15 +59,34 @@ class TransformersEngine:
     """Decoding steps are what takes the time; answers often end before the last one."""
 
     def __init__(
-        self, weights: Path, adapter: Path, *, repo: str, base: Base, dtype: Dtype
+        self,
+        weights: Path,
+        adapter: Path,
+        *,
+        entry: ModelEntry,
+        base: Base,
+        dtype: Dtype,
+        rows: int | None = None,
     ) -> None:
-        """`weights` and `adapter` are folders; `repo` is what the log calls the model."""
+        """`weights` and `adapter` are folders. `rows`: requests in a batch; None takes as many as
+        the device's memory holds."""
         self._weights = weights
         self._adapter = adapter
-        self._repo = repo
+        self._entry = entry
         self._base: Base = base
         self._dtype: Dtype = dtype
+        self._rows = rows
         self._model: PeftModel | None = None
+
+    def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
+        """Neighbors in length share a batch, so that little is padding."""
+        found: list[Batch] = []
+        ordered = sorted(requests, key=lambda r: (r.adapter, len(r.prompt_ids), r.id))
+        for _, some in groupby(ordered, key=lambda request: request.adapter):
+            alike = list(some)
+            size = self._rows or self._fitting(len(alike[-1].prompt_ids) + sampling.max_new_tokens)
+            found += [tuple(alike[n : n + size]) for n in range(0, len(alike), size)]
+        return found
 
     def work(self, batches: Sequence[Batch], sampling: Sampling) -> int:
         """Decoding steps, if no answer ends before the limit."""
@@ -56,18 +99,38 @@ class TransformersEngine:
         for batch in batches:
             model = self._loaded(reporter)
             # Not around the yield: the caller may never come back for the rest.
-            with nullcontext() if batch.adapter else model.disable_adapter():
+            with nullcontext() if batch[0].adapter else model.disable_adapter():
                 answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
+
+    def close(self) -> None:
+        """Gives the model's memory back."""
+        self._model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _fitting(self, tokens: int) -> int:
+        """How many rows of that length fit the GPU beside the weights, which may be unpacked."""
+        memory = device_memory(local_device())
+        if memory is None:
+            return CPU_ROWS
+        model = self._entry
+        cached = 2 * model.layers * model.kv_heads * model.head_size * 2 * tokens
+        row = CACHE_COPIES * cached + LOGIT_BYTES * model.vocabulary
+        weights = 2 * model.parameters
+        if self._base == "nf4" and weights > UNPACKED_SHARE * memory:
+            weights = int(PACKED_BYTES * model.parameters)
+        left = USABLE * memory - weights
+        return max(1, min(MOST_ROWS, int(left / row)))
 
     def _loaded(self, reporter: Reporter) -> PeftModel:
         """The model, loaded when the first batch needs it: a finished evaluation needs none."""
         if self._model is None:
             device = local_device()
             dtype = compute_dtype(self._dtype, device)
-            reporter.say(f"loads {self._repo} ({self._base})")
+            reporter.say(f"loads {self._entry.repo} ({self._base})")
             base = load_base(self._weights, self._base, dtype, device, attention="sdpa")
-            unpack_on_cpu(base)
+            unpack(base)
             self._model = PeftModel.from_pretrained(base, str(self._adapter)).eval()
             reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
         return self._model
@@ -87,17 +150,32 @@ class _TokenWatch(StoppingCriteria):  # type: ignore[misc]
         return torch.full((ids.shape[0],), stop, dtype=torch.bool, device=ids.device)
 
 
+class _Drawn(LogitsProcessor):  # type: ignore[misc]
+    """Leaves the drawn token alone in each row, which greedy decoding then takes."""
+
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        del ids
+        drawn = self._drawing.next(scores)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
+
+
 def _generate(
     model: PreTrainedModel, batch: Batch, sampling: Sampling, reporter: Reporter, stop: Stop
 ) -> list[Answer]:
     """Answers of one batch. Raises Preempted when asked to stop; the next attempt then does the
     batch again."""
-    prompts = [request.prompt_ids for request in batch.requests]
+    prompts = [request.prompt_ids for request in batch]
     longest = max(len(prompt) for prompt in prompts)
     pad = sampling.stop_ids[0]
     ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    torch.manual_seed(batch.seed)
+    processors = LogitsProcessorList()
+    if sampling.temperature > 0:
+        seeds = [request.seed for request in batch]
+        processors.append(_Drawn(Drawing(seeds, sampling.temperature, sampling.top_p)))
     with torch.inference_mode():
         out = model.generate(
             input_ids=ids.to(model.device),
@@ -105,27 +183,16 @@ def _generate(
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=list(sampling.stop_ids),
             pad_token_id=pad,
+            do_sample=False,
+            logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([_TokenWatch(reporter, stop)]),
-            **_distribution(sampling),
         )
     stop.check("generation")
     reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
     return [
         _until_stop(request.id, row[longest:].tolist(), sampling.stop_ids)
-        for request, row in zip(batch.requests, out, strict=True)
+        for request, row in zip(batch, out, strict=True)
     ]
-
-
-def _distribution(sampling: Sampling) -> dict[str, Any]:
-    """The library's arguments that say what tokens are drawn from."""
-    if sampling.temperature == 0:
-        return {"do_sample": False}
-    return {
-        "do_sample": True,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": 0,  # the library's own default is 50
-    }
 
 
 def _until_stop(request_id: str, ids: list[int], stop_ids: Sequence[int]) -> Answer:

@@ -25,6 +25,9 @@ from thinktune.schema.errors import DeviceUnusable
 Base = Literal["nf4", "16bit"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
+UNPACKED_SHARE = 0.4
+"""Largest share of a GPU's memory that unpacked weights may take beside an evaluation's cache."""
+
 
 def local_device() -> torch.device:
     """This rank's device: its GPU where there is one, else the CPU."""
@@ -105,15 +108,21 @@ def recompute_layers(model: PeftModel, layers: int) -> None:
         layer.gradient_checkpointing = number < layers
 
 
-def unpack_on_cpu(model: torch.nn.Module) -> None:
-    """On a CPU, puts each 4-bit layer's dequantized weight in its place, for inference.
+def unpack(model: torch.nn.Module) -> None:
+    """Puts each 4-bit layer's dequantized weight in its place, for inference: on a CPU, and on a
+    GPU where the weights then take no more than `UNPACKED_SHARE` of its memory.
 
-    bitsandbytes dequantizes there on every call and multiplies by the result, so this gives the
-    same numbers and saves the repetition: one dequantization instead of one per token.
+    bitsandbytes dequantizes on every call and multiplies by the result, so this gives the same
+    numbers and saves the repetition: one dequantization instead of one per token.
     """
-    for name, layer in list(model.named_modules()):
-        if not isinstance(layer, Linear4bit) or layer.weight.device.type != "cpu":
-            continue
+    packed = [(n, layer) for n, layer in model.named_modules() if isinstance(layer, Linear4bit)]
+    if not packed:
+        return
+    weights = sum(layer.in_features * layer.out_features for _, layer in packed)
+    memory = device_memory(packed[0][1].weight.device)
+    if memory is not None and 2 * weights > UNPACKED_SHARE * memory:
+        return
+    for name, layer in packed:
         dtype = layer.compute_dtype or torch.float32
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
         plain = torch.nn.Linear(
@@ -123,6 +132,18 @@ def unpack_on_cpu(model: torch.nn.Module) -> None:
         plain.bias = layer.bias
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, plain)
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory; None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """That of this process's GPU, such as (9, 0); None where there is none."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
 
 
 def versions() -> dict[str, str]:

@@ -5,10 +5,9 @@ makes of them does not depend on how fast anybody answered.
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 
-from thinktune.llm.asking import Standing
 from thinktune.llm.generate import generate
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.llm import GenerateSpec
@@ -17,6 +16,7 @@ from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.packed import Packed
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.runtime.entry import Context
+from thinktune.tasks.runtime.llm_progress import told_by
 from thinktune.text.conversation import Reason
 from thinktune.text.verifiers import check, choose_verifier
 
@@ -61,7 +61,7 @@ def _written(
             spend_prefix=f"{stage_prefix(task.run, 'prep')}/llm",
             verify=_agrees,
             stop=lambda: context.stop.requested,
-            progress=_progress(context),
+            progress=told_by(context.reporter, "language model"),
         )
         drafts = 0
         for one in written:
@@ -88,15 +88,3 @@ def _reason(word: str) -> Reason:
 def _agrees(draft: str, reference: str) -> bool:
     """Compares a draft with a reference as the evaluation compares answers."""
     return check(draft, reference, choose_verifier([reference]))
-
-
-def _progress(context: Context) -> Callable[[Standing], None]:
-    context.reporter.phase("language model", 0, "rows")
-    told = 0
-
-    def tell(standing: Standing) -> None:
-        nonlocal told
-        context.reporter.advance(standing.done - told, asked=standing.asked)
-        told = standing.done
-
-    return tell

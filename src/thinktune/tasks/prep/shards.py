@@ -4,7 +4,8 @@ Written by `stage`; read by `thinktune.tasks.train.sft.examples` and
 `thinktune.tasks.evaluate.stage`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
         ("question", pa.string()),
-        ("prompt", pa.string()),
+        ("pieces", pa.list_(pa.struct([("text", pa.string()), ("control", pa.bool_())]))),
+        ("group", pa.string()),
         ("prompt_ids", pa.list_(pa.int32())),
         ("reasoning", pa.string()),
         ("answer", pa.string()),
@@ -62,9 +64,14 @@ def write_shards(
 
 
 def write_questions(
-    path: Path, spool: Spool, positions: Positions, names: Mapping[int, str]
+    path: Path,
+    spool: Spool,
+    positions: Positions,
+    names: Mapping[int, str],
+    groups: Sequence[str],
 ) -> None:
-    """The test side: what is asked, and what is held against the answer."""
+    """The test side: what is asked, and what is held against the answer. `groups` are the values
+    that the recipe balances, in its order."""
     with pq.ParquetWriter(path, QUESTIONS) as writer:
         for group in _groups(positions):
             columns: dict[str, list[object]] = {name: [] for name in QUESTIONS.names}
@@ -73,7 +80,9 @@ def write_questions(
                 rendered, encoded = prepared.rendered, prepared.encoded
                 columns["id"].append(names.get(position, prepared.id))
                 columns["question"].append(prepared.question)
-                columns["prompt"].append(rendered.prompt_text())
+                columns["pieces"].append([asdict(piece) for piece in rendered.prompt])
+                balanced = groups[prepared.balance] if prepared.balance >= 0 else None
+                columns["group"].append(balanced)
                 columns["prompt_ids"].append(encoded.ids[: encoded.prompt_tokens])
                 columns["reasoning"].append(rendered.reasoning)
                 columns["answer"].append(rendered.answer)

@@ -6,6 +6,7 @@ them: remove duplicates, balance, hold out, sample. Files of the artifact: `trai
 """
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -76,7 +77,8 @@ def run(task: PrepTask, context: Context) -> Manifest:
         card.contamination = _contamination(task, spool, sides, context)
         output = folder / "output"
         output.mkdir()
-        _write(output, spool, sides, encoder, card, renderer, context)
+        groups = task.data.balance.values if task.data.balance is not None else ()
+        _write(output, spool, sides, encoder, card, renderer, groups, context)
         revisions = {"model": model_revision, "dataset": source.revision}
         manifest = _commit(task, context, output, card, revisions)
     sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
@@ -201,9 +203,10 @@ def _write(
     encoder: Encoder,
     card: Card,
     renderer: Renderer,
+    groups: Sequence[str],
     context: Context,
 ) -> None:
-    """All files of the artifact."""
+    """All files of the artifact. `groups` are the values that the recipe balances."""
     everything = np.concatenate([sides.train, sides.validation, sides.test])
     names = spool.distinct_ids(everything)
     facts = PromptFacts(
@@ -214,7 +217,7 @@ def _write(
     (output / PROMPT_FILE).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
     for name, side in (("train", sides.train), ("validation", sides.validation)):
         write_shards(output, name, spool, side, names, context.stop)
-    write_questions(output / "test.parquet", spool, sides.test, names)
+    write_questions(output / "test.parquet", spool, sides.test, names, groups)
     write_card(output, card, spool, sides.train)
 
 

@@ -21,10 +21,10 @@ PROMPTS = ((40, 41, 42, 43), (50, 51))
 
 
 def batch(name: str, *, adapter: bool, seed: int = 3, prompts: int = 2) -> Batch:
-    requests = tuple(
-        Request(f"{name}/{number}", prompt) for number, prompt in enumerate(PROMPTS[:prompts])
+    return tuple(
+        Request(f"{name}/{number}", prompt, seed + number, adapter)
+        for number, prompt in enumerate(PROMPTS[:prompts])
     )
-    return Batch(id=name, requests=requests, seed=seed, adapter=adapter)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path
 
 @pytest.fixture(scope="module")
 def engine(tiny_folder: Path, adapter: Path) -> Engine:
-    return TransformersEngine(tiny_folder, adapter, repo="tiny", base="16bit", dtype="float32")
+    return TransformersEngine(
+        tiny_folder, adapter, entry=tiny_entry(), base="16bit", dtype="float32"
+    )
 
 
 @pytest.fixture
@@ -88,6 +90,33 @@ def test_the_adapter_is_on_for_the_batches_that_ask_for_it(
     # The order of batches decides nothing, nor a caller that took one answer and left.
     next(engine.generate([both[0]], GREEDY, context.reporter, context.stop))
     assert list(engine.generate([both[1]], GREEDY, context.reporter, context.stop)) == answers[2:]
+
+
+def test_what_is_drawn_depends_on_the_request_alone(engine: Engine, context: Context) -> None:
+    hot = GREEDY.model_copy(update={"temperature": 1.0, "max_new_tokens": 12})
+    both = batch("b", adapter=False)
+    together = {
+        answer.request_id: answer
+        for answer in engine.generate([both], hot, context.reporter, context.stop)
+    }
+    for request in both:
+        alone = next(engine.generate([(request,)], hot, context.reporter, context.stop))
+        assert alone == together[request.id]
+
+
+def test_neighbors_in_length_share_a_batch(engine: Engine, tiny_folder: Path) -> None:
+    requests = [
+        Request(f"{adapter}{n}", (40,) * (9 - n), 0, adapter)
+        for adapter in (True, False)
+        for n in range(5)
+    ]
+    few = TransformersEngine(
+        tiny_folder, tiny_folder, entry=tiny_entry(), base="16bit", dtype="float32", rows=2
+    )
+    lengths = [[len(r.prompt_ids) for r in each] for each in few.batches(requests, GREEDY)]
+    assert lengths == [[5, 6], [7, 8], [9]] * 2
+    assert [each[0].adapter for each in few.batches(requests, GREEDY)] == [False] * 3 + [True] * 3
+    assert [len(each) for each in engine.batches(requests, GREEDY)] == [5, 5]
 
 
 def test_a_batch_is_drawn_from_its_seed(engine: Engine, context: Context) -> None:

@@ -1,9 +1,21 @@
 """Share of the answers that are right, over the questions whose reference can be checked."""
 
+from collections.abc import Sequence
+
 from thinktune.schema.report import SHARE, MetricResult
 from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric, Setup, share
 from thinktune.text.final_answer import ANSWER_RULE
 from thinktune.text.verifiers import CHECK_RULES, FEW_WORDS
+
+
+def group_shares(questions: Sequence[Answers]) -> dict[str, float | None]:
+    """The accuracy of each group of questions, such as those of one difficulty."""
+    groups: dict[str, list[float]] = {}
+    for answers in questions:
+        score = _score(answers)
+        if answers[0].group is not None and score is not None:
+            groups.setdefault(answers[0].group, []).append(score)
+    return {name: sum(scores) / len(scores) for name, scores in sorted(groups.items())}
 
 
 def _describe(setup: Setup) -> Description:
@@ -36,8 +48,10 @@ def _score(answers: Answers) -> float | None:
 def _note(result: MetricResult) -> str | None:
     if result.test is None:
         return None
+    if result.test.only_other is None:
+        return None
     flips = (
-        f"{result.test.only_base} questions went from correct to wrong, "
+        f"{result.test.only_other} questions went from correct to wrong, "
         f"{result.test.only_tuned} from wrong to correct."
     )
     if result.test.mde is None:
@@ -56,6 +70,7 @@ METRIC = Metric(
     source="the reference answers",
     description=_describe,
     score=_score,
+    details=group_shares,
     tested=True,
     note=_note,
 )

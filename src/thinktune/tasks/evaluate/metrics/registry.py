@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import SHARE, Direction, MetricResult, Verifier
 from thinktune.tasks.evaluate import metrics
 from thinktune.tasks.evaluate.samples import Judged, Question
+from thinktune.tasks.evaluate.statistics import Aggregate, ratio
 
 Answers = Sequence[Judged]
-"""The answers of one model to one question, at least one."""
+"""The answers of one arm to one question, at least one."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What was asked and how it is checked, the same for both models."""
+    """What was asked and how it is checked, the same for all arms."""
 
     spec: EvaluateSpec
     marker: str | None
@@ -42,12 +44,23 @@ class Description:
     """Said where no answer has a score: why not."""
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """A figure that is no mean of the questions' scores, such as F1 or a rate: a function of sums
+    over all questions."""
+
+    parts: Callable[[Answers], Sequence[float] | None]
+    """What one question adds to each sum; None where its answers have nothing to add."""
+    aggregate: Aggregate
+    """The figure of the sums."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One figure of each model, with a score for each question."""
+    """One figure of each arm, with a score for each question."""
 
     name: str
-    """Key in report.json; the manifest has it as `base_<name>`, `tuned_<name>`."""
+    """Key in report.json; the manifest has it as `base_<name>`, `tuned_<name>`, …"""
     order: int
     """Position among the metrics; lower comes first."""
     direction: Direction
@@ -60,10 +73,18 @@ class Metric:
     score: Callable[[Answers], float | None]
     """The score of one question; None where its answers have none."""
     value: Callable[[Sequence[Answers]], float | None] | None = None
-    """The figure of one model, from its answers to all questions; None: the mean of the scores."""
+    """The figure of one arm, from its answers to all questions; None: the mean of the scores."""
+    pooled: Pooled | None = None
+    """How the figure comes of sums over questions, for one that is tested and is no mean."""
+    applies: Callable[[Setup], bool] = lambda _: True
+    """Whether it means something in this evaluation; elsewhere the report leaves it out."""
+    details: Callable[[Sequence[Answers]], dict[str, float | None]] | None = None
+    """Figures of parts of one arm's answers, such as those of each label, by the part's name."""
     tested: bool = False
-    """Whether base and tuned are compared by the paired test. Only for a share: a question passes
-    whose score is above one half."""
+    """Whether the tuned model is compared with other arms: by McNemar's test where the metric is a
+    share (a question passes whose score is above one half), else by a permutation test."""
+    in_headline: bool = True
+    """Whether the headline has a sentence of a tested metric."""
     sentence: Callable[[MetricResult, Setup], str] | None = None
     """What the headline says of a tested metric, which may be nothing; None: the usual sentence."""
     note: Callable[[MetricResult], str | None] | None = None
@@ -72,8 +93,10 @@ class Metric:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(f"metric {self.name!r}: use lower-case letters, digits and '_'")
-        if self.tested and self.unit != SHARE:
-            raise ValueError(f"metric {self.name!r}: only a share can be tested, not {self.unit}")
+        if self.tested and self.direction == "neither":
+            raise ValueError(f"metric {self.name!r}: a test needs a direction")
+        if self.tested and self.value is not None:
+            raise ValueError(f"metric {self.name!r}: a test needs a mean or a pooled figure")
 
     def describe(self, setup: Setup) -> Description:
         """What people read of it in this evaluation."""
@@ -81,18 +104,45 @@ class Metric:
             return self.description
         return self.description(setup)
 
+    @property
+    def mcnemar(self) -> bool:
+        """Whether its test is McNemar's: for a share that is a mean over questions."""
+        return self.unit == SHARE and self.pooled is None
+
     def scores(self, questions: Sequence[Answers]) -> list[float | None]:
-        """One model's score of each question, in their order."""
+        """One arm's score of each question, in their order."""
         return [self.score(answers) for answers in questions]
 
+    def contributions(self, answers: Answers) -> Sequence[float] | None:
+        """What one question adds to the sums of which the figure is made."""
+        if self.pooled is not None:
+            return self.pooled.parts(answers)
+        score = self.score(answers)
+        return None if score is None else (score, 1.0)
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """From sums of contributions to figures."""
+        if self.pooled is None:
+            return ratio
+        return self.pooled.aggregate
+
     def figure(self, questions: Sequence[Answers], scores: Sequence[float | None]) -> float | None:
-        """One model's figure. Raises ValueError where there is no question."""
+        """One arm's figure. Raises ValueError where there is no question."""
         if not questions:
             raise ValueError(f"metric {self.name!r}: no samples to measure")
         if self.value is not None:
             return self.value(questions)
+        if self.pooled is not None:
+            parts = [found for answers in questions if (found := self.pooled.parts(answers))]
+            return float(self.pooled.aggregate(_sums(parts))) if parts else None
         scored = [score for score in scores if score is not None]
         return float(np.mean(scored)) if scored else None
+
+
+def _sums(parts: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    sums: NDArray[np.float64] = np.asarray(parts, dtype=float).sum(axis=0)
+    return sums
 
 
 class Registry:
@@ -173,6 +223,7 @@ def share_metric(
     order: int,
     direction: Direction,
     description: Description,
+    applies: Callable[[Setup], bool] = lambda _: True,
 ) -> Metric:
     """A metric that describes: the share of all answers that pass. It is not tested."""
 
@@ -189,4 +240,5 @@ def share_metric(
         description=description,
         score=lambda answers: share([passes(judged) for judged in answers]),
         value=value,
+        applies=applies,
     )

@@ -5,14 +5,16 @@ Which figures there are is known to the registry of metrics alone.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from thinktune.schema import manifest
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import (
-    VARIANTS,
+    TUNED,
+    ArmFacts,
     Histogram,
     MetricResult,
     PairedTest,
@@ -21,53 +23,56 @@ from thinktune.schema.report import (
     SamplingFacts,
     ShownAnswer,
     SideBySide,
-    Variant,
-    VariantFacts,
-    Verifier,
     VerifierChoice,
 )
 from thinktune.tasks.evaluate import statistics
-from thinktune.tasks.evaluate.metrics.registry import Metric, Registry, Setup
-from thinktune.tasks.evaluate.report.wording import usual_sentence
-from thinktune.tasks.evaluate.samples import Judged, Question, Sample
-from thinktune.tasks.evaluate.verdicts import judge
-from thinktune.text.verifiers import choose_verifier
+from thinktune.tasks.evaluate.gate import gate
+from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Registry, Setup
+from thinktune.tasks.evaluate.report.wording import cut_off_sentences, usual_sentence
+from thinktune.tasks.evaluate.samples import Judged, Question
 
 BINS = 24
 """Bars of the thinking-length histogram."""
 
 ByQuestion = dict[str, list[Judged]]
-"""A model's judged samples by the question's id, in the order of the questions."""
+"""An arm's judged samples by the question's id, in the order of the questions."""
+
+
+@dataclass(frozen=True)
+class ArmInfo:
+    """One arm, before its answers are counted."""
+
+    label: str
+    engine: str
+    engine_reason: str
+    precision: str
 
 
 def build_report(
     *,
     run: str,
     model: str,
-    engine: str,
-    spec: EvaluateSpec,
-    marker: str | None,
-    questions: Sequence[Question],
-    samples: Sequence[Sample],
-    count_tokens: Callable[[str], int],
+    setup: Setup,
+    arms: Mapping[str, ArmInfo],
+    judged: Sequence[Judged],
     versions: Mapping[str, str],
     metrics: Registry,
 ) -> Report:
-    """Judges all samples and puts together what report.json holds.
+    """Puts together what report.json holds.
 
-    Raises ValueError unless every question has samples of both models.
+    `arms` are in the order in which people read them; `tuned` is one of them. Raises ValueError
+    unless every question has samples of every arm.
     """
-    setup = Setup(spec, marker, _choose_verifier(spec, questions), questions)
-    judged = _by_question(
-        [judge(sample, marker, setup.verifier, count_tokens) for sample in samples], questions
-    )
-    results = _results(metrics, judged, setup)
+    spec = setup.spec
+    answers = _by_question(judged, setup.questions, list(arms))
+    applying = Registry(metric for metric in metrics if metric.applies(setup))
+    results = _results(applying, answers, setup)
+    facts = {name: _arm_facts(info, answers[name]) for name, info in arms.items()}
     return Report(
-        headline=_headline(metrics, results, setup),
+        headline=_headline(applying, results, facts, setup),
         run=run,
         model=model,
-        engine=engine,
-        questions=len(questions),
+        questions=len(setup.questions),
         samples_per_question=spec.samples,
         sampling=SamplingFacts(
             temperature=spec.temperature,
@@ -75,70 +80,75 @@ def build_report(
             max_new_tokens=spec.max_new_tokens,
             seed=spec.seed,
         ),
-        marker=marker,
+        marker=setup.marker,
         verifier=VerifierChoice(requested=spec.verifier, used=setup.verifier),
-        variants={variant: _variant_facts(judged[variant]) for variant in VARIANTS},
+        arms=facts,
+        gate=gate(spec.require, results, {name: metrics[name].direction for name in spec.require}),
         metrics=results,
-        thinking_lengths=_thinking_lengths(judged),
+        thinking_lengths=_thinking_lengths(answers),
         rules=_rules(spec),
-        side_by_side=_side_by_side(questions, judged, spec),
+        side_by_side=_side_by_side(setup.questions, answers, spec),
         versions=dict(sorted(versions.items())),
     )
 
 
 def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
     """The figures of a report that stand in the manifest of its artifact."""
-    figures: dict[str, manifest.MetricValue] = {"questions": report.questions}
+    figures: dict[str, manifest.MetricValue] = {
+        "questions": report.questions,
+        "promoted": report.gate.promoted,
+    }
+    if unmet := [each for each in report.gate.requirements if not each.met]:
+        figures["not_promoted_because"] = "; ".join(
+            f"{each.metric} of {each.arm} is not {each.wanted}" for each in unmet
+        )
     for name, result in report.metrics.items():
-        for variant in VARIANTS:
-            figures[f"{variant}_{name}"] = result.values[variant]
+        for arm, value in result.values.items():
+            figures[f"{arm}_{name}"] = value
         if result.test is not None:
-            figures[f"{name}_mcnemar_p"] = result.test.p_exact
+            figures[f"{name}_p"] = result.test.p
     return figures
 
 
-def _choose_verifier(spec: EvaluateSpec, questions: Sequence[Question]) -> Verifier:
-    if spec.verifier == "auto":
-        return choose_verifier([asked.reference for asked in questions])
-    return spec.verifier
-
-
 def _by_question(
-    judged: Sequence[Judged], questions: Sequence[Question]
-) -> dict[Variant, ByQuestion]:
-    found: dict[Variant, ByQuestion] = {variant: defaultdict(list) for variant in VARIANTS}
+    judged: Sequence[Judged], questions: Sequence[Question], arms: Sequence[str]
+) -> dict[str, ByQuestion]:
+    found: dict[str, ByQuestion] = {arm: defaultdict(list) for arm in arms}
     for each in sorted(judged, key=lambda judged: judged.sample.sample):
-        found[each.sample.variant][each.sample.question_id].append(each)
+        found[each.sample.arm][each.sample.question_id].append(each)
     ids = [asked.id for asked in questions]
-    for variant in VARIANTS:
-        if not ids or set(found[variant]) != set(ids):
-            raise ValueError(
-                f"{len(found[variant])} {variant} of {len(ids)} questions have samples"
-            )
-    return {variant: {id_: found[variant][id_] for id_ in ids} for variant in VARIANTS}
+    for arm in arms:
+        if not ids or set(found[arm]) != set(ids):
+            raise ValueError(f"{len(found[arm])} {arm} of {len(ids)} questions have samples")
+    return {arm: {id_: found[arm][id_] for id_ in ids} for arm in arms}
 
 
 def _results(
-    metrics: Registry, judged: Mapping[Variant, ByQuestion], setup: Setup
+    metrics: Registry, judged: Mapping[str, ByQuestion], setup: Setup
 ) -> dict[str, MetricResult]:
     results = {metric.name: _measured(metric, judged, setup) for metric in metrics}
     # Only now are all tests known that Holm's adjustment is over.
-    tested = [name for name, result in results.items() if result.test is not None]
-    tests = [test for result in results.values() if (test := result.test) is not None]
-    for name, test in zip(tested, statistics.holm_adjusted(tests), strict=True):
-        results[name] = results[name].model_copy(update={"test": test})
-    return {
-        name: result.model_copy(update={"note": _note(metrics[name], result)})
+    tests = {
+        (name, arm): (test, result.direction)
         for name, result in results.items()
+        for arm, test in result.tests.items()
     }
+    adjusted = statistics.adjusted(tests)
+    found = {}
+    for name, result in results.items():
+        own = {arm: adjusted[name, arm] for arm in result.tests}
+        result = result.model_copy(update={"tests": own})
+        note = metrics[name].note
+        found[name] = result.model_copy(update={"note": note(result) if note else None})
+    return found
 
 
-def _measured(metric: Metric, judged: Mapping[Variant, ByQuestion], setup: Setup) -> MetricResult:
-    """The metric's figures, and its test before Holm's adjustment."""
-    answers = {variant: list(judged[variant].values()) for variant in VARIANTS}
-    scores = {variant: metric.scores(answers[variant]) for variant in VARIANTS}
+def _measured(metric: Metric, judged: Mapping[str, ByQuestion], setup: Setup) -> MetricResult:
+    """The metric's figures, and its tests before Holm's adjustment."""
+    answers = {arm: list(of_arm.values()) for arm, of_arm in judged.items()}
+    scores = {arm: metric.scores(of_arm) for arm, of_arm in answers.items()}
     scored = sum(
-        any(score is not None for score in pair) for pair in zip(*scores.values(), strict=True)
+        any(score is not None for score in row) for row in zip(*scores.values(), strict=True)
     )
     described = metric.describe(setup)
     return MetricResult(
@@ -148,68 +158,97 @@ def _measured(metric: Metric, judged: Mapping[Variant, ByQuestion], setup: Setup
         source=metric.source,
         rule=described.rule,
         questions=scored,
-        values={v: metric.figure(answers[v], scores[v]) for v in VARIANTS},
-        test=_test(scores["base"], scores["tuned"], setup.spec.seed) if metric.tested else None,
+        values={arm: metric.figure(answers[arm], scores[arm]) for arm in judged},
+        tests=_tests(metric, answers, setup.spec.seed) if metric.tested else {},
+        details=_details(metric, answers),
         note=None,
         why_none=None if scored else described.why_none,
     )
 
 
-def _test(
-    base: Sequence[float | None], tuned: Sequence[float | None], seed: int
-) -> PairedTest | None:
-    pairs = [
-        (of_base, of_tuned)
-        for of_base, of_tuned in zip(base, tuned, strict=True)
-        if of_base is not None and of_tuned is not None
-    ]
-    if not pairs:
-        return None
-    return statistics.paired_test(
-        [of_base for of_base, _ in pairs], [of_tuned for _, of_tuned in pairs], seed=seed
-    )
+def _details(
+    metric: Metric, answers: Mapping[str, Sequence[Answers]]
+) -> dict[str, dict[str, float | None]]:
+    if metric.details is None:
+        return {}
+    by_arm = {arm: metric.details(of_arm) for arm, of_arm in answers.items()}
+    parts = dict.fromkeys(part for found in by_arm.values() for part in found)
+    return {part: {arm: found.get(part) for arm, found in by_arm.items()} for part in parts}
 
 
-def _note(metric: Metric, result: MetricResult) -> str | None:
-    return metric.note(result) if metric.note else None
+def _tests(
+    metric: Metric, answers: Mapping[str, Sequence[Answers]], seed: int
+) -> dict[str, PairedTest]:
+    """The tuned model against every other arm."""
+    found = {}
+    of_tuned = [metric.contributions(each) for each in answers[TUNED]]
+    for arm, of_arm in answers.items():
+        of_other = [metric.contributions(each) for each in of_arm]
+        pairs = [
+            (other, tuned)
+            for other, tuned in zip(of_other, of_tuned, strict=True)
+            if other is not None and tuned is not None
+        ]
+        if arm == TUNED or not pairs:
+            continue
+        if metric.mcnemar:
+            others, tuneds = [other[0] for other, _ in pairs], [tuned[0] for _, tuned in pairs]
+            found[arm] = statistics.mcnemar_test(others, tuneds, seed=seed)
+        else:
+            other_parts = np.asarray([other for other, _ in pairs], dtype=float)
+            tuned_parts = np.asarray([tuned for _, tuned in pairs], dtype=float)
+            aggregate = metric.aggregate
+            found[arm] = statistics.permutation_test(other_parts, tuned_parts, aggregate, seed=seed)
+    return found
 
 
-def _headline(metrics: Registry, results: Mapping[str, MetricResult], setup: Setup) -> str:
-    """The outcome: a sentence of each tested metric that has something to say."""
+def _headline(
+    metrics: Registry,
+    results: Mapping[str, MetricResult],
+    arms: Mapping[str, ArmFacts],
+    setup: Setup,
+) -> str:
+    """The outcome: a sentence of each tested metric that has something to say, and of each arm
+    whose answers were cut off too often for a fair comparison."""
     sentences = [
         metric.sentence(results[metric.name], setup)
         if metric.sentence
         else usual_sentence(results[metric.name])
         for metric in metrics
-        if metric.tested
+        if metric.tested and metric.in_headline
     ]
+    sentences += cut_off_sentences(arms, setup.spec.max_new_tokens)
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _variant_facts(judged: ByQuestion) -> VariantFacts:
+def _arm_facts(info: ArmInfo, judged: ByQuestion) -> ArmFacts:
     samples = [each.sample for answers in judged.values() for each in answers]
-    return VariantFacts(
+    return ArmFacts(
+        label=info.label,
+        engine=info.engine,
+        engine_reason=info.engine_reason,
+        precision=info.precision,
         samples=len(samples),
         finished=sum(sample.finished for sample in samples) / len(samples),
         tokens_median=float(np.median([sample.tokens for sample in samples])),
     )
 
 
-def _thinking_lengths(judged: Mapping[Variant, ByQuestion]) -> Histogram:
+def _thinking_lengths(judged: Mapping[str, ByQuestion]) -> Histogram:
     lengths = {
-        variant: [
+        arm: [
             each.thinking_tokens
-            for answers in judged[variant].values()
+            for answers in of_arm.values()
             for each in answers
             if each.parsed.opened
         ]
-        for variant in VARIANTS
+        for arm, of_arm in judged.items()
     }
     longest = max((length for found in lengths.values() for length in found), default=0)
     edges = np.linspace(0, max(longest, 1), BINS + 1)
     return Histogram(
         edges=tuple(round(float(edge), 1) for edge in edges),
-        counts={v: tuple(np.histogram(found, edges)[0].tolist()) for v, found in lengths.items()},
+        counts={a: tuple(np.histogram(found, edges)[0].tolist()) for a, found in lengths.items()},
     )
 
 
@@ -221,12 +260,13 @@ def _rules(spec: EvaluateSpec) -> Rules:
         else ""
     )
     return Rules(
-        tests="Both models got the same questions, so the tests are paired. The p-value is the "
-        "exact McNemar test on the questions that only one of the two passes, two-sided; Holm's "
-        "adjustment over the metrics decides what is called significant, at 5%." + majority,
-        interval=f"95% interval of the difference: paired bootstrap over questions, "
-        f"{statistics.RESAMPLES:,} resamples, percentiles. Close to the border it can leave out 0 "
-        "where the exact test does not reject; the test decides.",
+        tests="All arms got the same questions, so the tests are paired. For a share, the p-value "
+        "is the exact McNemar test on the questions that only one of the two passes, two-sided; "
+        "for other figures, the answers of the two are exchanged at random, question by question. "
+        "Holm's adjustment over all tests decides what is called significant, at 5%." + majority,
+        interval=f"95% interval of the difference: paired bootstrap over questions, all answers "
+        f"to a question together, {statistics.RESAMPLES:,} resamples, percentiles. Close to the "
+        "border it can leave out 0 where the exact test does not reject; the test decides.",
         mde="Smallest difference that this many questions would show in 80% of repetitions, at "
         "the observed share of questions on which the two differ.",
         side_by_side="Drawn by a hash of the seed and the question's id, whatever the outcome.",
@@ -234,7 +274,7 @@ def _rules(spec: EvaluateSpec) -> Rules:
 
 
 def _side_by_side(
-    questions: Sequence[Question], judged: Mapping[Variant, ByQuestion], spec: EvaluateSpec
+    questions: Sequence[Question], judged: Mapping[str, ByQuestion], spec: EvaluateSpec
 ) -> tuple[SideBySide, ...]:
     def draw(asked: Question) -> str:
         return hashlib.sha256(f"{spec.seed}:{asked.id}".encode()).hexdigest()
@@ -245,13 +285,14 @@ def _side_by_side(
             question=asked.question,
             reference=asked.reference,
             reference_answer=asked.answer,
-            answers={variant: _shown(judged[variant][asked.id][0]) for variant in VARIANTS},
+            answers={arm: shown(of_arm[asked.id][0]) for arm, of_arm in judged.items()},
         )
         for asked in sorted(questions, key=draw)[: spec.side_by_side]
     )
 
 
-def _shown(judged: Judged) -> ShownAnswer:
+def shown(judged: Judged) -> ShownAnswer:
+    """One answer for people to read."""
     return ShownAnswer(
         thinking=judged.parsed.thinking,
         thinking_tokens=judged.thinking_tokens,
@@ -260,6 +301,7 @@ def _shown(judged: Judged) -> ShownAnswer:
         answer=judged.parsed.answer,
         final=judged.final,
         has_final_line=judged.has_final_line,
+        extracted=judged.extracted,
         correct=judged.correct,
         tokens=judged.sample.tokens,
         finished=judged.sample.finished,

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,24 +18,31 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from thinktune.schema.report import VARIANTS, Histogram, MetricResult, Report, Variant
+from thinktune.schema.report import SHARE, Histogram, MetricResult, Report
+from thinktune.tasks.evaluate.report.browser import pack_samples
 from thinktune.tasks.evaluate.report.wording import (
+    figure,
     p_value,
     percent,
     plain,
-    points,
-    significant,
+    plain_or_none,
+    signed,
     table,
 )
+from thinktune.tasks.evaluate.samples import Judged, Question
 
 # Colors stand for the page's CSS variables, so that one drawing serves light and dark.
 INK = "#010101"
 FAINT = "#020202"
 RULE = "#030303"
-BASE = "#040404"
-TUNED = "#050505"
-CSS_VARIABLES = {INK: "ink", FAINT: "faint", RULE: "rule", BASE: "base", TUNED: "tuned"}
-COLORS: dict[Variant, str] = {"base": BASE, "tuned": TUNED}
+ARMS = ("#040404", "#050505", "#060606", "#070707")
+TUNED = ARMS[2]
+CSS_VARIABLES = {
+    INK: "ink",
+    FAINT: "faint",
+    RULE: "rule",
+    **{color: f"arm{number}" for number, color in enumerate(ARMS, 1)},
+}
 
 Training = Sequence[Mapping[str, Any]]
 """Rows of train's metrics.jsonl: `step`, `loss`, `lr`, `tokens_per_s`, `validation_loss`, each but
@@ -77,11 +85,19 @@ class Drawing:
     svg: Markup
 
 
-def write_html(report: Report, training: Training, lengths: Lengths, path: Path) -> None:
+def write_html(
+    report: Report,
+    questions: Sequence[Question],
+    judged: Sequence[Judged],
+    training: Training,
+    lengths: Lengths,
+    path: Path,
+) -> None:
     """Writes report.html: one file that needs no network, in light and dark.
 
     Where there is no training, or no lengths, the figure of that is left out.
     """
+    packed, clipped = pack_samples(report, questions, judged)
     environment = Environment(
         loader=PackageLoader("thinktune.tasks.evaluate.report", "."),
         autoescape=True,
@@ -89,16 +105,23 @@ def write_html(report: Report, training: Training, lengths: Lengths, path: Path)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, p_value=p_value, plain=plain)
+    environment.filters.update(
+        percent=percent,
+        p_value=p_value,
+        plain=plain,
+        signed=signed,
+        figure=figure,
+        compared=plain_or_none,
+    )
     page = environment.get_template("report.html.j2").render(
         report=report,
         rows=table(report),
-        variants=VARIANTS,
+        packed=packed,
+        clipped=clipped,
         figures=_drawings(report, training, lengths),
         rules=_rules(report),
         notes=[result.note for result in report.metrics.values() if result.note],
         reasons=[result for result in report.metrics.values() if result.why_none],
-        significant=significant,
     )
     path.write_text(page, encoding="utf-8")
 
@@ -114,10 +137,11 @@ def _rules(report: Report) -> dict[str, str]:
 def _drawings(report: Report, training: Training, lengths: Lengths) -> list[Drawing]:
     """The figures for which there is data."""
     drawings = []
-    if tested := [result for result in report.metrics.values() if result.test is not None]:
-        caption = "Share of answers, mean over the questions."
+    tested = [result for result in report.metrics.values() if result.tests and result.unit == SHARE]
+    if tested:
+        caption = "Shares, over the questions."
         drawings.append(
-            Drawing("Base and tuned", caption, True, _draw(lambda axes: _compare(axes, tested)))
+            Drawing("Compared", caption, True, _draw(lambda axes: _compare(axes, tested)))
         )
     thinking = report.thinking_lengths
     if any(sum(counts) for counts in thinking.counts.values()):
@@ -160,23 +184,28 @@ def _draw(plot: Callable[[Axes], None]) -> Markup:
 
 
 def _compare(axes: Axes, tested: Sequence[MetricResult]) -> None:
-    for offset, variant in zip((-0.19, 0.19), VARIANTS, strict=True):
-        values = [100 * (result.values[variant] or 0) for result in tested]
+    arms = list(tested[0].values)
+    width = 0.76 / len(arms)
+    for number, arm in enumerate(arms):
+        values = [100 * (result.values[arm] or 0) for result in tested]
+        offset = (number - (len(arms) - 1) / 2) * width
         positions = [position + offset for position in range(len(tested))]
-        bars = axes.bar(positions, values, width=0.34, color=COLORS[variant])
-        labels = [f"{value:.1f}%" for value in values]
-        axes.bar_label(bars, labels, padding=3, color=INK, fontsize=8.5)
-    axes.set_xticks(range(len(tested)), [result.label for result in tested])
+        bars = axes.bar(positions, values, width=0.9 * width, color=ARMS[number % len(ARMS)])
+        labels = [
+            f"{value:.0f}" if len(tested) * len(arms) > 6 else f"{value:.1f}%" for value in values
+        ]
+        axes.bar_label(bars, labels, padding=3, color=INK, fontsize=8)
+    named = [textwrap.fill(result.label, 16) for result in tested]
+    axes.set_xticks(range(len(tested)), named, fontsize=8)
     axes.set_xlim(-0.6, len(tested) - 0.4)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 25), [f"{tick}%" for tick in range(0, 101, 25)])
 
 
 def _thinking(axes: Axes, histogram: Histogram) -> None:
-    for variant in VARIANTS:
-        counts = histogram.counts[variant]
-        axes.stairs(counts, histogram.edges, color=COLORS[variant], fill=True, alpha=0.22)
-        axes.stairs(counts, histogram.edges, color=COLORS[variant], linewidth=1.5)
+    for counts, color in zip(histogram.counts.values(), ARMS, strict=False):
+        axes.stairs(counts, histogram.edges, color=color, fill=True, alpha=0.22)
+        axes.stairs(counts, histogram.edges, color=color, linewidth=1.5)
     axes.set_xlim(0, histogram.edges[-1])
     _thousands(axes, "thinking tokens", "answers")
 

@@ -6,9 +6,19 @@ report; people read them in percent.
 """
 
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thinktune.schema.report import SHARE, VARIANTS, MetricResult, PairedTest, Report, ShownAnswer
+from thinktune.schema.report import (
+    BASE,
+    SHARE,
+    TUNED,
+    ArmFacts,
+    MetricResult,
+    PairedTest,
+    Report,
+    ShownAnswer,
+)
 from thinktune.tasks.evaluate import statistics
 from thinktune.text.visible import printable
 
@@ -16,6 +26,8 @@ TERMINAL_WIDTH = 100
 TERMINAL_SAMPLES = 3
 ANSWER_CHARACTERS = 150
 """How much of an answer the terminal shows, from its end."""
+CUT_OFF_SHARE = 0.05
+"""More answers than this cut off are said in the headline."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -51,20 +63,39 @@ def significant(test: PairedTest) -> bool:
     return test.holm_p < statistics.ALPHA
 
 
+def figure(value: float | None, unit: str) -> str:
+    """A value in its unit."""
+    return percent(value) if unit == SHARE else plain(value)
+
+
 def usual_sentence(result: MetricResult) -> str:
     """What the headline says of a tested metric that has no sentence of its own."""
-    base = percent(result.values["base"])
-    tuned = percent(result.values["tuned"])
+    base = figure(result.values[BASE], result.unit)
+    tuned = figure(result.values[TUNED], result.unit)
     test = result.test
     if test is None:
         return f"{result.label} was not measured: {result.why_none or 'no answer has a score'}."
-    p = f"exact McNemar p {_equals(test.p_exact)}"
+    p = f"{test.method} p {_equals(test.p)}"
     if significant(test):
         moved = "rises" if test.difference > 0 else "falls"
         return f"{result.label} {moved} from {base} to {tuned}, more than chance explains ({p})."
-    few = "" if test.mde else f", and {test.pairs} questions are too few to tell"
+    if base == tuned:
+        return f"{result.label} is {tuned} for both models."
+    few = ""
+    if test.outcome == "too few questions":
+        few = f", and {test.pairs} questions are too few to tell"
     difference = "a difference that chance can explain"
     return f"{result.label} is {tuned} against {base}, {difference} ({p}){few}."
+
+
+def cut_off_sentences(arms: Mapping[str, ArmFacts], limit: int) -> list[str]:
+    """Of arms whose answers the limit cut off too often for their figures to be their own."""
+    return [
+        f"The limit of {limit:,} tokens cut off {percent(1 - arm.finished)} of the answers of "
+        f"{arm.label}, which may be why they lack what is asked."
+        for arm in arms.values()
+        if 1 - arm.finished > CUT_OFF_SHARE
+    ]
 
 
 def _equals(p: float) -> str:
@@ -76,50 +107,74 @@ class Row:
     """One line of the table, ready to print."""
 
     label: str
-    base: str
-    tuned: str
+    values: tuple[str, ...]
+    """One for each arm."""
     difference: str
+    """Tuned minus base."""
     p: str = ""
-    """Exact McNemar p; empty where no test was made."""
+    """Of the test against the base; empty where no test was made."""
     test: PairedTest | None = None
+    tests: Mapping[str, PairedTest] | None = None
+    """Against every other arm, by its name."""
 
 
 def table(report: Report) -> list[Row]:
-    """What the page and the terminal show of base against tuned."""
+    """What the page and the terminal show of all arms."""
     return [_row(result) for result in report.metrics.values() if result.why_none is None]
 
 
 def _row(result: MetricResult) -> Row:
-    base = result.values["base"]
-    tuned = result.values["tuned"]
+    base, tuned = result.values[BASE], result.values[TUNED]
     difference = None if base is None or tuned is None else tuned - base
-    if result.unit == SHARE:
-        if result.test is not None:
-            difference = result.test.difference
-        cells = percent(base), percent(tuned), points(difference)
-    else:
-        sign = "+" if difference is not None and difference > 0 else ""
-        cells = plain(base), plain(tuned), (sign + plain(difference)).replace("-", MINUS)
-    p = p_value(result.test.p_exact) if result.test else ""
-    return Row(result.label, *cells, p, result.test)
+    if result.test is not None:
+        difference = result.test.difference
+    values = tuple(figure(value, result.unit) for value in result.values.values())
+    p = p_value(result.test.p) if result.test else ""
+    return Row(result.label, values, signed(difference, result.unit), p, result.test, result.tests)
+
+
+def signed(difference: float | None, unit: str) -> str:
+    """A difference in its unit, with its sign."""
+    if unit == SHARE:
+        return points(difference)
+    sign = "+" if difference is not None and difference > 0 else ""
+    return (sign + plain(difference)).replace("-", MINUS)
 
 
 def terminal_summary(report: Report) -> str:
     """The outcome in at most 40 lines of plain text."""
-    rows = [Row("", "base", "tuned", "difference", "exact p"), *table(report)]
-    lines = [*textwrap.wrap(report.headline, TERMINAL_WIDTH)[:5], ""]
-    lines += [
-        f"{row.label:<36}{row.base:>11}{row.tuned:>11}{row.difference:>13}{row.p:>11}".rstrip()
-        for row in rows
-    ]
-    lines.append("p: exact McNemar test, paired by question, before Holm's adjustment")
+    head = Row("", tuple(report.arms), "difference", "p")
+    lines = [*textwrap.wrap(report.headline, TERMINAL_WIDTH)[:6], ""]
+    for row in (head, *table(report)):
+        values = "".join(f"{value:>11}" for value in row.values)
+        lines.append(f"{row.label[:34]:<34}{values}{row.difference:>13}{row.p:>9}".rstrip())
+    lines.append("difference and p: tuned against base, before Holm's adjustment")
+    lines += _gate_lines(report)
     for shown in report.side_by_side[:TERMINAL_SAMPLES]:
         lines += ["", *_short("Q", shown.question, 1)]
         if shown.reference:
             lines += _short("reference", shown.reference, 1)
-        for variant in VARIANTS:
-            lines += _short(variant, _said(shown.answers[variant]), 2)
+        for arm in (BASE, TUNED):
+            lines += _short(arm, _said(shown.answers[arm]), 2)
     return "\n".join(lines)
+
+
+def _gate_lines(report: Report) -> list[str]:
+    unmet = [each for each in report.gate.requirements if not each.met]
+    if not report.gate.requirements:
+        return []
+    if not unmet:
+        return ["promoted: every requirement is met"]
+    return [
+        f"not promoted: {each.metric} of {each.arm} is {plain_or_none(each.value)}, "
+        f"and not {each.wanted}"
+        for each in unmet
+    ]
+
+
+def plain_or_none(value: float | None) -> str:
+    """A figure of a requirement, as it was compared."""
+    return "not measured" if value is None else f"{value:.3g}"
 
 
 def _said(shown: ShownAnswer) -> str:

@@ -4,13 +4,13 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from answers import judged as judged_sample
 from answers import sample
 
 from thinktune.tasks.evaluate.metrics.loops import loops
 from thinktune.tasks.evaluate.metrics.reflections_per_1k import count_reflections
 from thinktune.tasks.evaluate.metrics.registry import Registry
 from thinktune.tasks.evaluate.samples import Judged
-from thinktune.tasks.evaluate.verdicts import judge
 
 METRICS = Registry.discover()
 
@@ -20,7 +20,7 @@ def words(text: str) -> int:
 
 
 def judged(text: str, opens: bool = False) -> Judged:
-    return judge(sample(text, opens=opens), None, "none", words)
+    return judged_sample(sample(text, opens=opens), count_tokens=words)
 
 
 def figure(name: str, questions: Sequence[Sequence[Judged]]) -> float | None:

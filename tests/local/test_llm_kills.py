@@ -16,6 +16,7 @@ from asking_of import (
     spec_of,
     spent_money,
 )
+from llm_fixtures import endpoint, helper, store, store_url
 from llm_server import LlmServer
 from llm_wire import Plan
 from llm_worker import Workers
@@ -25,6 +26,8 @@ from thinktune.llm.cache import ReplyCache
 from thinktune.llm.requests import body_of, key_of
 from thinktune.schema.llm import LlmSpec
 from thinktune.store import Store, open_store
+
+__all__ = ["endpoint", "helper", "store", "store_url"]
 
 KILLS = 12
 

@@ -1,0 +1,106 @@
+"""Letters of options in answers: which one is chosen, if exactly one is."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LETTERS = "ABCDEFGHIJ"
+FEWEST_LETTERS = 4
+"""Options that there are at least, however few of them the references name."""
+
+_BARE = re.compile(r"\(?([A-Ja-j])[).:]?")
+_SEEMS = r"(?:is|was|would be|must be|should be|has to be|(?:seems|appears)(?: to be)?|remains)"
+# Capitals only: in "the answer is a …" the letter is an article.
+_LETTER = r"\(?([A-J])(?![\w'’])"
+_SEVERAL = re.compile(r"\s*[)\]*_]*\s*(?:,|/|&|\bor\b|\band\b)\s*[*_(]*([A-J])(?![\w'’])")
+_STATED = tuple(
+    re.compile(
+        rf"\b(?i:{stated})[\s*_]*"
+        rf"(?:(?i:most likely|probably|clearly|therefore|thus|definitely)[,\s]+)?"
+        rf"(?i:option\s+|choice\s+)?[*_$]*{_LETTER}"
+    )
+    for stated in (
+        rf"answer\b[*_]*(?:\s+{_SEEMS})?[\s*_]*[:=]?",
+        rf"(?:choice|option)\b[*_]*(?:\s+{_SEEMS}|\s*[:=])",
+    )
+)
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\w*\s*\{)?\s*" + _LETTER)
+_NAMED = re.compile(
+    r"\(([A-J])\)|^[\s*_>#-]*([A-J])[).:](?=\s|\*|$)|\*\*([A-J])[).:]?\*\*|\b(?i:option)\s+([A-J])\b",
+    re.MULTILINE,
+)
+_LEADING = re.compile(
+    r"[\s*_(]*([A-J])(?![\w'’])(?=\s*(?:[).:,;–—-]|\(|because\b|since\b|as\b|for\b|$))"
+)
+"""A letter that begins a line which holds the answer: `B because …`, and no article."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a text chooses."""
+
+    letter: str | None
+    several: bool = False
+    """Whether it names more than one, so that none is chosen."""
+
+
+def option_letters(references: Sequence[str | None]) -> str:
+    """The letters of the options, as far as references show them: A to D at least."""
+    chosen = [bare(reference) for reference in references if reference]
+    last = max((LETTERS.index(letter) for letter in chosen if letter), default=0)
+    return LETTERS[: max(FEWEST_LETTERS, last + 1)]
+
+
+def bare(text: str) -> str | None:
+    """The letter that a text consists of."""
+    found = _BARE.fullmatch(text.strip().strip("*_$ "))
+    return found[1].upper() if found else None
+
+
+def choice(text: str, letters: str = LETTERS) -> Choice:
+    """What a text chooses of the options: all of it, or the last that it states as its answer, or
+    the last that it puts in a box, or the last that it names.
+
+    A letter inside a sentence chooses nothing. Where another follows (`A or B`), none is chosen.
+    """
+    whole = bare(text)
+    if whole is not None:
+        return Choice(whole if whole in letters else None)
+    for found in (*map(list, (pattern.finditer(text) for pattern in _STATED)), _leading(text)):
+        stated = [match for match in found if _is_option(match, text, letters)]
+        if stated:
+            return _single(stated[-1], text)
+    boxed = [match for match in _BOXED.finditer(text) if match[1] in letters]
+    if boxed:
+        return _single(boxed[-1], text)
+    return _named(text, letters)
+
+
+def _leading(text: str) -> list[re.Match[str]]:
+    lines = text.strip().splitlines()
+    found = _LEADING.match(lines[0]) if len(lines) == 1 else None
+    several = _SEVERAL.match(lines[0], 1) if len(lines) == 1 and lines[0][0] in LETTERS else None
+    return [match for match in (found or (several and re.match(r"([A-J])", lines[0])),) if match]
+
+
+def _is_option(match: re.Match[str], text: str, letters: str) -> bool:
+    # In "Answer: I think …" the letter is a word.
+    pronoun = match[1] == "I" and re.match(r"\s+[a-z]", text[match.end() :])
+    return match[1] in letters and not pronoun
+
+
+def _single(match: re.Match[str], text: str) -> Choice:
+    another = _SEVERAL.match(text, match.end())
+    if another is not None and another[1] != match[1]:
+        return Choice(None, several=True)
+    return Choice(match[1])
+
+
+def _named(text: str, letters: str) -> Choice:
+    """The last option that is named, by the line that names it."""
+    for line in reversed(text.splitlines()):
+        named = [next(filter(None, match.groups())) for match in _NAMED.finditer(line)]
+        named = [letter for letter in named if letter in letters]
+        if named:
+            return Choice(named[-1]) if len(set(named)) == 1 else Choice(None, several=True)
+    return Choice(None)
