@@ -63,7 +63,7 @@ def _compared(
             if test is not None:
                 worst = test.ci95[0] if direction == "higher" else -test.ci95[1]
             met = worst is not None and worst >= -wanted.not_worse_by
-            words = f"worse than base by at most {wanted.not_worse_by:g} (95% confidence)"
+            words = f"better than base by at least {-wanted.not_worse_by:g}, with 95% confidence"
             yield _requirement(name, arm, words, worst, met)
 
 

@@ -136,5 +136,5 @@
   byId("browser").hidden = false;
   select();
   jump();
-  document.documentElement.dataset.ready = "yes";
+  document.documentElement.dataset.readyAfterMs = String(Math.round(performance.now()));
 })();

@@ -367,7 +367,7 @@ def test_requirements_decide_what_is_promoted() -> None:
     ]
     figures = manifest_metrics(made)
     assert figures["promoted"] is False
-    assert "accuracy of tuned is not worse than base by at most 0.02" in str(
+    assert "accuracy of tuned is not better than base by at least -0.02" in str(
         figures["not_promoted_because"]
     )
     assert "not promoted: accuracy of tuned" in terminal_summary(made)
