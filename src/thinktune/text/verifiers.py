@@ -24,7 +24,8 @@ TAIL_CHARACTERS = 4_000
 
 CHECK_RULES: dict[Verifier, str] = {
     "number": "Numbers are compared by value: separators, units and currency are ignored, 50% "
-    "equals 0.5, and a decimal with two places or more is matched to those places.",
+    "equals 0.5, and a decimal with two places or more is matched to those places. An answer that "
+    "ends in two numbers with “or” between them chooses none.",
     "choice": "The letter of the chosen option is compared; the option's wording is not read. An "
     "answer that names two letters chooses none.",
     "math": "Expressions are compared by math-verify (symbolic and numeric equality). A set is no "
@@ -42,9 +43,11 @@ class Checked:
     extracted: str | None
     """What was compared with the reference; None where nothing was found."""
     several: bool = False
-    """Whether the answer names several options where one is asked for."""
+    """Whether the answer names several where one is asked for."""
 
 
+_EITHER = re.compile(r"-?\d[\d.,/]*\s+or\s+-?\d[\d.,/]*\s*(?:[^\W\d_]+\s*)?\.?\s*$")
+"""Two numbers at the end of an answer, of which it chooses none."""
 WRONG = Checked(False, None)
 
 
@@ -115,6 +118,9 @@ def check_all(
 
 def _checked(candidate: str, reference: str, verifier: Verifier, letters: str) -> Checked:
     if verifier == "number":
+        either = _EITHER.search(plain_numbers(candidate.strip().splitlines()[-1]))
+        if either:
+            return Checked(False, either[0], several=True)
         number = last_number(candidate)
         extracted = None if number is None else number.text
         return Checked(same_number(number, last_number(reference)), extracted)

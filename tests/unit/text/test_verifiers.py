@@ -36,6 +36,9 @@ NUMBERS = [
     ("9" * 6000, "9", False),
     ("0.30000000000000004", "0.3", True),
     ("1,2,3", "3", True),
+    ("It is 5 or 6.", "6", False),
+    ("5 or 6 apples", "5", False),
+    ("5 or more, so 7", "7", True),
 ]
 
 
