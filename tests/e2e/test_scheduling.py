@@ -32,6 +32,7 @@ NODES = {
 """As clouds sell them and NVIDIA's feature discovery labels them, not as our catalog says."""
 WHERE = {
     "demo": "plain",
+    "final-answer-judged": "a100-40",
     "final-answer-qwen-1.5b": "a100-40",
     "final-answer-written": "a100-40",
     "llama-70b": "h100",
@@ -41,8 +42,9 @@ WHERE = {
     "medical-cot-small": "t4",
     "qwen-14b": "l4",
     "qwen-32b": "a100-40",
+    "qwen-32b-judged": "a100-40",
 }
-GPUS = {"qwen-32b": 4, "qwen-14b": 4, "llama-70b": 4, "demo": 0}
+GPUS = {"qwen-32b": 4, "qwen-32b-judged": 4, "qwen-14b": 4, "llama-70b": 4, "demo": 0}
 """Of a training; 1 where nothing is said."""
 BEAT_S = 10.0
 

@@ -204,6 +204,7 @@ class _Collector:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+        self._processes = _children()
         self._found: queue.Queue[list[Any] | BaseException | None] = queue.Queue()
         self._moved = time.monotonic()
         self._thread = threading.Thread(target=self._step, name="vllm", daemon=True)
@@ -215,6 +216,9 @@ class _Collector:
         while True:
             stop.check("generation")
             idle = time.monotonic() - self._moved
+            # vLLM does not always notice the death of its own process.
+            if idle > LOOK_S and not all(process.is_alive() for process in self._processes):
+                raise _broken("died")
             if idle > STALL_S:
                 raise _broken(f"computed nothing for {idle:.0f} s")
             try:
@@ -265,9 +269,14 @@ def _rank_setting(adapter: Path) -> int:
     return next(setting for setting in RANKS if setting >= rank)
 
 
+def _children() -> list[multiprocessing.process.BaseProcess]:
+    """vLLM's processes that are our children."""
+    children = multiprocessing.active_children()
+    return [child for child in children if child.name.startswith(("EngineCore", "VLLM"))]
+
+
 def _kill_children() -> None:
     """vLLM's own way to stop waits for a process that may hang."""
-    for child in multiprocessing.active_children():
-        if child.name.startswith("EngineCore") or "VLLM" in child.name:
-            child.kill()
-            child.join()
+    for child in _children():
+        child.kill()
+        child.join()

@@ -66,13 +66,16 @@ def f1_by_label(questions: Sequence[Answers]) -> dict[str, float | None]:
     return {label: float(f1(sums)) for label, sums in sorted(found.items())}
 
 
+NO_LABELS = "no reference answer has a line of labels that the recipe knows"
+
+
 METRIC = Metric(
     name="label_f1",
     order=12,
     direction="higher",
     unit=SHARE,
     source="the labels of the reference answers",
-    description=Description("F1 of labels, micro", LABEL_RULE),
+    description=Description("F1 of labels, micro", LABEL_RULE, NO_LABELS),
     score=label_score,
     pooled=Pooled(pooled_counts, f1),
     details=f1_by_label,

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 
 from thinktune.schema.report import SHARE
-from thinktune.tasks.evaluate.metrics.label_f1 import f1_by_label, has_labels, label_score
+from thinktune.tasks.evaluate.metrics.label_f1 import (
+    NO_LABELS,
+    f1_by_label,
+    has_labels,
+    label_score,
+)
 from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric
 
 
@@ -21,6 +26,7 @@ METRIC = Metric(
     description=Description(
         "F1 of labels, macro",
         "The mean of the F1 of each label that is expected or named somewhere.",
+        NO_LABELS,
     ),
     score=label_score,
     value=_macro,

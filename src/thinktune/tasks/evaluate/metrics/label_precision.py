@@ -1,7 +1,7 @@
 """Share of the labels that answers name which the reference names too (micro)."""
 
 from thinktune.schema.report import SHARE
-from thinktune.tasks.evaluate.metrics.label_f1 import has_labels, pooled_counts
+from thinktune.tasks.evaluate.metrics.label_f1 import NO_LABELS, has_labels, pooled_counts
 from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric, Pooled
 from thinktune.tasks.evaluate.statistics import ratio
 from thinktune.text.labels import LABEL_RULE
@@ -23,7 +23,7 @@ METRIC = Metric(
     direction="higher",
     unit=SHARE,
     source="the labels of the reference answers",
-    description=Description("Precision of labels, micro", LABEL_RULE),
+    description=Description("Precision of labels, micro", LABEL_RULE, NO_LABELS),
     score=_score,
     pooled=Pooled(_parts, ratio),
     tested=True,
