@@ -67,9 +67,11 @@ def test_manifests_form_a_chain(
     assert train.metrics["steps"] == 60
     assert train.metrics["last_loss"] < train.metrics["first_loss"]  # type: ignore[operator]
     assert any(f.name.startswith("tracking/") for f in train.files)
-    assert {f.name for f in evaluate.files} == {"report.json", "report.html", "samples.jsonl"}
+    assert {f.name for f in evaluate.files} == {
+        *("report.html", "report.json", "report.md", "samples.jsonl")
+    }
     assert "prompt.json" in {f.name for f in prep.files}
-    assert {"base_format_rate", "tuned_accuracy", "accuracy_mcnemar_p"} <= set(evaluate.metrics)
+    assert {"base_format_rate", "tuned_accuracy", "accuracy_p"} <= set(evaluate.metrics)
 
 
 def test_a_finished_run_does_nothing(shop: Workshop, judged: dict[str, bytes]) -> None:

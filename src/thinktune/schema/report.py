@@ -61,6 +61,7 @@ class PairedTest(Closed):
     observed share of discordant pairs. Null where no difference that small would, and for a
     permutation test."""
     outcome: Outcome
+    """What the test comes to, by `holm_p`."""
 
 
 class MetricResult(Closed):
@@ -108,6 +109,7 @@ class RequirementResult(Closed):
     value: float | None
     """The figure that was compared; null where it was not measured."""
     met: bool
+    """Whether the condition holds."""
 
 
 class Gate(Closed):
@@ -116,6 +118,7 @@ class Gate(Closed):
     promoted: bool
     """Whether every requirement is met. A recipe without requirements promotes every model."""
     requirements: tuple[RequirementResult, ...]
+    """The requirements, each at every precision of the tuned model."""
 
 
 class SamplingFacts(Closed):
@@ -245,6 +248,7 @@ class Report(Closed):
     arms: dict[ArmName, ArmFacts]
     """The arms in the order in which people read them."""
     gate: Gate
+    """Whether the tuned model may be served."""
     metrics: dict[str, MetricResult]
     """Results by the metric's name, in the order in which people read them."""
     thinking_lengths: Histogram

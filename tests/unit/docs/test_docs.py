@@ -33,12 +33,12 @@ from thinktune.schema.manifest import Manifest, Progress
 from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
 from thinktune.schema.report import (
+    ArmFacts,
     MetricResult,
     PairedTest,
     Report,
     ShownAnswer,
     SideBySide,
-    VariantFacts,
 )
 from thinktune.schema.stages import EvaluateTask, PrepTask, TrainTask
 from thinktune.schema.termination import PodTermination
@@ -52,7 +52,7 @@ each_page = pytest.mark.parametrize(
 MODELS = (
     Recipe, Cluster, TaskValues, ConductorValues, PrepTask, TrainTask, EvaluateTask, Manifest,
     Progress, Pipeline, PipelineStage, PodTermination, Plan, Alternative, Topology, OnHardware,
-    PlanVsActual, Report, MetricResult, PairedTest, VariantFacts, SideBySide, ShownAnswer,
+    PlanVsActual, Report, MetricResult, PairedTest, ArmFacts, SideBySide, ShownAnswer,
 )  # fmt: skip
 
 
