@@ -36,7 +36,8 @@ LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
 LOCK_serve/requirements.txt :=
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
-UNIT := PATH="$(CURDIR)/.tools:$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+# Many tests wait for servers and processes, so that more of them than there are cores run at once.
+UNIT := PATH="$(CURDIR)/.tools:$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4
 COVER_LAUNCH := $(UNIT) tests/unit/launch --cov=thinktune.launch --cov-report=term:skip-covered \
 	--cov-fail-under=85
 

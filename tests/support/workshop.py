@@ -18,7 +18,11 @@ from thinktune.store import Store, fetch, open_store, read_manifest
 
 LONG = (
     *("--set", "train.max_steps=60", "--set", "train.checkpoint_every_steps=5"),
-    *("--set", "evaluate.batch_size=1", "--set", "train.tracking=[tensorboard]"),
+    *("--set", "evaluate.batch_size=1", "--set", "evaluate.samples=20"),
+    *(
+        "--set",
+        "train.tracking=[tensorboard]",
+    ),
 )
 """Enough steps and batches that there is a middle to be killed in."""
 

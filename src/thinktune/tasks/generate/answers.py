@@ -21,7 +21,7 @@ from thinktune.tasks.runtime.entry import Context
 
 PART_ANSWERS = 64
 """Answers after which a part is written, at the end of their batch."""
-PART_S = 10.0
+PART_S = 2.0
 """Seconds after which a part is written however few answers it holds; what a kill can cost, beside
 what is being computed."""
 

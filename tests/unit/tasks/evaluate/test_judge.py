@@ -13,7 +13,7 @@ from llm_worker import KEY
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.recipe import JudgeSpec
 from thinktune.store import Store, open_store
-from thinktune.tasks.evaluate.judge import Reply, ask_judge, verdicts, write_replies
+from thinktune.tasks.evaluate.judge import ORDERS, Reply, ask_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.samples import JudgeVerdict, Question, Sample
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
@@ -23,6 +23,14 @@ QUESTIONS = [
     Question(id=f"q{n}", question="How many?", answer=f"It is {n}.", reference=str(n))
     for n in range(4)
 ]
+
+
+ANY = JudgeSpec.model_validate(
+    {
+        "llm": {"provider": "openai", "model": "any", "budget": {"tokens": 1}},
+        "rating": "Is it good?",
+    }
+)
 
 
 @pytest.fixture
@@ -79,24 +87,27 @@ def test_only_what_both_orders_say_counts(endpoint: LlmServer, store: Store) -> 
         ("Partly correct", None),
     ],
 )
-def test_a_reply_off_the_menu_is_no_verdict(
-    endpoint: LlmServer, store: Store, text: str, verdict: bool | None
-) -> None:
-    endpoint.reply = lambda prompt: text
-    assert asked(endpoint, store, [said("It is 0.")])[1]["base-000/q0"].correct is verdict
+def test_a_reply_off_the_menu_is_no_verdict(text: str, verdict: bool | None) -> None:
+    replies = [Reply("base-000/q0", order, text, None) for order in ORDERS]
+    assert verdicts(ANY, replies) == {"base-000/q0": JudgeVerdict(correct=verdict)}
 
 
 @pytest.mark.parametrize(
     ("text", "rating"),
     [("4", 4.0), ("Rating: 5/5", 5.0), ("6", None), ("4 or 5", None), ("good", None)],
 )
-def test_ratings(endpoint: LlmServer, store: Store, text: str, rating: float | None) -> None:
-    endpoint.reply = lambda prompt: text
+def test_ratings(text: str, rating: float | None) -> None:
+    found = verdicts(ANY, [Reply("base-000/q0", "rating", text, None)])
+    assert found == {"base-000/q0": JudgeVerdict(rating=rating)}
+
+
+def test_a_rating_alone_is_asked_once(endpoint: LlmServer, store: Store) -> None:
+    endpoint.reply = lambda prompt: "4" if "Is it well put?" in prompt else "5"
     replies, found = asked(
         endpoint, store, [said("It is 0.")], correct=False, rating="Is it well put?"
     )
     assert [reply.asked for reply in replies] == ["rating"]
-    assert found["base-000/q0"] == JudgeVerdict(rating=rating)
+    assert found["base-000/q0"] == JudgeVerdict(rating=4.0)
 
 
 def test_an_answer_cannot_pretend_to_have_ended(endpoint: LlmServer, store: Store) -> None:
@@ -126,9 +137,9 @@ def test_an_outage_keeps_what_came_and_the_next_attempt_pays_the_rest(
         return Refuse(503) if request.number > 3 else None
 
     endpoint.decide = decide
-    judge = JudgeSpec.model_validate(
-        {"llm": spec_dict(endpoint, concurrency={"start": 1, "least": 1, "most": 1})}
-    )
+    one = {"start": 1, "least": 1, "most": 1}
+    soon = {"give_up_after_s": 0.5, "attempts": 2}
+    judge = JudgeSpec.model_validate({"llm": spec_dict(endpoint, concurrency=one, retries=soon)})
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
     kept: list[Reply] = []
     with pytest.raises(ServiceUnavailable):
