@@ -10,7 +10,7 @@ from rich.table import Table
 from thinktune.cli.data_output import clean
 from thinktune.cli.options import output_option, store_option, store_url
 from thinktune.launch.local import ask_module
-from thinktune.schema.errors import InputMissing
+from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import MetricValue
@@ -112,9 +112,14 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, 
     """
     opened = open_store(store_url(store))
     found = {run: _figures(opened, run) for run in runs}
-    names = list(metrics) or _metric_names(found)
+    known = _metric_names(found)
+    for name in metrics:
+        if name not in known:
+            fault = f"no run has a metric '{name}'"
+            raise SpecInvalid("--metric", fault, near_misses(name, known))
+    names = list(metrics) or known
     if output == "json":
-        click.echo(json.dumps(found, indent=1))
+        click.echo(json.dumps({run: _chosen(found[run], metrics) for run in runs}, indent=1))
         return int(ExitCode.DONE)
     table = Table(box=None, pad_edge=False)
     table.add_column("")
@@ -135,6 +140,15 @@ def _figures(store: Store, run: str) -> dict[str, MetricValue]:
         fault = f"run {run} has no evaluation"
         raise InputMissing(store.location(prefix), fault, "evaluate it first, or name another run")
     return manifest.metrics
+
+
+def _chosen(figures: dict[str, MetricValue], metrics: tuple[str, ...]) -> dict[str, MetricValue]:
+    """The figures of some metrics; all of them where none is named."""
+    return {
+        key: value
+        for key, value in figures.items()
+        if not metrics or any(key.endswith(f"_{name}") or key == f"{name}_p" for name in metrics)
+    }
 
 
 def _metric_names(found: dict[str, dict[str, MetricValue]]) -> list[str]:

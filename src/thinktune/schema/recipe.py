@@ -4,6 +4,7 @@ A recipe is one YAML file under `jobs/recipes/`, and the file's name is the reci
 `thinktune.recipes.compose` reads, extends and overrides recipes.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -85,6 +86,11 @@ class TrainSpec(Closed):
     environment."""
 
 
+def normal_label(name: str) -> str:
+    """How labels are compared: lower case, without punctuation, with single spaces."""
+    return " ".join(re.sub(r"[\W_]+", " ", name).casefold().split())
+
+
 class LabelSpec(Closed):
     """A closed list of labels, of which an answer names some on one line."""
 
@@ -99,6 +105,13 @@ class LabelSpec(Closed):
 
     @model_validator(mode="after")
     def _aliases_of_labels(self) -> Self:
+        names = [normal_label(name) for name in (*self.values, *self.aliases)]
+        alike = [name for name in names if not name or names.count(name) > 1]
+        if alike:
+            raise ValueError(
+                f"labels are compared without case, punctuation and spacing, and then '{alike[0]}' "
+                "is nothing or is there twice; give names that differ in letters and digits"
+            )
         for name, label in self.aliases.items():
             if label not in (*self.values, self.none):
                 raise ValueError(f"alias '{name}' is of '{label}', which is no label of the list")
@@ -178,6 +191,12 @@ class EvaluateSpec(Closed):
     """Number of questions that the report shows with both answers."""
     seed: Seed = 0
     """Seed of sampling, of the confidence intervals and of the questions that the report shows."""
+
+    @model_validator(mode="after")
+    def _each_precision_once(self) -> Self:
+        if len(set(self.precisions)) < len(self.precisions):
+            raise ValueError("'precisions' names one twice; name each once")
+        return self
 
 
 class Recipe(Closed):

@@ -84,6 +84,9 @@ class MetricResult(Closed):
     tests: dict[ArmName, PairedTest]
     """The tuned model's tests against other arms, by the other arm's name. Empty for a metric that
     is not tested or has no scores."""
+    precision_tests: dict[ArmName, PairedTest] = {}
+    """Tests of the tuned model at other precisions against the base model, by the tuned arm's
+    name. The gate reads them; they are not among those that Holm's adjustment is over."""
     details: dict[str, dict[ArmName, float | None]] = {}
     """Figures of parts, such as those of each label, by the part's name."""
     note: str | None
@@ -115,8 +118,8 @@ class RequirementResult(Closed):
 class Gate(Closed):
     """Whether the tuned model is good enough to be served, by the recipe's `evaluate.require`."""
 
-    promoted: bool
-    """Whether every requirement is met. A recipe without requirements promotes every model."""
+    promoted: bool | None
+    """Whether there are requirements and every one is met. Null without requirements."""
     requirements: tuple[RequirementResult, ...]
     """The requirements, each at every precision of the tuned model."""
 

@@ -11,8 +11,12 @@ FEWEST_LETTERS = 4
 _BARE = re.compile(r"\(?([A-Ja-j])[).:]?")
 _SEEMS = r"(?:is|was|would be|must be|should be|has to be|(?:seems|appears)(?: to be)?|remains)"
 # Capitals only: in "the answer is a …" the letter is an article.
-_LETTER = r"\(?([A-J])(?![\w'’])"
-_SEVERAL = re.compile(r"\s*[)\]*_]*\s*(?:,|/|&|\bor\b|\band\b)\s*[*_(]*([A-J])(?![\w'’])")
+_LETTER = r"[\"'\[(]?([A-J])(?![\w'’]|-\w)"
+_JOINT = r"(?:,?\s*\b(?:or|and|vs\.?|as well as)\b|[,;/&+])"
+_SEVERAL = re.compile(
+    rf"[\s$)}}\]*_]*{_JOINT}[\s$*_(\[]*(?:(?i:option|choice|answer)\s+)?(?:\\boxed\s*\{{)?"
+    r"([A-J])(?![\w'’]|-\w)"
+)
 _STATED = tuple(
     re.compile(
         rf"\b(?i:{stated})[\s*_]*"
@@ -20,7 +24,7 @@ _STATED = tuple(
         rf"(?i:option\s+|choice\s+)?[*_$]*{_LETTER}"
     )
     for stated in (
-        rf"answer\b[*_]*(?:\s+{_SEEMS})?[\s*_]*[:=]?",
+        rf"answer\b[*_]*(?:\s+{_SEEMS}[\s*_]*[:=]?|\s*[:=]|\s+-\s)[\s*_]*",
         rf"(?:choice|option)\b[*_]*(?:\s+{_SEEMS}|\s*[:=])",
     )
 )
@@ -30,7 +34,8 @@ _NAMED = re.compile(
     re.MULTILINE,
 )
 _LEADING = re.compile(
-    r"[\s*_(]*([A-J])(?![\w'’])(?=\s*(?:[).:,;–—-]|\(|because\b|since\b|as\b|for\b|$))"
+    r"[\s*_(]*([A-J])(?![\w'’])(?=\s*(?:[).:,;–—-]|\(|because\b|since\b|as\b|for\b"
+    r"|is (?:the )?(?:correct|right|best|answer)\b|$))"
 )
 """A letter that begins a line which holds the answer: `B because …`, and no article."""
 
@@ -46,7 +51,7 @@ class Choice:
 
 def option_letters(references: Sequence[str | None]) -> str:
     """The letters of the options, as far as references show them: A to D at least."""
-    chosen = [bare(reference) for reference in references if reference]
+    chosen = [choice(reference).letter for reference in references if reference]
     last = max((LETTERS.index(letter) for letter in chosen if letter), default=0)
     return LETTERS[: max(FEWEST_LETTERS, last + 1)]
 
@@ -72,6 +77,9 @@ def choice(text: str, letters: str = LETTERS) -> Choice:
             return _single(stated[-1], text)
     boxed = [match for match in _BOXED.finditer(text) if match[1] in letters]
     if boxed:
+        between = text[boxed[-2].end() : boxed[-1].start()] if len(boxed) > 1 else ""
+        if re.fullmatch(rf"[\s$)}}]*{_JOINT}[\s$]*", between) and boxed[-1][1] != boxed[-2][1]:
+            return Choice(None, several=True)
         return _single(boxed[-1], text)
     return _named(text, letters)
 
@@ -84,9 +92,11 @@ def _leading(text: str) -> list[re.Match[str]]:
 
 
 def _is_option(match: re.Match[str], text: str, letters: str) -> bool:
-    # In "Answer: I think …" the letter is a word.
-    pronoun = match[1] == "I" and re.match(r"\s+[a-z]", text[match.end() :])
-    return match[1] in letters and not pronoun
+    # In "Answer: I think …" and "Answer: A patient …" the letter is a word.
+    behind = text[match.end() :]
+    word = match[1] in "AI" and re.match(r"\s+(?!because|since|as|is|or|and|vs)[a-z]", behind)
+    refuted = re.match(r"\s+(?:is|was|would be)\s+(?:incorrect|wrong|false|not )", behind)
+    return match[1] in letters and not word and not refuted
 
 
 def _single(match: re.Match[str], text: str) -> Choice:

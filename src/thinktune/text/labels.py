@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from thinktune.schema.recipe import normal_label
 from thinktune.text.final_answer import final_answer
 
 Problem = Literal["missing", "contradictory"]
@@ -42,23 +43,22 @@ class LabelList:
         self.marker = marker
         self.none = none
         self.values = (*values, *(() if none in values else (none,)))
-        self._known = {_normal(value): value for value in self.values}
-        self._known |= {_normal(name): label for name, label in aliases.items()}
+        self._known = {normal_label(value): value for value in self.values}
+        self._known |= {normal_label(name): label for name, label in aliases.items()}
 
     def read(self, text: str) -> Labels:
         """The labels that a text names; for answers, the text after the think part."""
         line = final_answer(text, self.marker)
         if line is None:
             return Labels(frozenset(), (), "missing")
-        names = [name.strip() for name in re.split(r"[;|\n]", line) if _normal(name)]
-        labels = {self._known[_normal(name)] for name in names if _normal(name) in self._known}
-        unknown = tuple(name for name in names if _normal(name) not in self._known)
-        if self.none in labels and len(labels) > 1:
+        names = [name.strip() for name in re.split(r"[;|\n]", line) if normal_label(name)]
+        labels = {
+            self._known[normal_label(name)] for name in names if normal_label(name) in self._known
+        }
+        strange = {normal_label(name): name for name in names}
+        unknown = tuple(name for key, name in strange.items() if key not in self._known)
+        if self.none in labels and (len(labels) > 1 or unknown):
             return Labels(frozenset(), unknown, "contradictory")
         if not labels and not unknown:
             return Labels(frozenset(), (), "missing")
         return Labels(frozenset(labels), unknown, None)
-
-
-def _normal(name: str) -> str:
-    return " ".join(re.sub(r"[\W_]+", " ", name).casefold().split())

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from thinktune.text.mathematics import MATHEMATICS
 
@@ -31,8 +32,12 @@ LOOK_S = 0.2
 """How often the caller is asked whether to stop."""
 AT_ONCE = 32
 """Pairs that a process is handed together."""
+MOST_PROCESSES = 8
 ONE_PROCESS = 64
 """Below this many pairs, a second process would cost more than it saves."""
+
+
+_FUNCTIONS = re.compile(r"\\[a-zA-Z]+|sin|cos|tan|log|ln|exp|sqrt|pi")
 
 
 class MathProcess:
@@ -62,6 +67,10 @@ class MathProcess:
         """Whether it has been silent for too long."""
         limit = KILL_S if self.ready else START_S
         return time.monotonic() - self.moved > limit
+
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        return self._process.is_alive()
 
     def kill(self) -> None:
         """Ends it, whatever it does."""
@@ -94,12 +103,12 @@ class MathProcesses:
         found: dict[int, bool] = {}
         waiting = deque(range(len(pairs)))
         busy: dict[Connection, MathProcess] = {}
-        most = 1 if len(pairs) < ONE_PROCESS else os.cpu_count() or 1
+        most = 1 if len(pairs) < ONE_PROCESS else min(MOST_PROCESSES, usable_cores())
         try:
             while len(found) < len(pairs):
                 stop()
                 while waiting and len(busy) < most:
-                    process = self._idle.pop() if self._idle else MathProcess()
+                    process = self._taken()
                     busy[process.pipe] = process
                     _hand(process, waiting, pairs)
                 for pipe in wait(list(busy), timeout=LOOK_S):
@@ -112,6 +121,15 @@ class MathProcesses:
             for process in busy.values():
                 process.kill()
         return [found[number] for number in range(len(pairs))]
+
+    def _taken(self) -> MathProcess:
+        """An idle process that lives, or a new one."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.alive():
+                return process
+            process.kill()
+        return MathProcess()
 
     def close(self) -> None:
         """Ends all processes; the next question starts others."""
@@ -169,6 +187,17 @@ def _hand(process: MathProcess, waiting: deque[int], pairs: Sequence[Pair]) -> N
         process.hand(numbers, pairs)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use: a container's share of a large machine."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
 @functools.cache
 def math_processes() -> MathProcesses:
     """Those of this run."""
@@ -200,4 +229,8 @@ def _serve_math(pipe: Connection) -> None:
 def _in_math_mode(text: str) -> str:
     """Wraps a bare expression, without which math-verify reads no LaTeX."""
     bare = not re.search(r"\$|\\boxed|\\\(|\\\[", text) and "\n" not in text
-    return f"${text}$" if bare and (MATHEMATICS.search(text) and len(text.split()) < 12) else text
+    words = re.search(
+        r"[A-Za-z]{2,}", re.sub(r"\\[a-zA-Z]+|sin|cos|tan|log|ln|exp|sqrt|pi", "", text)
+    )
+    formula = MATHEMATICS.search(text) and len(text.split()) < 12
+    return f"${text}$" if bare and (formula or not words) else text

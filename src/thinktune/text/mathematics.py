@@ -8,7 +8,7 @@ against a fraction, an interval against an inequality. It also refuses what only
 import re
 from dataclasses import dataclass
 
-from thinktune.text.numbers import NUMBER, last_number, plain_numbers, same_number
+from thinktune.text.numbers import NUMBER, has_power, last_number, plain_numbers, same_number
 
 TAIL_CHARACTERS = 300
 """How much of an answer without a boxed expression is read, from its end."""
@@ -25,11 +25,19 @@ _SPACING = re.compile(r"\\(?:left|right|displaystyle|[,!;: ])")
 _EXPONENT = re.compile(r"\^\s*\{?\s*[-+]?(\d+)")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+(?:\.\d+)?|[a-zA-Z]))")
 _BOUND = r"([-+]?(?:\d+(?:\.\d+)?|\\?infty|∞|\\frac\{\d+\}\{\d+\}|\d+/\d+))"
-_LESS = r"(<|≤|\\leq?(?![a-z]))"
+_LESS = r"(<|≤)"
 _BETWEEN = re.compile(rf"{_BOUND}{_LESS}[a-z]{_LESS}{_BOUND}")
+_AT_MOST = re.compile(r"\\leq?(?![a-zA-Z])|<=")
+_WHOLE_TEXT = re.compile(r"\\text\w*\s*\{([^{}]*)\}")
+_BOTH_SIGNS = re.compile(r"(?:\\pm|±)\s*")
+_BOXES_JOINED = re.compile(
+    r"\\boxed\s*\{([^{}]*)\}[\s$]*(?:,?\s*\bor\b|,)[\s$]*\\boxed\s*\{([^{}]*)\}"
+)
 _OR = re.compile(r"\s*(?:\\text\s*\{\s*or\s*\}|\\(?:text)?or\b|\bor\b|\\vee|;)\s*")
 _VALUE_END = re.compile(r"(?:[\d)}\]$π∞]|\b[a-z])\s*$")
 _VALUE_START = re.compile(r"\s*[-+($\\]*(?:\d|\\|[a-z]\b)")
+_SHORT = re.compile(r"[-+]?[\w\\{}./^()]{1,24}(?:\s*=\s*[-+]?[\w\\{}./^()]{1,24})?")
+"""An element of a list without brackets."""
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _BRACKETS = {"{": "}", "(": ")", "[": "]"}
 
@@ -48,7 +56,8 @@ class Expression:
 
 def expression(answer: str) -> Expression:
     """The mathematical part of an answer: its last box, or else its end, there its last formula."""
-    boxed = _last_box(answer[-MOST_CHARACTERS:])
+    answer = _BOXES_JOINED.sub(r"\\boxed{\1 or \2}", answer[-MOST_CHARACTERS:])
+    boxed = _last_box(answer)
     if boxed is None:
         line = answer.strip()[-MOST_CHARACTERS:].rpartition("\n")[2]
         if len(line) == MOST_CHARACTERS:
@@ -62,12 +71,13 @@ def expression(answer: str) -> Expression:
 
 def decided(candidate: Expression, reference: Expression) -> bool | None:
     """Whether both are the same; None where only algebra can tell."""
-    if candidate.hostile:
-        return False
     said, wanted = _plain(candidate.text), _plain(reference.text)
     if said == wanted:
         return True
-    if NUMBER.fullmatch(plain_numbers(wanted)):
+    if candidate.hostile:
+        return False
+    powers = has_power(candidate.text) or has_power(reference.text)
+    if not powers and NUMBER.fullmatch(plain_numbers(wanted)):
         number = NUMBER.fullmatch(plain_numbers(said))
         if number or not (MATHEMATICS.search(candidate.text) or _OR.search(candidate.text)):
             return same_number(last_number(candidate.text), last_number(wanted))
@@ -109,6 +119,11 @@ def for_algebra(candidate: Expression, reference: Expression) -> tuple[str, str]
 def _values(side: Expression) -> list[str]:
     """The values that one side gives: those with `or` between them, or the elements of a set."""
     found = alternatives(side.latex)
+    if len(found) == 1 and len(_BOTH_SIGNS.findall(found[0])) == 1:
+        found = [_BOTH_SIGNS.sub("", found[0]), _BOTH_SIGNS.sub("-", found[0])]
+    if len(found) == 1 and "," in side.text and not _enclosed(_plain(side.text)):
+        listed = _elements(side.text)
+        found = listed if all(_SHORT.fullmatch(part.strip()) for part in listed) else found
     if len(found) == 1 and _enclosed(_plain(side.text)) == "{}":
         found = _elements(side.text.strip()[1:-1])
     if len(found) == 1:
@@ -183,6 +198,8 @@ def _hostile(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
+    text = _WHOLE_TEXT.sub(r"\1", text.strip())
+    text = _AT_MOST.sub("≤", text).replace(r"\lt", "<").replace(r"\infty", "∞")
     return re.sub(r"\s+", "", text).replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")
 
 

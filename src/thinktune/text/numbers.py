@@ -31,11 +31,24 @@ def plain_numbers(text: str) -> str:
     """Takes LaTeX, currency and typographic separators out of numbers."""
     text = text.replace("\N{MINUS SIGN}", "-").replace(r"\%", "%").replace(r"\$", "$")
     text = re.sub(r"\{,\}|\\[,!]|(?<=\d)[\u00a0\u2009\u202f'_](?=\d{3})", "", text)
+    text = re.sub(r"(?<![\d.,])(\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])", _ungrouped, text)
+    text = re.sub(r"(?<![\d.,/])(\d{1,3}(?: \d{3})+)(?![\d/])", _ungrouped, text)
+    text = re.sub(r"(?<=\d)\s*(?=\\[dt]?frac)", " ", text)
+    text = re.sub(r"\\[dt]?frac\s*(\d)(\d)(?!\d)", r"\1/\2", text)
     text = re.sub(r"\\[dt]?frac\s*\{(-?[\d.]+)\}\s*\{([\d.]+)\}", r"\1/\2", text)
     text = re.sub(r"\s*(?:×|\\times|\\cdot|\*)\s*10\s*\^\s*\{?(-?\d+)\}?", r"e\1", text)
     text = re.sub(r"(?<![\w.])10\s*\^\s*\{?(-?\d+)\}?", r"1e\1", text)
     text = re.sub(r"\^\s*(?:\{[^{}]*\}|-?\d+)", "", text)  # an exponent is not the answer
     return re.sub(r"[$€£¥₹]|\b(?:USD|EUR|GBP)\b", "", text)
+
+
+def _ungrouped(found: re.Match[str]) -> str:
+    return re.sub(r"[, ]", "", found[1])
+
+
+def has_power(text: str) -> bool:
+    """Whether an exponent is part of a number, which `plain_numbers` would drop: `2^{10}`."""
+    return bool(re.search(r"[\d)}]\s*\^", re.sub(r"(?<![\w.])10\s*\^|e-?\d+", "", text)))
 
 
 def last_number(text: str) -> Number | None:

@@ -46,8 +46,11 @@ class Checked:
     """Whether the answer names several where one is asked for."""
 
 
-_EITHER = re.compile(r"-?\d[\d.,/]*\s+or\s+-?\d[\d.,/]*\s*(?:[^\W\d_]+\s*)?\.?\s*$")
+_EITHER = re.compile(
+    r"(-?\d[\d.,/%]*),?\s+(?:[^\W\d_]+\s+)?or\s+(-?\d[\d.,/%]*)\s*(?:[^\W\d_]+\s*){0,3}\.?\s*$"
+)
 """Two numbers at the end of an answer, of which it chooses none."""
+_EITHER_BOLD = re.compile(r"\*\*([^*]+)\*\*(?=\s+or\s)|(?<=\bor )\*\*([^*]+)\*\*")
 WRONG = Checked(False, None)
 
 
@@ -108,7 +111,8 @@ def check_all(
                 algebra[number] = said, wanted
             found.append(Checked(bool(same), said.text or None))
         else:
-            found.append(_checked(candidate[-TAIL_CHARACTERS:], reference, verifier, letters))
+            tail = candidate.strip()[-TAIL_CHARACTERS:]
+            found.append(_checked(tail, reference, verifier, letters))
     if algebra:
         pairs = [for_algebra(said, wanted) for said, wanted in algebra.values()]
         for number, same in zip(algebra, math_processes().check_all(pairs, stop), strict=True):
@@ -118,8 +122,8 @@ def check_all(
 
 def _checked(candidate: str, reference: str, verifier: Verifier, letters: str) -> Checked:
     if verifier == "number":
-        either = _EITHER.search(plain_numbers(candidate.strip().splitlines()[-1]))
-        if either:
+        either = _EITHER.search(_unboxed(candidate.strip().splitlines()[-1]))
+        if either and not same_number(last_number(either[1]), last_number(either[2])):
             return Checked(False, either[0], several=True)
         number = last_number(candidate)
         extracted = None if number is None else number.text
@@ -129,8 +133,18 @@ def _checked(candidate: str, reference: str, verifier: Verifier, letters: str) -
         right = chosen.letter is not None and chosen.letter == choice(reference).letter
         return Checked(right, chosen.letter, chosen.several)
     wanted, statements = _normal(reference), _statements(candidate)
+    last = candidate.splitlines()[-1]
+    bold = {_normal(found[1] or found[2]) for found in _EITHER_BOLD.finditer(last)}
+    if len(bold) > 1:
+        return Checked(False, last, several=True)
     matching = [part for part in statements if wanted and _normal(part) == wanted]
     return Checked(bool(matching), (matching or statements)[-1 if matching else 2])
+
+
+def _unboxed(line: str) -> str:
+    """A line as plain numbers, without boxes, dollars and emphasis around them."""
+    line = re.sub(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r"\1", line)
+    return plain_numbers(re.sub(r"[$*_]", "", line))
 
 
 def _normal(text: str) -> str:

@@ -30,6 +30,19 @@ SEVERAL = "several"
         ("Option A is wrong, option C too.\nSo (B).", "B"),
         ("The answer is not A. It is (C)", "C"),
         ("The answer: I think it is (B)", "B"),
+        ("The correct answer is C. Answer choice B is incorrect because …", "C"),
+        ("The answer is C. Note that answer A describes gout.", "C"),
+        ("Answer: C\nWhy not answer B?", "C"),
+        ("Answer: A patient with fever needs it (C)", "C"),
+        ("The answer is C-reactive protein, option D", "D"),
+        ('Answer: "B"', "B"),
+        ("Answer: [B]", "B"),
+        ("C is correct", "C"),
+        ("Answer: $A$ or $B$", SEVERAL),
+        ("A; C", SEVERAL),
+        ("A as well as C", SEVERAL),
+        ("A or option B", SEVERAL),
+        (r"\boxed{A} or \boxed{B}", SEVERAL),
         ("A or B or C", SEVERAL),
         ("Answer: A and B", SEVERAL),
         ("Answer: A/B", SEVERAL),
@@ -56,3 +69,4 @@ def test_options_are_those_that_references_show() -> None:
     assert option_letters(["A", "(B)", None]) == "ABCD"
     assert option_letters(["A", "E"]) == "ABCDE"
     assert option_letters([]) == "ABCD"
+    assert option_letters(["E) Nitrofurantoin", "B) Aspirin"]) == "ABCDE"

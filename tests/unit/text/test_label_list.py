@@ -22,6 +22,8 @@ LABELS = LabelList(
         ("Violations: revenues", set(), ("revenues",), None),
         ("Violations: revenue; fraud", {"revenue"}, ("fraud",), None),
         ("Violations: none; revenue", set(), (), "contradictory"),
+        ("Violations: none; fraud", set(), ("fraud",), "contradictory"),
+        ("Violations: fraud; Fraud", set(), ("Fraud",), None),
         ("There is double entry.", set(), (), "missing"),
         ("Violations: ; ;", set(), (), "missing"),
         ("Violations: revenue\nViolations: double entry", {"double entry"}, (), None),

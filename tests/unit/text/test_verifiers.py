@@ -39,6 +39,15 @@ NUMBERS = [
     ("It is 5 or 6.", "6", False),
     ("5 or 6 apples", "5", False),
     ("5 or more, so 7", "7", True),
+    ("**5** or **6**", "6", False),
+    (r"\boxed{5} or \boxed{6}", "6", False),
+    ("either 5 or 6 of them", "6", False),
+    (r"$\frac{1}{2}$ or 0.5", "0.5", True),
+    (r"2\frac{3}{4}", "2.75", True),
+    (r"\frac12", "0.5", True),
+    ("7 000", "5 000", False),
+    ("5 000", "5000", True),
+    ("3,00,000", "1,00,000", False),
 ]
 
 

@@ -95,7 +95,7 @@ class Engines:
                 rows=task.evaluate.batch_size,
             )
         prompt = max(len(row["prompt_ids"]) for row in self._inputs.rows)
-        words = len(task.evaluate.instruction or "") + MARGIN_TOKENS
+        words = len((task.evaluate.instruction or "").encode()) + MARGIN_TOKENS
         return VllmEngine(
             self._weights,
             adapter,

@@ -1,6 +1,7 @@
 """Whether the tuned model may be served: the recipe's requirements against the report's figures.
 
-Called by `report.build`. A figure that was not measured meets no requirement.
+Called by `report.build`. A figure that was not measured meets no requirement, nor does a comparison
+over too few questions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,14 +9,15 @@ from collections.abc import Iterator, Mapping
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.recipe import Requirement
 from thinktune.schema.report import (
-    BASE,
     TUNED,
     Direction,
     Gate,
     MetricResult,
+    PairedTest,
     RequirementResult,
 )
 from thinktune.tasks.evaluate.metrics.registry import Registry
+from thinktune.tasks.evaluate.statistics import FEW_QUESTIONS
 
 
 def check_requirements(wanted: Mapping[str, Requirement], metrics: Registry) -> None:
@@ -41,7 +43,8 @@ def gate(
         for name, requirement in wanted.items()
         for compared in _compared(name, requirement, results.get(name), directions[name])
     ]
-    return Gate(promoted=all(each.met for each in found), requirements=tuple(found))
+    promoted = all(each.met for each in found) if found else None
+    return Gate(promoted=promoted, requirements=tuple(found))
 
 
 def _compared(
@@ -57,14 +60,21 @@ def _compared(
         if wanted.at_most is not None:
             met = value is not None and value <= wanted.at_most
             yield _requirement(name, arm, f"at most {wanted.at_most:g}", value, met)
-        if wanted.not_worse_by is not None and arm == TUNED:
-            test = None if result is None else result.tests.get(BASE)
+        if wanted.not_worse_by is not None:
+            test = _against_base(result, arm)
             worst = None
-            if test is not None:
+            if test is not None and test.pairs >= FEW_QUESTIONS:
                 worst = test.ci95[0] if direction == "higher" else -test.ci95[1]
             met = worst is not None and worst >= -wanted.not_worse_by
             words = f"better than base by at least {-wanted.not_worse_by:g}, with 95% confidence"
             yield _requirement(name, arm, words, worst, met)
+
+
+def _against_base(result: MetricResult | None, arm: str) -> PairedTest | None:
+    """The test of the tuned model at one precision against the base model."""
+    if result is None:
+        return None
+    return result.test if arm == TUNED else result.precision_tests.get(arm)
 
 
 def _requirement(

@@ -4,12 +4,14 @@ Called by `stage`. A reply that is none of the allowed ones is no verdict; it ne
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from thinktune.llm.asking import Asker, Outcome
+from thinktune.llm.faults import read_key
 from thinktune.llm.requests import Message, Request
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.recipe import JudgeSpec
@@ -32,8 +34,10 @@ ASK_CORRECT = (
     "of no account. Reply with one word: CORRECT or INCORRECT."
 )
 ASK_RATING = "Rate the answer from 1 (worst) to 5 (best) by: {rating}\nReply with the number alone."
-_WORD = re.compile(r"(?:\A|\n)\W*(?:verdict\W+)?(CORRECT|INCORRECT)\W*\Z", re.IGNORECASE)
-_NUMBER = re.compile(r"(?:\A|\n)\W*(?:rating\W+)?([1-5])(?:\s*/\s*5)?\W*\Z", re.IGNORECASE)
+LINE_CHARACTERS = 100
+"""A longer last line is no verdict."""
+_WORD = re.compile(r"\W*(?:verdict\W+)?(CORRECT|INCORRECT)\W*", re.IGNORECASE)
+_NUMBER = re.compile(r"\W*(?:rating\W+)?([1-5])(?:\s*/\s*5)?\W*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,12 @@ class Reply:
     """None where there is no reply."""
     reason: str | None
     """Why there is none, as `llm.asking.Outcome` says."""
+
+
+def check_judge(spec: JudgeSpec | None) -> None:
+    """Raises SpecInvalid where the judge's key is missing, before hours of generation."""
+    if spec is not None:
+        read_key(spec.llm, os.environ)
 
 
 def ask_judge(
@@ -73,18 +83,25 @@ def ask_judge(
             kept.append(_reply(outcome))
 
 
-def verdicts(spec: JudgeSpec, replies: Sequence[Reply]) -> dict[str, JudgeVerdict]:
-    """What the replies come to, by `sample_key`."""
+def verdicts(
+    spec: JudgeSpec, samples: Sequence[Sample], replies: Sequence[Reply]
+) -> dict[str, JudgeVerdict]:
+    """What the replies come to, by `sample_key`. An answer with nothing outside of its think part
+    is wrong and has the lowest rating without being sent."""
     by_sample: dict[str, dict[str, str | None]] = {}
     for reply in replies:
         by_sample.setdefault(reply.sample, {})[reply.asked] = reply.text
-    return {
+    found = {
         sample: JudgeVerdict(
             correct=_agreed([said.get(order) for order in ORDERS]) if spec.correct else None,
             rating=_rating(said.get(RATING)),
         )
         for sample, said in by_sample.items()
     }
+    nothing = JudgeVerdict(
+        correct=False if spec.correct else None, rating=1.0 if spec.rating is not None else None
+    )
+    return found | {sample_key(sample): nothing for sample in samples if not _answer(sample)}
 
 
 def write_replies(replies: Sequence[Reply], path: Path) -> None:
@@ -99,19 +116,24 @@ def _requests(
     spec: JudgeSpec, samples: Sequence[Sample], asked: dict[str, Question]
 ) -> Iterator[Request]:
     for sample in samples:
-        parsed = split_generated(sample.text, prompt_opens_think=sample.prompt_opens_think)
+        said = _answer(sample)
         question = asked[sample.question_id]
-        if not parsed.answer.strip():
+        if not said:
             continue
         if spec.correct:
             reference = _part("reference", question.reference or question.answer)
-            answer = _part("answer", parsed.answer)
+            answer = _part("answer", said)
             pairs = ((reference, answer), (answer, reference))
             for order, parts in zip(ORDERS, pairs, strict=True):
                 yield _request(sample, order, question, [*parts, ASK_CORRECT])
         if spec.rating is not None:
             asking = ASK_RATING.format(rating=spec.rating)
-            yield _request(sample, RATING, question, [_part("answer", parsed.answer), asking])
+            yield _request(sample, RATING, question, [_part("answer", said), asking])
+
+
+def _answer(sample: Sample) -> str:
+    parsed = split_generated(sample.text, prompt_opens_think=sample.prompt_opens_think)
+    return parsed.answer.strip()
 
 
 def _request(sample: Sample, kind: str, question: Question, parts: list[str]) -> Request:
@@ -131,12 +153,19 @@ def _reply(outcome: Outcome) -> Reply:
 
 
 def _agreed(texts: Sequence[str | None]) -> bool | None:
-    found = [match[1].upper() if (match := _WORD.search(text or "")) else None for text in texts]
+    found = [
+        match[1].upper() if (match := _WORD.fullmatch(_last_line(text))) else None for text in texts
+    ]
     if None in found or len(set(found)) != 1:
         return None
     return found[0] == "CORRECT"
 
 
 def _rating(text: str | None) -> float | None:
-    found = _NUMBER.search(text or "")
+    found = _NUMBER.fullmatch(_last_line(text))
     return float(found[1]) if found else None
+
+
+def _last_line(text: str | None) -> str:
+    line = (text or "").rstrip().rpartition("\n")[2]
+    return line if len(line) <= LINE_CHARACTERS else ""

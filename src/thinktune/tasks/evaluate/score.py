@@ -32,6 +32,8 @@ from thinktune.text.verifiers import (
 
 Z95 = 1.959963984540054
 CSV_FIELD_BYTES = 2**27
+MOST_BITS = 4096
+"""Of an integer that is read; Python refuses to print much larger ones."""
 Row = Mapping[str, Any]
 
 NOT_JSON = "not a JSON object"
@@ -146,10 +148,12 @@ def _object(line: str) -> Row | None:
 def _text(value: object) -> str | None:
     """The value where it is text or a number; NaN, lists and the like are neither."""
     if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(value)
-    return None
+        return value.encode("utf-8", "replace").decode()  # half characters are no text
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= MOST_BITS else None
+    return str(value) if math.isfinite(value) else None
 
 
 def _check_columns(request: ScoreRequest, rows: list[Row | None]) -> None:

@@ -21,10 +21,10 @@ from thinktune.schema.manifest import Manifest
 from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
-from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of
+from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
 from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
-from thinktune.tasks.evaluate.judge import Reply, ask_judge, verdicts, write_replies
+from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
 from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
@@ -55,6 +55,7 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
         weights = fetch_model(
             task.model, inputs.prep.revisions["model"], context, folder / "model", weights=True
         )
+        check_judge(task.evaluate.judge)
         engines = Engines(task, inputs, weights, context.reporter)
         samples = ask_all(task, context, inputs, engines, weights / "tokenizer.json")
         replies: list[Reply] = []
@@ -115,7 +116,8 @@ def ask(
         max_new_tokens=spec.max_new_tokens,
         stop_ids=inputs.facts.stop_ids,
     )
-    decides = [*inputs.digests().values(), engine.name, arm.precision, task.dtype]
+    computed = (engine.name, engine_version(engine.name), arm.precision, task.dtype)
+    decides = [*inputs.digests().values(), *computed]
     identity = hashlib.sha256("\n".join([*decides, sampling.digest()]).encode()).hexdigest()
     kept = AnswerStore(context.store, parts_prefix(task.run), identity)
     instruction = spec.instruction if arm.instructed else None
@@ -205,7 +207,7 @@ def _write(
         verifier=setup.verifier,
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
         labels=_labels(task),
-        judge=verdicts(spec.judge, replies) if spec.judge is not None else {},
+        judge=verdicts(spec.judge, samples, replies) if spec.judge is not None else {},
         stop=lambda: context.stop.check("evaluate"),
     )
     context.reporter.say(f"judges {len(samples)} answers")

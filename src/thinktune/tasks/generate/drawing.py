@@ -23,11 +23,13 @@ class Drawing:
     def next(self, logits: torch.Tensor) -> torch.Tensor:
         """The drawn token of each row, (rows,), from its logits, (rows, vocabulary)."""
         uniform = [generator.random() for generator in self._generators]
+        # Logits that are no numbers leave nothing to draw from; the first token stands for them.
+        logits = torch.nan_to_num(logits, nan=-torch.inf)
         probabilities = torch.softmax(logits.float() / self._temperature, dim=-1)
         ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
         reached = ordered.cumsum(dim=-1)
         # The likeliest tokens until their sum reaches top_p, at least one.
-        kept = (reached - ordered < self._top_p).sum(dim=-1, keepdim=True)
+        kept = (reached - ordered < self._top_p).sum(dim=-1, keepdim=True).clamp(min=1)
         mass = reached.gather(1, kept - 1)
         drawn = torch.tensor(uniform, dtype=reached.dtype, device=reached.device)[:, None] * mass
         position = torch.searchsorted(reached, drawn, right=True).minimum(kept - 1)

@@ -27,6 +27,8 @@ WINDOW_STEP = 1024
 MOST_SEQUENCES = 512
 MEMORY_SHARE = 0.9
 LOOK_S = 0.5
+START_S = 3600.0
+"""Seconds to load and compile; a large model from a slow disk takes long."""
 STALL_S = 600.0
 """Seconds without a token after which the engine is taken for hung. The first one may wait for
 kernels to be compiled."""
@@ -138,7 +140,7 @@ class VllmEngine:
             try:
                 self._engine = _in_thread(lambda: LLM(**settings).llm_engine, reporter, stop)
             except (RuntimeError, ValueError) as error:
-                fault = f"vLLM did not start ({str(error).splitlines()[0]})"
+                fault = f"vLLM did not start ({(str(error) or repr(error)).splitlines()[0]})"
                 remedy = (
                     "its own messages are above; evaluate.engine=transformers needs less memory "
                     "and takes every model"
@@ -185,8 +187,12 @@ def _in_thread(work: Callable[[], Any], reporter: Reporter, stop: Stop) -> Any:
             result.put((None, error))
 
     threading.Thread(target=run, name="vllm-start", daemon=True).start()
+    deadline = time.monotonic() + START_S
     while True:
         reporter.heartbeat()
+        if time.monotonic() > deadline:
+            _kill_children()
+            raise _broken(f"did not start within {START_S:.0f} s")
         if stop.requested:
             _kill_children()
         stop.check("generation")
@@ -215,15 +221,15 @@ class _Collector:
         the engine died or hangs."""
         while True:
             stop.check("generation")
-            idle = time.monotonic() - self._moved
-            # vLLM does not always notice the death of its own process.
-            if idle > LOOK_S and not all(process.is_alive() for process in self._processes):
-                raise _broken("died")
-            if idle > STALL_S:
-                raise _broken(f"computed nothing for {idle:.0f} s")
             try:
                 found = self._found.get(timeout=LOOK_S)
             except queue.Empty:
+                idle = time.monotonic() - self._moved
+                # vLLM does not always notice the death of its own process.
+                if not all(process.is_alive() for process in self._processes):
+                    raise _broken("died") from None
+                if idle > STALL_S:
+                    raise _broken(f"computed nothing for {idle:.0f} s") from None
                 if idle < LOOK_S:
                     reporter.heartbeat()
                 continue

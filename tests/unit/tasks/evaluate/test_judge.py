@@ -56,7 +56,7 @@ def asked(
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
     replies: list[Reply] = []
     ask_judge(judge, samples, QUESTIONS, "r", context, replies)
-    return replies, verdicts(judge, replies)
+    return replies, verdicts(judge, samples, replies)
 
 
 def test_only_what_both_orders_say_counts(endpoint: LlmServer, store: Store) -> None:
@@ -89,7 +89,7 @@ def test_only_what_both_orders_say_counts(endpoint: LlmServer, store: Store) -> 
 )
 def test_a_reply_off_the_menu_is_no_verdict(text: str, verdict: bool | None) -> None:
     replies = [Reply("base-000/q0", order, text, None) for order in ORDERS]
-    assert verdicts(ANY, replies) == {"base-000/q0": JudgeVerdict(correct=verdict)}
+    assert verdicts(ANY, [], replies) == {"base-000/q0": JudgeVerdict(correct=verdict)}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_reply_off_the_menu_is_no_verdict(text: str, verdict: bool | None) -> 
     [("4", 4.0), ("Rating: 5/5", 5.0), ("6", None), ("4 or 5", None), ("good", None)],
 )
 def test_ratings(text: str, rating: float | None) -> None:
-    found = verdicts(ANY, [Reply("base-000/q0", "rating", text, None)])
+    found = verdicts(ANY, [], [Reply("base-000/q0", "rating", text, None)])
     assert found == {"base-000/q0": JudgeVerdict(rating=rating)}
 
 
@@ -124,7 +124,8 @@ def test_an_answer_cannot_pretend_to_have_ended(endpoint: LlmServer, store: Stor
 
 def test_what_was_only_thought_is_not_sent(endpoint: LlmServer, store: Store) -> None:
     replies, found = asked(endpoint, store, [said("<think>It is 0"), said("It is 1.", 1)])
-    assert {reply.sample for reply in replies} == set(found) == {"base-000/q1"}
+    assert {reply.sample for reply in replies} == {"base-000/q1"}
+    assert found["base-000/q0"] == JudgeVerdict(correct=False)
 
 
 def test_an_outage_keeps_what_came_and_the_next_attempt_pays_the_rest(
@@ -146,8 +147,8 @@ def test_an_outage_keeps_what_came_and_the_next_attempt_pays_the_rest(
         ask_judge(judge, samples, QUESTIONS, "r", context, kept)
     assert [reply.text for reply in kept[:3]] == ["CORRECT"] * 3
     assert {reply.reason for reply in kept[3:]} <= {"no_reply"}
-    assert verdicts(judge, kept)["base-000/q0"].correct is True
-    assert verdicts(judge, kept)["base-000/q1"].correct is None
+    assert verdicts(judge, samples, kept)["base-000/q0"].correct is True
+    assert verdicts(judge, samples, kept)["base-000/q1"].correct is None
 
     endpoint.decide = lambda request: None
     whole: list[Reply] = []

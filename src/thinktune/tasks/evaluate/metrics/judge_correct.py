@@ -16,7 +16,8 @@ def _describe(setup: Setup) -> Description:
         "Correct by judge",
         f"{name} is asked twice whether an answer agrees with the reference, once with the answer "
         "first and once with the reference first. Where the two replies differ, or one of them is "
-        "neither of the two that are allowed, the answer has no score.",
+        "neither of the two that are allowed, the answer has no score. An answer that says nothing "
+        "outside of its think part is wrong.",
         why_none="the judge gave no usable verdict",
     )
 

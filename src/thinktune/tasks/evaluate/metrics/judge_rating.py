@@ -11,7 +11,7 @@ def _describe(setup: Setup) -> Description:
     return Description(
         "Rating by judge, 1 to 5",
         f"The judge rates each answer from 1 to 5 by: {asked.rstrip('.?!')}. Another reply is no "
-        "rating.",
+        "rating. An answer that says nothing outside of its think part is rated 1.",
         why_none="the judge gave no rating",
     )
 

@@ -1,24 +1,42 @@
 """Share of the answers whose labels cannot be read: no line, none beside labels, unknown names."""
 
-from thinktune.tasks.evaluate.metrics.label_f1 import has_labels
-from thinktune.tasks.evaluate.metrics.registry import Description, share_metric
+from collections.abc import Sequence
+
+from thinktune.schema.report import SHARE
+from thinktune.tasks.evaluate.metrics.label_f1 import NO_LABELS, has_labels
+from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric, share
 from thinktune.tasks.evaluate.samples import Judged
 
 
-def _passes(judged: Judged) -> bool:
+def _unreadable(judged: Judged) -> bool | None:
     labels = judged.labels
-    return labels is not None and (labels.said.problem is not None or bool(labels.said.unknown))
+    if labels is None:
+        return None
+    return labels.said.problem is not None or bool(labels.said.unknown)
 
 
-METRIC = share_metric(
-    _passes,
+def _score(answers: Answers) -> float | None:
+    return share([_unreadable(judged) for judged in answers])
+
+
+def _value(questions: Sequence[Answers]) -> float | None:
+    scores = [score for answers in questions if (score := _score(answers)) is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
+METRIC = Metric(
     name="labels_unreadable",
     order=16,
     direction="lower",
+    unit=SHARE,
+    source="the generated text",
     description=Description(
-        label="Labels unreadable",
-        rule="Share of the answers whose line of labels is missing, says none beside labels, or "
-        "holds a name that is no label.",
+        "Labels unreadable",
+        "Share of the answers whose line of labels is missing, says none beside labels, or holds a "
+        "name that is no label; over the questions whose reference has labels.",
+        NO_LABELS,
     ),
+    score=_score,
+    value=_value,
     applies=has_labels,
 )

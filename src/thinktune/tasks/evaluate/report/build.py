@@ -13,6 +13,7 @@ import numpy as np
 from thinktune.schema import manifest
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import (
+    BASE,
     TUNED,
     ArmFacts,
     Histogram,
@@ -86,7 +87,7 @@ def build_report(
         gate=gate(spec.require, results, {name: metrics[name].direction for name in spec.require}),
         metrics=results,
         thinking_lengths=_thinking_lengths(answers),
-        rules=_rules(spec),
+        rules=_rules(),
         side_by_side=_side_by_side(setup.questions, answers, spec),
         versions=dict(sorted(versions.items())),
     )
@@ -94,10 +95,9 @@ def build_report(
 
 def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
     """The figures of a report that stand in the manifest of its artifact."""
-    figures: dict[str, manifest.MetricValue] = {
-        "questions": report.questions,
-        "promoted": report.gate.promoted,
-    }
+    figures: dict[str, manifest.MetricValue] = {"questions": report.questions}
+    if report.gate.promoted is not None:
+        figures["promoted"] = report.gate.promoted
     if unmet := [each for each in report.gate.requirements if not each.met]:
         figures["not_promoted_because"] = "; ".join(
             f"{each.metric} of {each.arm} is not {each.wanted}" for each in unmet
@@ -159,7 +159,8 @@ def _measured(metric: Metric, judged: Mapping[str, ByQuestion], setup: Setup) ->
         rule=described.rule,
         questions=scored,
         values={arm: metric.figure(answers[arm], scores[arm]) for arm in judged},
-        tests=_tests(metric, answers, setup.spec.seed) if metric.tested else {},
+        tests=_tests(metric, answers, TUNED, setup.spec) if metric.tested else {},
+        precision_tests=_precision_tests(metric, answers, setup.spec),
         details=_details(metric, answers),
         note=None,
         why_none=None if scored else described.why_none,
@@ -176,27 +177,41 @@ def _details(
     return {part: {arm: found.get(part) for arm, found in by_arm.items()} for part in parts}
 
 
-def _tests(
-    metric: Metric, answers: Mapping[str, Sequence[Answers]], seed: int
+def _precision_tests(
+    metric: Metric, answers: Mapping[str, Sequence[Answers]], spec: EvaluateSpec
 ) -> dict[str, PairedTest]:
-    """The tuned model against every other arm."""
+    """The tuned model at other precisions against the base, for the gate."""
+    if not metric.tested:
+        return {}
+    others = [arm for arm in answers if arm.startswith(f"{TUNED}-")]
+    pairs = {arm: {BASE: answers[BASE], arm: answers[arm]} for arm in others}
+    found = {arm: _tests(metric, pair, arm, spec) for arm, pair in pairs.items()}
+    return {arm: tests[BASE] for arm, tests in found.items() if BASE in tests}
+
+
+def _tests(
+    metric: Metric, answers: Mapping[str, Sequence[Answers]], tuned: str, spec: EvaluateSpec
+) -> dict[str, PairedTest]:
+    """One arm, the tuned model as a rule, against every other one."""
     found = {}
-    of_tuned = [metric.contributions(each) for each in answers[TUNED]]
+    seed = spec.seed
+    of_tuned = [metric.contributions(each) for each in answers[tuned]]
     for arm, of_arm in answers.items():
         of_other = [metric.contributions(each) for each in of_arm]
         pairs = [
-            (other, tuned)
-            for other, tuned in zip(of_other, of_tuned, strict=True)
-            if other is not None and tuned is not None
+            (other, own)
+            for other, own in zip(of_other, of_tuned, strict=True)
+            if other is not None and own is not None
         ]
-        if arm == TUNED or not pairs:
+        if arm == tuned or not pairs:
             continue
-        if metric.mcnemar:
-            others, tuneds = [other[0] for other, _ in pairs], [tuned[0] for _, tuned in pairs]
+        # With several answers to a question, a majority can move one way and the mean another.
+        if metric.mcnemar and spec.samples == 1:
+            others, tuneds = [other[0] for other, _ in pairs], [own[0] for _, own in pairs]
             found[arm] = statistics.mcnemar_test(others, tuneds, seed=seed)
         else:
             other_parts = np.asarray([other for other, _ in pairs], dtype=float)
-            tuned_parts = np.asarray([tuned for _, tuned in pairs], dtype=float)
+            tuned_parts = np.asarray([own for _, own in pairs], dtype=float)
             aggregate = metric.aggregate
             found[arm] = statistics.permutation_test(other_parts, tuned_parts, aggregate, seed=seed)
     return found
@@ -252,20 +267,15 @@ def _thinking_lengths(judged: Mapping[str, ByQuestion]) -> Histogram:
     )
 
 
-def _rules(spec: EvaluateSpec) -> Rules:
-    majority = (
-        f" With {spec.samples} answers per question, a question passes where more than half of "
-        "them do (a tie fails); means and intervals use all of them."
-        if spec.samples > 1
-        else ""
-    )
+def _rules() -> Rules:
     return Rules(
-        tests="All arms got the same questions, so the tests are paired. For a share, the p-value "
-        "is the exact McNemar test on the questions that only one of the two passes, two-sided; "
-        "for other figures, the answers of the two are exchanged at random, question by question. "
-        "Holm's adjustment over all tests decides what is called significant, at 5%." + majority,
-        interval=f"95% interval of the difference: paired bootstrap over questions, all answers "
-        f"to a question together, {statistics.RESAMPLES:,} resamples, percentiles. Close to the "
+        tests="All arms got the same questions, so the tests are paired. For a share with one "
+        "answer to each question, the p-value is the exact McNemar test on the questions that only "
+        "one of the two passes, two-sided; for other figures, the answers of the two are exchanged at "
+        "random, question by question. Holm's adjustment over all tests decides what is called "
+        "significant, at 5%.",
+        interval="95% interval of the difference: paired bootstrap over questions, all answers to "
+        f"a question together, {statistics.RESAMPLES:,} resamples, percentiles. Close to the "
         "border it can leave out 0 where the exact test does not reject; the test decides.",
         mde="Smallest difference that this many questions would show in 80% of repetitions, at "
         "the observed share of questions on which the two differ.",

@@ -98,7 +98,12 @@
     more();
   };
   const jump = () => {
-    const id = decodeURIComponent(location.hash.replace(/^#q=/, ""));
+    let id;
+    try {
+      id = decodeURIComponent(location.hash.replace(/^#q=/, ""));
+    } catch {
+      return;
+    }
     const number = questions.findIndex((question) => question.id === id);
     if (!location.hash.startsWith("#q=") || number < 0) return;
     if (!document.getElementById(location.hash.slice(1))) {
