@@ -271,8 +271,8 @@ def _rules() -> Rules:
     return Rules(
         tests="All arms got the same questions, so the tests are paired. For a share with one "
         "answer to each question, the p-value is the exact McNemar test on the questions that only "
-        "one of the two passes, two-sided; for other figures, the answers of the two are exchanged at "
-        "random, question by question. Holm's adjustment over all tests decides what is called "
+        "one of the two passes, two-sided; for other figures, the answers of the two are exchanged "
+        "at random, question by question. Holm's adjustment over all tests decides what is called "
         "significant, at 5%.",
         interval="95% interval of the difference: paired bootstrap over questions, all answers to "
         f"a question together, {statistics.RESAMPLES:,} resamples, percentiles. Close to the "
