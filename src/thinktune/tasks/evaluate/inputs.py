@@ -64,6 +64,8 @@ def read_inputs(task: EvaluateTask, context: Context, folder: Path) -> Inputs:
     if not rows:
         fault = "no question was held out"
         raise DataInvalid("prep", fault, "set data.split.test_rows and run again")
+    if task.evaluate.instruction is not None:
+        _check_pieces(rows[0])
     return Inputs(prep, train, folder, facts, rows)
 
 
@@ -80,14 +82,15 @@ def _check_pair(task: EvaluateTask, prep: Manifest, train: Manifest) -> None:
             )
 
 
-def asked_in_words(row: dict[str, Any], instruction: str, encoder: Encoder) -> list[int]:
-    """The prompt of a row with the instruction behind its question, as token ids.
-
-    Raises InputMissing for rows of an older prep, which kept the prompt as one text.
-    """
+def _check_pieces(row: dict[str, Any]) -> None:
+    """An older prep kept the prompt as one text, to which no words can be added."""
     if "pieces" not in row:
-        fault = "its questions hold no parts of the prompt, to which words could be added"
+        fault = "its questions hold no parts of the prompt, which evaluate.instruction needs"
         raise InputMissing("prep", fault, "delete that artifact and run prep again")
+
+
+def asked_in_words(row: dict[str, Any], instruction: str, encoder: Encoder) -> list[int]:
+    """The prompt of a row with the instruction behind its question, as token ids."""
     pieces = [Piece(piece["text"], piece["control"]) for piece in row["pieces"]]
     last = max(n for n, piece in enumerate(pieces) if not piece.control)
     pieces[last] = Piece(f"{pieces[last].text}\n\n{instruction}", control=False)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_tokenizer import tiny_entry
 from tokenizers import Tokenizer
@@ -237,3 +239,30 @@ def test_an_adapter_of_another_base_or_template_is_refused(
     with pytest.raises(InputMissing, match=f"was trained with another {what}") as caught:
         stage.run(task(store), context)
     assert caught.value.exit_code == 66
+
+
+def test_an_older_prep_has_no_place_for_words(store: Store, tmp_path: Path) -> None:
+    """Found before hours of generation, not at the second arm."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    rows = [{"id": "q0", "question": "?", "prompt": "?", "prompt_ids": [40], "reference": "4"}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "test.parquet")
+    (folder / "prompt.json").write_text(FACTS.model_dump_json())
+    (folder / "card.json").write_text("{}")
+    commit(
+        store,
+        "runs/r/prep",
+        folder,
+        kind="prep",
+        run="r",
+        attempt="a",
+        inputs={},
+        task_sha256=None,
+        created="2026-01-01T00:00:00+00:00",
+    )
+    put(store, tmp_path, "train", adapter_config_json="{}")
+    context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
+    with pytest.raises(
+        InputMissing, match="which evaluate.instruction needs; delete that artifact"
+    ):
+        stage.run(task(store, instruction="End in a line."), context)

@@ -4,6 +4,7 @@ from collections import Counter
 
 from thinktune.schema.report import SHARE
 from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric, Setup
+from thinktune.text.numbers import NUMBER, last_number, plain_numbers
 
 
 def _describe(setup: Setup) -> Description:
@@ -26,6 +27,11 @@ def _score(answers: Answers) -> float | None:
 
 
 def _alike(extracted: str) -> str:
+    """Equal for answers that are the same: numbers by value, others without case and spacing."""
+    plain = plain_numbers(extracted).strip()
+    number = last_number(plain) if NUMBER.fullmatch(plain) else None
+    if number is not None:
+        return str(number.value / 100 if number.percent else number.value)
     return "".join(extracted.split()).casefold()
 
 

@@ -22,6 +22,7 @@ def drawn(*said: str, reference: str = "4") -> Answers:
         (("4", "4", "5", "5"), 1.0),
         (("none", "none", "none", "4"), 1.0),  # nothing to compare
         (("none", "none"), 0.0),
+        (("5", "8/2", "4.0", "5", "4"), 1.0),  # by value
     ],
 )
 def test_majority(said: tuple[str, ...], right: float) -> None:
