@@ -112,7 +112,8 @@ def test_answers_are_those_of_transformers(
     """Base and tuned in one list: beside an adapter, vLLM 0.32 on a CPU answers the base's requests
     with it too, so the engine must keep them apart."""
     sampling = sampling_of(weights)
-    *lines, _ = by_vllm("answers", weights, adapter, requests, sampling)
+    *lines, left = by_vllm("answers", weights, adapter, requests, sampling)
+    assert left == {"children": 0}
     found = {id_: Answer(id_, tuple(ids), finished) for id_, ids, finished in lines}
     engine = TransformersEngine(weights, adapter, entry=ENTRY, base="16bit", dtype="float32")
     reporter = Reporter(open_store(f"file://{tmp_path}"), "r", "evaluate", "a")

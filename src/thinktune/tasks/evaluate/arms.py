@@ -102,7 +102,8 @@ class Engines:
             repo=task.model.repo,
             base=precision,
             dtype=task.dtype,
-            window=min(prompt + words + task.evaluate.max_new_tokens, task.model.context),
+            window=prompt + words + task.evaluate.max_new_tokens,
+            context=task.model.context,
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import InternalError, SpecInvalid
+from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
@@ -24,8 +24,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as max_lora_rank."""
 WINDOW_STEP = 1024
 """The window is rounded up to a multiple of this, so that compiled graphs are found again."""
-MOST_SEQUENCES = 512
-MEMORY_SHARE = 0.9
+MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -51,16 +50,25 @@ class VllmEngine:
     unit = "answers"
 
     def __init__(
-        self, weights: Path, adapter: Path, *, repo: str, base: Base, dtype: Dtype, window: int
+        self,
+        weights: Path,
+        adapter: Path,
+        *,
+        repo: str,
+        base: Base,
+        dtype: Dtype,
+        window: int,
+        context: int | None = None,
     ) -> None:
         """`weights` and `adapter` are folders; `repo` is what the log calls the model. `window`:
-        tokens of the longest prompt with its answer."""
+        tokens of the longest prompt with its answer. `context`: the most that the model has."""
         self._weights = weights
         self._adapter = adapter
         self._repo = repo
         self._base: Base = base
         self._dtype: Dtype = dtype
-        self._window = -(-window // WINDOW_STEP) * WINDOW_STEP
+        rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
+        self._window = rounded if context is None else min(rounded, context)
         self._engine: Any = None
         self.start_s: float | None = None
         """Seconds that the engine took to start; None until it has."""
@@ -83,6 +91,7 @@ class VllmEngine:
         if not requests:
             return
         stop.check("generation")
+        self._check_lengths(requests)
         engine = self._loaded(reporter, stop)
         try:
             # One after the other: beside requests with an adapter, vLLM 0.32 on a CPU applies it
@@ -123,9 +132,16 @@ class VllmEngine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             prompt = {"prompt_token_ids": list(request.prompt_ids)}
-            engine.add_request(
-                request.id, prompt, params, lora_request=adapter if request.adapter else None
-            )
+            with_adapter = adapter if request.adapter else None
+            engine.add_request(request.id, prompt, params, lora_request=with_adapter)
+
+    def _check_lengths(self, requests: Sequence[Request]) -> None:
+        """Raises DataInvalid for a prompt that leaves no room for an answer."""
+        for request in requests:
+            if len(request.prompt_ids) >= self._window:
+                fault = f"its prompt has {len(request.prompt_ids)} tokens of {self._window}"
+                remedy = "lower data.max_tokens, so that shorter questions are held out"
+                raise DataInvalid(f"request {request.id}", fault, remedy)
 
     def _loaded(self, reporter: Reporter, stop: Stop) -> Any:
         """vLLM's engine, started when the first answer is asked for."""
