@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from thinktune.schema.report import Verifier
 from thinktune.tasks.evaluate.samples import Judged, JudgeVerdict, Question, Sample
-from thinktune.tasks.evaluate.verdicts import Rules, judge_all, sample_key
+from thinktune.tasks.evaluate.verdicts import Rules, judge_all
 from thinktune.text.labels import LabelList
 
 
@@ -50,6 +50,6 @@ def judged(
         verifier=verifier,
         count_tokens=count_tokens,
         labels=labels,
-        judge={} if judge is None else {sample_key(of): judge},
+        judge={} if judge is None else {of.key: judge},
     )
     return judge_all([of], [question], rules)[0]

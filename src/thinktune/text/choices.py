@@ -68,10 +68,11 @@ def choice(text: str, letters: str = LETTERS) -> Choice:
 
     A letter inside a sentence chooses nothing. Where another follows (`A or B`), none is chosen.
     """
+    text = text.strip()
     whole = bare(text)
     if whole is not None:
         return Choice(whole if whole in letters else None)
-    for found in (*map(list, (pattern.finditer(text) for pattern in _STATED)), _leading(text)):
+    for found in (*(pattern.finditer(text) for pattern in _STATED), _leading(text)):
         stated = [match for match in found if _is_option(match, text, letters)]
         if stated:
             return _single(stated[-1], text)
@@ -85,10 +86,13 @@ def choice(text: str, letters: str = LETTERS) -> Choice:
 
 
 def _leading(text: str) -> list[re.Match[str]]:
-    lines = text.strip().splitlines()
-    found = _LEADING.match(lines[0]) if len(lines) == 1 else None
-    several = _SEVERAL.match(lines[0], 1) if len(lines) == 1 and lines[0][0] in LETTERS else None
-    return [match for match in (found or (several and re.match(r"([A-J])", lines[0])),) if match]
+    """The letter that begins a text of one line, if that line is an answer."""
+    if len(text.splitlines()) != 1:
+        return []
+    found = _LEADING.match(text)
+    if found is None and text[0] in LETTERS and _SEVERAL.match(text, 1):
+        found = re.match(r"([A-J])", text)
+    return [found] if found else []
 
 
 def _is_option(match: re.Match[str], text: str, letters: str) -> bool:

@@ -40,24 +40,20 @@ class LabelList:
         self, marker: str, values: Sequence[str], none: str, aliases: Mapping[str, str]
     ) -> None:
         """`none` is the label that says there is nothing; `aliases` maps other names to labels."""
-        self.marker = marker
-        self.none = none
-        self.values = (*values, *(() if none in values else (none,)))
-        self._known = {normal_label(value): value for value in self.values}
+        self._marker = marker
+        self._none = none
+        self._known = {normal_label(value): value for value in (*values, none)}
         self._known |= {normal_label(name): label for name, label in aliases.items()}
 
     def read(self, text: str) -> Labels:
         """The labels that a text names; for answers, the text after the think part."""
-        line = final_answer(text, self.marker)
+        line = final_answer(text, self._marker)
         if line is None:
             return Labels(frozenset(), (), "missing")
-        names = [name.strip() for name in re.split(r"[;|\n]", line) if normal_label(name)]
-        labels = {
-            self._known[normal_label(name)] for name in names if normal_label(name) in self._known
-        }
-        strange = {normal_label(name): name for name in names}
-        unknown = tuple(name for key, name in strange.items() if key not in self._known)
-        if self.none in labels and (len(labels) > 1 or unknown):
+        said = {normal_label(name): name.strip() for name in re.split(r"[;|]", line)}
+        labels = {self._known[key] for key in said if key in self._known}
+        unknown = tuple(name for key, name in said.items() if key and key not in self._known)
+        if self._none in labels and (len(labels) > 1 or unknown):
             return Labels(frozenset(), unknown, "contradictory")
         if not labels and not unknown:
             return Labels(frozenset(), (), "missing")

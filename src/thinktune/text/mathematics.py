@@ -161,14 +161,13 @@ def _last_formula(text: str) -> str:
     found = list(_FORMULA.finditer(text))
     if not found:
         return text
-    said = next(filter(None, found[-1].groups()), "")
-    for earlier, later in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
-        joint = text[earlier.end() : later.start()].strip()
+    inner = [next(filter(None, formula.groups()), "") for formula in found]
+    said = inner[-1]
+    for place in range(len(found) - 1, 0, -1):
+        joint = text[found[place - 1].end() : found[place].start()].strip()
         if joint not in ("or", ",", ";", ", or"):
             break
-        said = (
-            f"{next(filter(None, earlier.groups()), '')}{' or ' if 'or' in joint else ', '}{said}"
-        )
+        said = inner[place - 1] + (" or " if "or" in joint else ", ") + said
     return said
 
 

@@ -1,6 +1,7 @@
 """What an evaluation reads: the artifacts of prep and train, and the held-out questions."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Inputs:
         """What pins the artifacts."""
         return {"prep": manifest_digest(self.prep), "train": manifest_digest(self.train)}
 
+    @cached_property
     def questions(self) -> list[Question]:
         """The rows as judging needs them."""
         return [

@@ -16,7 +16,6 @@ from thinktune.llm.requests import Message, Request
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.recipe import JudgeSpec
 from thinktune.tasks.evaluate.samples import JudgeVerdict, Question, Sample
-from thinktune.tasks.evaluate.verdicts import sample_key
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.llm_progress import told_by
 from thinktune.text.think import split_generated
@@ -45,7 +44,7 @@ class Reply:
     """One reply of the judge, kept as it came."""
 
     sample: str
-    """By `sample_key`."""
+    """Its key."""
     asked: str
     """`reference-first`, `answer-first` or `rating`."""
     text: str | None
@@ -86,8 +85,8 @@ def ask_judge(
 def verdicts(
     spec: JudgeSpec, samples: Sequence[Sample], replies: Sequence[Reply]
 ) -> dict[str, JudgeVerdict]:
-    """What the replies come to, by `sample_key`. An answer with nothing outside of its think part
-    is wrong and has the lowest rating without being sent."""
+    """What the replies come to, by the sample's key. An answer with nothing outside of its think
+    part is wrong and has the lowest rating without being sent."""
     by_sample: dict[str, dict[str, str | None]] = {}
     for reply in replies:
         by_sample.setdefault(reply.sample, {})[reply.asked] = reply.text
@@ -101,7 +100,7 @@ def verdicts(
     nothing = JudgeVerdict(
         correct=False if spec.correct else None, rating=1.0 if spec.rating is not None else None
     )
-    return found | {sample_key(sample): nothing for sample in samples if not _answer(sample)}
+    return found | {sample.key: nothing for sample in samples if not _answer(sample)}
 
 
 def write_replies(replies: Sequence[Reply], path: Path) -> None:
@@ -139,7 +138,7 @@ def _answer(sample: Sample) -> str:
 def _request(sample: Sample, kind: str, question: Question, parts: list[str]) -> Request:
     text = "\n\n".join([_part("question", question.question), *parts])
     messages = (Message("system", SYSTEM), Message("user", text))
-    return Request(f"{kind}|{sample_key(sample)}", messages)
+    return Request(f"{kind}|{sample.key}", messages)
 
 
 def _part(name: str, text: str) -> str:

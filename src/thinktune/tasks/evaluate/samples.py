@@ -23,6 +23,11 @@ class Question:
     """The value by which the recipe balances rows, such as a difficulty."""
 
 
+def sample_key(arm: str, number: int, question_id: str) -> str:
+    """Names one answer of an evaluation: in the store, to the judge, in judge.jsonl."""
+    return f"{arm}-{number:03d}/{question_id}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One generated answer."""
@@ -40,6 +45,11 @@ class Sample:
     finished: bool
     """Whether the model ended by itself; otherwise the token limit cut it off."""
     reference: str | None
+
+    @property
+    def key(self) -> str:
+        """See `sample_key`."""
+        return sample_key(self.arm, self.sample, self.question_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
 from thinktune.tasks.evaluate.report.wording import terminal_summary
-from thinktune.tasks.evaluate.samples import Judged, Sample
+from thinktune.tasks.evaluate.samples import Judged, Sample, sample_key
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
 from thinktune.tasks.generate.answers import AnswerStore, generate
 from thinktune.tasks.generate.protocol import Engine, Request, Sampling
@@ -57,12 +57,15 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
         )
         check_judge(task.evaluate.judge)
         engines = Engines(task, inputs, weights, context.reporter)
-        samples = ask_all(task, context, inputs, engines, weights / "tokenizer.json")
+        tokenizer_file = weights / "tokenizer.json"
+        samples = ask_all(task, context, inputs, engines, tokenizer_file)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
         fault = _judge(task, context, inputs, samples, replies)
-        report = _write(task, context, inputs, samples, replies, engines, metrics, output, weights)
+        judged = _judged(task, context, inputs, samples, replies, tokenizer_file)
+        report = _report(task, inputs, judged, engines, metrics)
+        _write_files(inputs, report, judged, replies, output)
         if fault is not None:
             _keep_incomplete(task, context, output)
             raise fault
@@ -90,7 +93,8 @@ def ask_all(
 ) -> list[Sample]:
     """The answers of all arms to all questions, those of an earlier attempt included."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    encoder = Encoder(tokenizer_file)
+    # It parses the tokenizer's file twice more, for prompts that prep did not render.
+    encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
     samples: list[Sample] = []
     for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
@@ -106,9 +110,9 @@ def ask(
     engine: Engine,
     arm: Arm,
     tokenizer: Tokenizer,
-    encoder: Encoder,
+    encoder: Encoder | None,
 ) -> list[Sample]:
-    """The answers of one arm."""
+    """The answers of one arm. `encoder` is needed for one that is instructed."""
     spec = task.evaluate
     sampling = Sampling(
         temperature=spec.temperature,
@@ -123,7 +127,7 @@ def ask(
     instruction = spec.instruction if arm.instructed else None
     prompts = {
         row["id"]: row["prompt_ids"]
-        if instruction is None
+        if instruction is None or encoder is None
         else asked_in_words(row, instruction, encoder)
         for row in inputs.rows
     }
@@ -152,7 +156,7 @@ def _request(
     """Its seed is the same for all arms: what they are asked differs in nothing else."""
     seeded = f"{task.evaluate.seed}:{number}:{question}"
     return Request(
-        id=f"{arm.name}-{number:03d}/{question}",
+        id=sample_key(arm.name, number, question),
         prompt_ids=tuple(prompt_ids),
         seed=int.from_bytes(hashlib.sha256(seeded.encode()).digest()[:4], "big"),
         adapter=arm.adapter,
@@ -171,7 +175,7 @@ def _judge(
     if spec is None:
         return None
     try:
-        ask_judge(spec, samples, inputs.questions(), task.run, context, replies)
+        ask_judge(spec, samples, inputs.questions, task.run, context, replies)
     except Preempted:
         raise
     except ThinktuneError as error:
@@ -188,31 +192,38 @@ def _keep_incomplete(task: EvaluateTask, context: Context, output: Path) -> None
     context.reporter.say(f"the report without the judge's missing verdicts: {place}")
 
 
-def _write(
+def _judged(
     task: EvaluateTask,
     context: Context,
     inputs: Inputs,
     samples: Sequence[Sample],
     replies: Sequence[Reply],
-    engines: Engines,
-    metrics: Registry,
-    output: Path,
-    weights: Path,
-) -> Report:
-    spec, questions = task.evaluate, inputs.questions()
-    tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
-    setup = Setup(spec, task.final_answer, verifier_of(spec.verifier, questions), questions)
+    tokenizer_file: Path,
+) -> list[Judged]:
+    spec = task.evaluate
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
     rules = Rules(
         marker=task.final_answer,
-        verifier=setup.verifier,
+        verifier=verifier_of(spec.verifier, inputs.questions),
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
         labels=_labels(task),
         judge=verdicts(spec.judge, samples, replies) if spec.judge is not None else {},
         stop=lambda: context.stop.check("evaluate"),
     )
     context.reporter.say(f"judges {len(samples)} answers")
-    judged = judge_all(samples, questions, rules)
-    report = build_report(
+    return judge_all(samples, inputs.questions, rules)
+
+
+def _report(
+    task: EvaluateTask,
+    inputs: Inputs,
+    judged: Sequence[Judged],
+    engines: Engines,
+    metrics: Registry,
+) -> Report:
+    spec, questions = task.evaluate, inputs.questions
+    setup = Setup(spec, task.final_answer, verifier_of(spec.verifier, questions), questions)
+    return build_report(
         run=task.run,
         model=task.model.repo,
         setup=setup,
@@ -221,8 +232,6 @@ def _write(
         versions=versions(),
         metrics=metrics,
     )
-    _write_files(inputs, report, judged, replies, output)
-    return report
 
 
 def _labels(task: EvaluateTask) -> LabelList | None:
@@ -246,9 +255,7 @@ def _write_files(
     rows = (train / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     card: dict[str, Any] = json.loads((prep / "card.json").read_text(encoding="utf-8"))
     training = [json.loads(row) for row in rows]
-    write_html(
-        report, inputs.questions(), judged, training, card["lengths"], output / "report.html"
-    )
+    write_html(report, inputs.questions, judged, training, card["lengths"], output / "report.html")
     with (output / "samples.jsonl").open("w", encoding="utf-8") as file:
         for each in judged:
             file.write(json.dumps(asdict(each.sample), ensure_ascii=False) + "\n")

@@ -28,7 +28,7 @@ class Rules:
     """Counts as the model's tokenizer does."""
     labels: LabelList | None = None
     judge: Mapping[str, JudgeVerdict] = field(default_factory=dict)
-    """What a language model says, by `sample_key`."""
+    """What a language model says, by the sample's key."""
     stop: Callable[[], None] = lambda: None
     """Raises where the work is to end; asked several times a second."""
 
@@ -38,11 +38,6 @@ def verifier_of(wanted: Literal["auto"] | Verifier, questions: Sequence[Question
     if wanted == "auto":
         return choose_verifier([asked.reference for asked in questions])
     return wanted
-
-
-def sample_key(sample: Sample) -> str:
-    """Names one sample of an evaluation."""
-    return f"{sample.arm}-{sample.sample:03d}/{sample.question_id}"
 
 
 def judge_all(
@@ -75,7 +70,7 @@ def judge_all(
                 several=verdict.several if verdict else False,
                 group=question.group,
                 labels=_labels(each, question, rules.labels),
-                judge=rules.judge.get(sample_key(sample)),
+                judge=rules.judge.get(sample.key),
             )
         )
     return found

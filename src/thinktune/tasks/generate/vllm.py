@@ -70,8 +70,6 @@ class VllmEngine:
         rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
         self._window = rounded if context is None else min(rounded, context)
         self._engine: Any = None
-        self.start_s: float | None = None
-        """Seconds that the engine took to start; None until it has."""
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
         """Each request by itself: vLLM decides from step to step what it computes together."""
@@ -162,8 +160,7 @@ class VllmEngine:
                     "and takes every model"
                 )
                 raise InternalError("engine vllm", fault, remedy) from error
-            self.start_s = time.monotonic() - began
-            reporter.say(f"vLLM is up after {self.start_s:.0f} s")
+            reporter.say(f"vLLM is up after {time.monotonic() - began:.0f} s")
         return self._engine
 
     def _settings(self) -> dict[str, Any]:

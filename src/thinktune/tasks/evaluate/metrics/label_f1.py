@@ -14,7 +14,10 @@ from thinktune.tasks.evaluate.metrics.registry import (
     Setup,
 )
 from thinktune.tasks.evaluate.samples import LabelVerdict
+from thinktune.tasks.evaluate.statistics import ratio
 from thinktune.text.labels import LABEL_RULE
+
+NO_LABELS = "no reference answer has a line of labels that the recipe knows"
 
 
 def counts(verdict: LabelVerdict) -> tuple[int, int, int]:
@@ -66,7 +69,31 @@ def f1_by_label(questions: Sequence[Answers]) -> dict[str, float | None]:
     return {label: float(f1(sums)) for label, sums in sorted(found.items())}
 
 
-NO_LABELS = "no reference answer has a line of labels that the recipe knows"
+def label_share(name: str, order: int, label: str, missed: int) -> Metric:
+    """A metric of the share of right labels: among those and the count at place `missed` of the
+    three, which are named wrongly (precision) or left out (recall)."""
+
+    def parts(answers: Answers) -> tuple[float, float] | None:
+        found = pooled_counts(answers)
+        return None if found is None else (found[0], found[0] + found[missed])
+
+    def score(answers: Answers) -> float | None:
+        found = parts(answers)
+        return found[0] / found[1] if found and found[1] else None
+
+    return Metric(
+        name=name,
+        order=order,
+        direction="higher",
+        unit=SHARE,
+        source="the labels of the reference answers",
+        description=Description(label, LABEL_RULE, NO_LABELS),
+        score=score,
+        pooled=Pooled(parts, ratio),
+        tested=True,
+        in_headline=False,
+        applies=has_labels,
+    )
 
 
 METRIC = Metric(

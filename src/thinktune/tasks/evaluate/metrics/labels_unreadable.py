@@ -1,7 +1,5 @@
 """Share of the answers whose labels cannot be read: no line, none beside labels, unknown names."""
 
-from collections.abc import Sequence
-
 from thinktune.schema.report import SHARE
 from thinktune.tasks.evaluate.metrics.label_f1 import NO_LABELS, has_labels
 from thinktune.tasks.evaluate.metrics.registry import Answers, Description, Metric, share
@@ -19,11 +17,6 @@ def _score(answers: Answers) -> float | None:
     return share([_unreadable(judged) for judged in answers])
 
 
-def _value(questions: Sequence[Answers]) -> float | None:
-    scores = [score for answers in questions if (score := _score(answers)) is not None]
-    return sum(scores) / len(scores) if scores else None
-
-
 METRIC = Metric(
     name="labels_unreadable",
     order=16,
@@ -37,6 +30,5 @@ METRIC = Metric(
         NO_LABELS,
     ),
     score=_score,
-    value=_value,
     applies=has_labels,
 )
