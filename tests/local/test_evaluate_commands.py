@@ -57,5 +57,9 @@ def test_runs_beside_each_other(store: str) -> None:
     lines = [line.split() for line in told.out.splitlines()]
     assert ["accuracy", "0.5", "(0.25)", "0.75", "(0.25)"] in lines
     assert ["promoted", "no", "yes"] in lines
+    one = thinktune("compare", "one", "--metric", "accuracy", "--store", store, "--output", "json")
+    assert json.loads(one.out) == {"one": {"tuned_accuracy": 0.5, "base_accuracy": 0.25}}
+    unknown = thinktune("compare", "one", "--metric", "acuracy", "--store", store)
+    assert (unknown.code, "did you mean 'accuracy'" in unknown.err) == (64, True)
     missing = thinktune("compare", "one", "three", "--store", store)
     assert (missing.code, "run three has no evaluation" in missing.err) == (66, True)

@@ -70,3 +70,13 @@ def test_the_process_leaves_the_main_of_a_package_out(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stage"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["imported", "True"]
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_died_while_idle_costs_no_verdict() -> None:
+    processes = MathProcesses()
+    assert processes.check_all([SAME]) == [True]
+    processes._idle[0]._process.kill()
+    processes._idle[0]._process.join()
+    assert processes.check_all([SAME]) == [True]
+    processes.close()

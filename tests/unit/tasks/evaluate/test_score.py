@@ -52,12 +52,15 @@ def test_rows_that_hold_no_text_are_counted_and_end_nothing(tmp_path: Path) -> N
         "broken",
         "[1]",
         "[" * 5000,
+        '{"answer": 1' + "0" * 2000 + ', "reference": "4"}',
+        '{"id": "\\ud800", "answer": "4 \\ud800", "reference": "4"}',
     ]
     found = scored(written(tmp_path, rows), "number")
-    assert (found.rows, found.scored, found.correct) == (10, 3, 1)
+    assert (found.rows, found.scored, found.correct) == (12, 4, 2)
+    assert json.loads(found.model_dump_json())["verdicts"][-1]["id"] == "?"
     assert found.problems == {
         "not a JSON object": 3,
-        "no text in the answer's column": 3,
+        "no text in the answer's column": 4,
         "no reference that can be checked": 1,
         "empty answer": 1,
         "thinking never ends": 1,

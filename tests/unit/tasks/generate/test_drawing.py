@@ -23,6 +23,12 @@ def test_frequencies_are_the_probabilities() -> None:
     assert np.allclose(frequencies(0.5, 1.0), sharp / sharp.sum(), atol=0.015)
 
 
+def test_logits_that_are_no_numbers_end_nothing() -> None:
+    nothing = torch.full((2, 4), torch.nan)
+    nothing[1, 2] = 3.0
+    assert Drawing([1, 2], 1.0, 0.9).next(nothing).tolist()[1] == 2
+
+
 def test_a_row_is_drawn_by_its_own_seed() -> None:
     flat = torch.zeros(3, 50)
     first, second = Drawing([1, 2, 3], 1.0, 1.0), Drawing([3, 1], 1.0, 1.0)

@@ -272,6 +272,13 @@ def test_people_read_percent_without_a_space(tmp_path: Path) -> None:
         assert re.search(r"\d%", text)
 
 
+def test_several_answers_to_a_question_are_compared_by_their_mean() -> None:
+    """A majority can move one way and the mean another; the mean is what is shown."""
+    made = make(samples=2)
+    tests = made.report.metrics["accuracy"].tests
+    assert {test.method for test in tests.values()} == {"paired permutation"}
+
+
 def test_questions_without_samples_are_refused() -> None:
     asked = [Question(id="q0", question="?", answer="", reference=None)]
     with pytest.raises(ValueError, match="0 base of 1 questions"):
