@@ -183,7 +183,8 @@ def _explain(cls: type[Closed], detail: ErrorDetails) -> tuple[str, str]:
 
 
 def _is_union_tag(part: int | str) -> bool:
-    return isinstance(part, str) and bool(re.search(r"[\[(:]|^(str|int|float|bool)$", part))
+    tag = r"[\[(:]|^(constrained-)?(str|int|float|bool)$"
+    return isinstance(part, str) and bool(re.search(tag, part))
 
 
 def _model_of(annotation: Any) -> type[Closed] | None:

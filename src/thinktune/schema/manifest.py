@@ -12,6 +12,15 @@ MetricValue = float | int | str | bool | None
 """One figure of a manifest or of a row of `metrics.jsonl`."""
 
 
+class AdapterSource(Closed):
+    """An adapter that a training started from."""
+
+    run: str
+    """Run that made the adapter."""
+    sha256: Sha256
+    """SHA-256 of its `adapter_model.safetensors`, in hexadecimal."""
+
+
 class FileEntry(Closed):
     """One file of an artifact."""
 
@@ -43,6 +52,9 @@ class Manifest(Closed):
     task."""
     template_sha256: Sha256 | None = None
     """Digest of the chat template and prompt that rendered the text."""
+    init_from: AdapterSource | None = None
+    """Adapter that a training started from. Null for a training from the beginning, and for all
+    other artifacts."""
     revisions: dict[str, str] = {}
     """Revisions that were used of the model and the dataset."""
     versions: dict[str, str] = {}

@@ -79,11 +79,38 @@ class TrainSpec(Closed):
     checkpoint_every_steps: Count = 50
     """Save a checkpoint every this many optimizer steps, which is also the most work that a kill
     can cost."""
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    """Number of newest checkpoints to keep. With two, a damaged one still has one before it."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] | Literal["all"] = 2
+    """Number of newest checkpoints to keep, or `all`. With two, a damaged one still has one before
+    it."""
+    select: Literal["last", "best"] = "last"
+    """Which adapter the training gives: that of the last step, or that of the step with the lowest
+    validation loss. `best` requires `evaluate_every_steps`; only measured steps can be taken."""
+    early_stopping_patience: Count | None = None
+    """Stop after this many measurements of the validation loss in a row without a new lowest one.
+    It requires `evaluate_every_steps`. The schedule of the learning rate still plans for all steps.
+    Null trains to the end."""
+    init_from: Name | None = None
+    """Id of a run in the same store whose adapter the training starts from, with a new optimizer.
+    Model, rank, α, targets and `rslora` must be those of that run. Null starts from an adapter that
+    changes nothing."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Experiment trackers to report to, through accelerate. Their credentials come from the
     environment."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the validation loss decides anything."""
+        return self.select == "best" or self.early_stopping_patience is not None
+
+    @model_validator(mode="after")
+    def _measured_where_it_chooses(self) -> Self:
+        if self.chooses and self.evaluate_every_steps is None:
+            setting = "select: best" if self.select == "best" else "early_stopping_patience"
+            raise ValueError(
+                f"'{setting}' goes by the validation loss, which is measured at the end alone; "
+                "set evaluate_every_steps, for example to checkpoint_every_steps"
+            )
+        return self
 
 
 def normal_label(name: str) -> str:
@@ -217,3 +244,12 @@ class Recipe(Closed):
     data: DataSpec
     train: TrainSpec
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @model_validator(mode="after")
+    def _validation_rows_where_it_chooses(self) -> Self:
+        if self.train.chooses and self.data.split.validation_rows == 0:
+            raise ValueError(
+                "'train' goes by the validation loss, and no rows are held out for it; "
+                "set data.split.validation_rows"
+            )
+        return self

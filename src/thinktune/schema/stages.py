@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
+from thinktune.schema.manifest import AdapterSource
 from thinktune.schema.recipe import EvaluateSpec, TrainSpec
 from thinktune.schema.task import NOT_IN_DIGEST, Execution, Forecast, RunFacts, StageTask
 
@@ -53,6 +54,8 @@ class TrainTask(StageTask):
     execution: Execution = Execution()
     forecast: Forecast | None = None
     """What the plan predicts. Null where it predicts nothing."""
+    init_from: AdapterSource | None = None
+    """The adapter that `train.init_from` names. The stage rejects another one."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class TrainTask(StageTask):
             "train": facts.recipe.train,
             "execution": facts.execution,
             "forecast": facts.forecast,
+            "init_from": facts.init_from,
         }
 
     def result_digest(self) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from thinktune.schema.catalog import Count, DatasetEntry, ModelEntry
 from thinktune.schema.closed import Closed
+from thinktune.schema.manifest import AdapterSource
 from thinktune.schema.recipe import Recipe
 
 NOT_IN_DIGEST: dict[str, Any] = {"store": "", "code": None}
@@ -67,6 +68,8 @@ class RunFacts(Closed):
     """Digest of the user's own file, where the recipe names one."""
     test_sets: dict[str, DatasetEntry] = {}
     """Datasets of the catalog that the recipe compares training rows with, by name."""
+    init_from: AdapterSource | None = None
+    """The adapter of `train.init_from`, as it was when the run was made."""
 
 
 class StageTask(Closed):

@@ -113,3 +113,19 @@ def test_a_long_example_goes_alone_and_counts() -> None:
     work = memory.workload(recipe, model, hardware)
     small, equal = (memory.gpu_memory(work, Execution(micro_batch_tokens=n)) for n in (1024, 8192))
     assert small == equal
+
+
+def test_the_best_adapter_is_a_further_part_of_each_checkpoint() -> None:
+    def work(**train: object) -> memory.Workload:
+        settings = {"evaluate_every_steps": 5, "checkpoint_every_steps": 5, **train}
+        data = {"split": {"validation_rows": 8}}
+        recipe = a_recipe("deepseek-coder-1.3b", "t4x1", data=data, train=settings)
+        return memory.workload(
+            recipe, CATALOG.models["deepseek-coder-1.3b"], CATALOG.hardware["t4x1"]
+        )
+
+    last, best = memory.checkpoint(work()), memory.checkpoint(work(select="best"))
+    assert (best - last) == 4 * work().adapter
+    kept = memory.disk(work(keep_checkpoints=10))
+    assert memory.disk(work(keep_checkpoints="all", max_steps=50)) == kept
+    assert memory.disk(work(keep_checkpoints="all", max_steps=None)) == memory.disk(work())

@@ -44,6 +44,23 @@ def test_overrides_are_typed_and_checked() -> None:
         ),
         (["train.targets=[]"], "names no layer of HuggingFaceTB/SmolLM2-135M-Instruct that"),
         (["name=other"], "'name' cannot be overridden"),
+        (["train.keep_checkpoints=1"], "'train.keep_checkpoints' is 1; it should be greater than"),
+        (
+            ["train.select=best"],
+            "'select: best' goes by the validation loss, which is measured at the end alone; set"
+            " evaluate_every_steps",
+        ),
+        (
+            ["train.early_stopping_patience=3"],
+            "'early_stopping_patience' goes by the validation loss, which is measured at the end",
+        ),
+        (
+            [
+                *("train.select=best", "train.evaluate_every_steps=5"),
+                "data.split.validation_rows=0",
+            ],
+            "no rows are held out for it; set data.split.validation_rows",
+        ),
     ],
 )
 def test_a_bad_override_is_explained(overrides: list[str], said: str) -> None:

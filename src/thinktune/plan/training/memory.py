@@ -232,15 +232,25 @@ def released_bytes(model: ModelEntry) -> int:
 
 
 def checkpoint(work: Workload) -> int:
-    """Bytes of one checkpoint: adapter and both moments in float32, and a little for the rest."""
-    return round(work.adapter * 12) + MIB
+    """Bytes of one checkpoint: adapter, both moments and, where it is chosen, the best adapter so
+    far, all in float32, and a little for the rest."""
+    copies = 4 if work.train.select == "best" else 3
+    return round(work.adapter * 4 * copies) + MIB
 
 
 def disk(work: Workload) -> int:
     """Bytes of local disk: the weights, a checkpoint per rank that resumes, data. With a store on
     the node itself also those that are kept."""
-    kept = max(work.train.keep_checkpoints + 1, work.gpus_per_node)
+    kept = max(_kept_checkpoints(work.train) + 1, work.gpus_per_node)
     return released_bytes(work.model) + kept * checkpoint(work) + DISK_RESERVE_BYTES
+
+
+def _kept_checkpoints(train: TrainSpec) -> int:
+    """How many checkpoints are kept at a time. `all` of a training whose steps only the data tells
+    count as two: its store is rarely the node's own disk."""
+    if train.keep_checkpoints != "all":
+        return train.keep_checkpoints
+    return max(2, -(-(train.max_steps or 0) // train.checkpoint_every_steps))
 
 
 def shared_memory(work: Workload) -> int:

@@ -140,6 +140,16 @@ class Reporter:
         if last or now - self._stored >= STORE_EVERY_S:
             self._put(now)
 
+    def end_early(self) -> None:
+        """Ends the phase here, although more was to be done."""
+        self.heartbeat()
+        self._of = self._done
+        self._figures["stopped early"] = True
+        if self._exporter is not None:
+            self._exporter.count(self._done, self._of)
+        self._close_bar()
+        self._put(time.monotonic())
+
     def eta_s(self) -> float | None:
         """Seconds left of this phase at the recent rate."""
         if len(self._marks) < 2:

@@ -2,8 +2,9 @@
 
 Called by `lifecycle` and `stage`. Safetensors and JSON only. The step's number says where in the
 data the training is; the learning rate and the random state of a step follow from it, so none of
-them needs a file. Older checkpoints are removed once a newer one is committed; a damaged one is
-passed over for the one before it.
+them needs a file. Where the best adapter is taken, each checkpoint also holds the best one so far:
+no other checkpoint is needed to go on, whichever are removed or damaged. Older checkpoints are
+removed once a newer one is committed; a damaged one is passed over for the one before it.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +32,7 @@ from thinktune.tasks.train.optimizer import Moments
 FIRST, SECOND = "first", "second"
 """Adam's moments in `optimizer.safetensors`, per parameter, in float32: neither the number of
 ranks nor the optimizer's own form shows."""
+BEST_FILE = "best.safetensors"
 STEP = re.compile(r"/step-(\d+)/manifest\.json$")
 
 
@@ -49,6 +52,8 @@ class State:
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: AdapterOptimizer
     guard: SpikeGuard
+    best: dict[str, torch.Tensor] | None = None
+    """The best adapter so far, on the host of the main rank, where the recipe takes the best."""
 
 
 class Foreign(InputMissing):
@@ -58,7 +63,7 @@ class Foreign(InputMissing):
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, context: Context, identity: Identity, keep: int) -> None:
+    def __init__(self, context: Context, identity: Identity, keep: int | Literal["all"]) -> None:
         self._context = context
         self._identity = identity
         self._keep = keep
@@ -81,6 +86,8 @@ class Checkpoints:
                 metrics={"step": step},
                 created=utc_now(),
             )
+        if self._keep == "all":
+            return
         for old in self.steps()[self._keep :]:
             self._context.store.delete_prefix(checkpoint_prefix(self._identity.run, old))
 
@@ -126,8 +133,9 @@ class Checkpoints:
 
 
 def _write(folder: Path, state: State, moments: Moments) -> None:
-    weights = {name: p.detach().cpu().contiguous() for name, p in state.parameters.items()}
-    save_file(weights, folder / "adapter.safetensors")
+    save_file(copied(state.parameters), folder / "adapter.safetensors")
+    if state.best is not None:
+        save_file(state.best, folder / BEST_FILE)
     tensors = {}
     for kind, values in ((FIRST, moments.first), (SECOND, moments.second)):
         for name, value in zip(state.parameters, values, strict=True):
@@ -137,12 +145,25 @@ def _write(folder: Path, state: State, moments: Moments) -> None:
     (folder / "guard.json").write_text(json.dumps(state.guard.state()), encoding="utf-8")
 
 
-def restore(folder: Path, state: State) -> None:
-    """Loads what `_write` wrote, in place."""
-    weights = load_file(folder / "adapter.safetensors")
+def copied(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """The adapter's weights as they are now, on the host."""
+    return {n: p.detach().to("cpu", copy=True).contiguous() for n, p in parameters.items()}
+
+
+def load_weights(
+    weights: Mapping[str, torch.Tensor], parameters: Mapping[str, torch.nn.Parameter]
+) -> None:
+    """The reverse of `copied`, in place."""
     with torch.no_grad():
-        for name, parameter in state.parameters.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+
+
+def restore(folder: Path, state: State, *, best: bool) -> None:
+    """Loads what `_write` wrote, in place; the best adapter so far only with `best`."""
+    load_weights(load_file(folder / "adapter.safetensors"), state.parameters)
+    if best and (folder / BEST_FILE).is_file():
+        state.best = load_file(folder / BEST_FILE)
     tensors = load_file(folder / "optimizer.safetensors")
     first, second = ([tensors[f"{kind}/{n}"] for n in state.parameters] for kind in (FIRST, SECOND))
     step = json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))["step"]

@@ -14,6 +14,7 @@ from typing import Generic
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast, broadcast_object_list
 from peft import PeftModel
 
 from thinktune.schema.errors import OutOfGpuMemory, Preempted, SpecInvalid
@@ -21,11 +22,12 @@ from thinktune.schema.stages import TrainTask
 from thinktune.tasks.model.adapter import trainable
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.adapter_optimizer import AdapterOptimizer, SingleRank
-from thinktune.tasks.train.checkpoint import Checkpoints, State, restore
+from thinktune.tasks.train.checkpoint import Checkpoints, State, copied, load_weights, restore
 from thinktune.tasks.train.guard import SpikeGuard
 from thinktune.tasks.train.learning_rate import learning_rate
 from thinktune.tasks.train.metrics import Metrics
 from thinktune.tasks.train.objective import Batch, Objective, StepBatches
+from thinktune.tasks.train.selection import Selection
 from thinktune.tasks.train.step_log import DeviceFigures, StepLog, StepRecord
 
 FP16_SCALE = 2.0**14
@@ -71,6 +73,8 @@ class Lifecycle(Generic[Batch]):
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._optimizer = self._make_optimizer(list(trainable(model).values()), guard)
         self._state = State(trainable(model), self._optimizer, guard)
+        self.selection = Selection(task.train, objective.steps)
+        """Which step's adapter is taken, once `run` is over."""
         self._log = StepLog(task, context, metrics, self._device)
         self._ahead: tuple[int, StepBatches[Batch]] | None = None
         context.reporter.say(f"{objective.name}; {objective.steps} steps; {self._optimizer.name}")
@@ -90,8 +94,8 @@ class Lifecycle(Generic[Batch]):
         return ZeroOptimizer(train, parameters, self._device, guard, zero_stage)
 
     def run(self) -> None:
-        """Trains to the end. Raises Preempted after a committed checkpoint when asked to stop,
-        LossNotFinite, OutOfGpuMemory."""
+        """Trains to the end, after which the model has the adapter that the recipe selects. Raises
+        Preempted after a committed checkpoint when asked to stop, LossNotFinite, OutOfGpuMemory."""
         try:
             self._run()
         except torch.OutOfMemoryError as error:
@@ -102,17 +106,19 @@ class Lifecycle(Generic[Batch]):
         done = self._resume()
         self._context.reporter.phase("train", steps, "steps", done=done)
         every = self._task.train.evaluate_every_steps
-        for step in range(done, steps):
-            self.step(step)
-            now = step + 1
-            if now == steps or (every and now % every == 0):
-                self._validate(now)
+        while done < steps and not self.selection.stopped_early:
+            self.step(done)
+            done += 1
+            if done == steps or (every and done % every == 0):
+                self._validate(done)
             stopping = self._stop_requested()
-            if stopping or now == steps or self._checkpoint_is_due(now):
-                self._save(now)
-            if stopping and now < steps:
-                fault = f"stopped on request, step {now} of {steps} is committed"
+            over = done == steps or self.selection.stopped_early
+            if stopping or over or self._checkpoint_is_due(done):
+                self._save(done)
+            if stopping and not over:
+                fault = f"stopped on request, step {done} of {steps} is committed"
                 raise Preempted("train", fault, "run the same command again to go on")
+        self._select(done)
 
     def _resume(self) -> int:
         # One rank first: it alone removes what is damaged, the others then see the same.
@@ -120,8 +126,9 @@ class Lifecycle(Generic[Batch]):
             if found is None:
                 return 0
             step, folder = found
-            restore(folder, self._state)
+            restore(folder, self._state, best=self._accelerator.is_main_process)
             self._metrics.resume(folder / "metrics.jsonl")
+            self.selection.replay(self._metrics.rows())
         self._context.reporter.say(f"resumes after step {step} of {self._objective.steps}")
         return step
 
@@ -217,10 +224,34 @@ class Lifecycle(Generic[Batch]):
             if not math.isfinite(value):
                 what = name.replace("_", " ")
                 raise self._log.not_finite(step - 1, found.examples, what, value)
-        self._metrics.add(step, found.figures)
-        said = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in found.figures.items())
+        # All ranks go by the same bits: they must stop at the same step.
+        figures = broadcast_object_list([dict(found.figures)])[0]
+        self._metrics.add(step, figures)
+        best = self.selection.add(step, figures)
+        if best and self.selection.takes_best and self._accelerator.is_main_process:
+            self._state.best = copied(self._state.parameters)
+        said = ", ".join(f"{n.replace('_', ' ')} {v:.4f}" for n, v in figures.items())
         self._context.reporter.say(f"step {step}: {said}")
         self._log.begin(again=True)
+
+    def _select(self, done: int) -> None:
+        """Ends a training of `done` steps: the model gets the adapter that is taken."""
+        reporter, selection = self._context.reporter, self.selection
+        if selection.stopped_early:
+            patience = self._task.train.early_stopping_patience
+            reporter.end_early()
+            reporter.say(
+                f"stopped early after step {done} of {selection.steps}: no lower validation loss in"
+                f" {patience} measurement{'' if patience == 1 else 's'}"
+            )
+        if not self._task.train.chooses:
+            return
+        reporter.say(selection.describe())
+        if not selection.takes_best:
+            return
+        if self._state.best is not None:  # the main rank alone keeps it
+            load_weights(self._state.best, self._state.parameters)
+        broadcast([parameter.data for parameter in self._state.parameters.values()])
 
     def _checkpoint_is_due(self, step: int) -> bool:
         return step % self._task.train.checkpoint_every_steps == 0

@@ -12,6 +12,8 @@ import torch
 
 from thinktune.schema.manifest import MetricValue
 
+VALIDATION_LOSS = "validation_loss"
+"""The figure of a validation by which `train.select` and early stopping go; lower is better."""
 Batch = TypeVar("Batch")
 """Whatever an objective computes one loss from: one forward and backward pass."""
 
@@ -51,7 +53,8 @@ class Validation:
     """What came of one validation; the same on every rank."""
 
     figures: Mapping[str, float]
-    """Fields of a row of `metrics.jsonl`. One that is not finite ends the training."""
+    """Fields of a row of `metrics.jsonl`, `VALIDATION_LOSS` among them where the recipe goes by it.
+    One that is not finite ends the training."""
     examples: Sequence[str]
     """Ids of what was validated on, for an error to name."""
 

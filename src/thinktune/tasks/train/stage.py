@@ -33,6 +33,8 @@ from thinktune.tasks.runtime.watchdog import Watchdog
 from thinktune.tasks.train.checkpoint import Checkpoints, Identity
 from thinktune.tasks.train.lifecycle import Lifecycle
 from thinktune.tasks.train.metrics import Metrics
+from thinktune.tasks.train.objective import VALIDATION_LOSS
+from thinktune.tasks.train.selection import Selection
 from thinktune.tasks.train.sft.examples import Data, read_examples
 from thinktune.tasks.train.sft.loss import choose_path
 from thinktune.tasks.train.sft.objective import Row, SftObjective
@@ -54,7 +56,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
             lifecycle.run()
         for tracker in accelerator.trackers:
             tracker.finish()  # writes what it holds back, before the artifact is put together
-        summary = _summary(task, metrics, accelerator)
+        summary = _summary(task, metrics, accelerator, lifecycle.selection)
         if accelerator.is_main_process:
             _commit(task, context, model, metrics, summary, prep, folder / "output")
         accelerator.wait_for_everyone()
@@ -171,18 +173,27 @@ def _data(task: TrainTask, context: Context, prep: Manifest, folder: Path) -> Da
     )
 
 
-def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dict[str, MetricValue]:
+def _summary(
+    task: TrainTask, metrics: Metrics, accelerator: Accelerator, selection: Selection
+) -> dict[str, MetricValue]:
     """The figures of the whole training; every rank calls it."""
     rows = metrics.rows()
     steps = [row for row in rows if "loss" in row]
-    validation = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    validation = [row[VALIDATION_LOSS] for row in rows if VALIDATION_LOSS in row]
+    last = validation[-1] if validation else None
+    taken = selection.best if selection.takes_best else None
     rates = [float(row["tokens_per_s"] or 0) for row in steps]
     forecast = task.forecast
     return {
         "steps": len(steps),
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
-        "validation_loss": validation[-1] if validation else None,
+        "validation_loss": last,
+        "planned_steps": selection.steps,
+        "stopped_early": selection.stopped_early,
+        "selected_step": taken.step if taken else len(steps),
+        "selected_by": VALIDATION_LOSS if taken else "last step",
+        "selected_validation_loss": taken.loss if taken else last,
         "skipped_steps": steps[-1]["skipped"],
         "tokens": sum(int(row["tokens"] or 0) for row in steps),
         # The first step compiles kernels.

@@ -12,7 +12,7 @@ from thinktune.schema.errors import DataInvalid
 from thinktune.schema.stages import TrainTask
 from thinktune.tasks.model.packed_row import PackedRow, RowLoss
 from thinktune.tasks.runtime.entry import Context
-from thinktune.tasks.train.objective import BatchLoss, StepBatches, Validation
+from thinktune.tasks.train.objective import VALIDATION_LOSS, BatchLoss, StepBatches, Validation
 from thinktune.tasks.train.sft.batches import BatchOrder, balance, pack
 from thinktune.tasks.train.sft.examples import Data, TrainExample
 
@@ -85,7 +85,7 @@ class SftObjective:
             self._context.reporter.heartbeat()
         targets = sum(example.targets for example in examples)
         loss = float(self._accelerator.reduce(total, reduction="sum")) / targets
-        return Validation({"validation_loss": loss}, [example.id for example in examples])
+        return Validation({VALIDATION_LOSS: loss}, [example.id for example in examples])
 
     def _rows(self, chosen: Sequence[TrainExample]) -> list[Row]:
         """This rank's rows, as many as every other rank has."""
