@@ -54,6 +54,9 @@ def doctor(
         # This checks the cluster, not the data, so any file can take its cluster.
         here = loaded.data.model_copy(update={"path": __file__})
         loaded = loaded.model_copy(update={"data": here})
+    # Nor does it check the adapter that the recipe starts from.
+    train = loaded.train.model_copy(update={"init_from": None})
+    loaded = loaded.model_copy(update={"train": train})
     request = Request(make_run(loaded, catalog, cluster.store), loaded, catalog, cluster, STAGES)
     found = []
     for check in examine(cluster, lambda: Kube(cluster.namespace, context), request):

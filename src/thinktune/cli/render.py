@@ -12,10 +12,11 @@ from thinktune.cli.options import (
     read,
     read_cluster,
     set_option,
+    store_of,
 )
 from thinktune.launch.cluster.charts import manifests, release_name, values_text
 from thinktune.launch.preflight import check_deadline, check_names
-from thinktune.launch.runs import Run, make_run, stage_values
+from thinktune.launch.runs import Run, adapter_of, make_run, stage_values
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import DataInvalid, SpecInvalid
 from thinktune.schema.stages import STAGES, Stage
@@ -89,7 +90,10 @@ def render(
 
 def _run(recipe: str, overrides: tuple[str, ...], cluster: Cluster, name: str | None) -> Run:
     loaded, catalog = read(recipe, overrides)
-    run = make_run(loaded, catalog, cluster.store, name)
+    # The store is needed by a recipe that starts from another run's adapter, and by no other.
+    starts = loaded.train.init_from is not None
+    adapter = adapter_of(loaded, catalog, store_of(cluster)) if starts else None
+    run = make_run(loaded, catalog, cluster.store, name, adapter=adapter)
     check_names(cluster, catalog)
     check_deadline(run, cluster, STAGES)
     return run

@@ -15,7 +15,7 @@ from thinktune.cli.options import (
     store_url,
 )
 from thinktune.launch.local import run_local
-from thinktune.launch.runs import make_run
+from thinktune.launch.runs import adapter_of, make_run
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
@@ -74,7 +74,8 @@ def run(
         remedy = "add --set nodes=1, or use `thinktune submit`"
         raise SpecInvalid("thinktune run", fault, remedy)
     opened = open_store(store_url(store))
-    made = make_run(loaded, catalog, opened.url, name, until=until)
+    adapter = adapter_of(loaded, catalog, opened)
+    made = make_run(loaded, catalog, opened.url, name, until=until, adapter=adapter)
     as_json = output == "json"
     click.echo(f"run {made.id} in {opened.url}", err=as_json)
     done = run_local(

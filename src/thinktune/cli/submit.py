@@ -19,7 +19,7 @@ from thinktune.cli.options import (
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.conductor import run_pipeline
 from thinktune.launch.preflight import Request
-from thinktune.launch.runs import Run, make_run
+from thinktune.launch.runs import Run, adapter_of, make_run
 from thinktune.launch.status.watch import Say
 from thinktune.launch.submit import detach, left
 from thinktune.launch.submit import submit as submit_run
@@ -79,8 +79,10 @@ def submit(
     cluster = read_cluster(cluster_file)
     loaded, catalog = read(recipe, overrides)
     stages: list[Stage] = [s for s in STAGES if WHOLE in wanted or s in wanted]
-    made = make_run(loaded, catalog, cluster.store, name, until=stages[-1])
-    kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    store = store_of(cluster)
+    adapter = adapter_of(loaded, catalog, store)
+    made = make_run(loaded, catalog, cluster.store, name, until=stages[-1], adapter=adapter)
+    kube = Kube(cluster.namespace, context)
     say(f"run {made.id} in namespace {cluster.namespace} of {kube.context}")
     say(f"artifacts in {store.url}")
     _say_plan(made, loaded.hardware, say)

@@ -55,6 +55,6 @@ def _takes(request: Request, hardware: str, stages: Sequence[Stage], nodes: Sequ
 
 
 def _is_named(request: Request) -> bool:
-    own = request.run.own_file
-    derived = run_id(request.recipe, request.catalog, own.sha256 if own else None)
+    own, adapter = request.run.own_file, request.run.adapter
+    derived = run_id(request.recipe, request.catalog, own.sha256 if own else None, adapter)
     return request.run.id != derived

@@ -20,11 +20,14 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import DataInvalid, SpecInvalid
 from thinktune.schema.fused import FUSED_KINDS
 from thinktune.schema.keys import source_key
+from thinktune.schema.manifest import AdapterSource
 from thinktune.schema.pipeline import Pipeline, PipelineStage
 from thinktune.schema.recipe import Recipe
 from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, up_to
 from thinktune.schema.task import Forecast, RunFacts, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
+from thinktune.store import Store
+from thinktune.store.adapter import check_adapter, find_adapter
 from thinktune.store.data_files import data_digest, data_files, is_remote
 
 
@@ -54,6 +57,8 @@ class Run:
     plan: Plan
     tasks: dict[Stage, StageTask]
     own_file: OwnFile | None
+    adapter: AdapterSource | None = None
+    """The adapter that the training starts from."""
 
 
 def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
@@ -80,12 +85,15 @@ def make_run(
     name: str | None = None,
     *,
     until: Stage = STAGES[-1],
+    adapter: AdapterSource | None = None,
 ) -> Run:
     """Tasks of all stages, of which those up to `until` are to be run.
 
-    Raises SpecInvalid where the plan does not fit or nothing is held out for an evaluation that is
-    asked for, DataInvalid where the user's file cannot be read.
+    `adapter` is `adapter_of` the recipe, which a run that trains needs where there is one. Raises
+    SpecInvalid where the plan does not fit or nothing is held out for an evaluation that is asked
+    for, DataInvalid where the user's file cannot be read.
     """
+    assert adapter is not None or recipe.train.init_from is None or until == "prep"
     if "evaluate" in up_to(until) and recipe.data.split.test_rows == 0:
         fault = "data.split.test_rows is 0, which leaves no question to evaluate with"
         remedy = (
@@ -94,9 +102,24 @@ def make_run(
         raise SpecInvalid(f"recipe {recipe.name}", fault, remedy)
     own = _own_file(recipe)
     plan = _fitting(recipe, catalog)
-    run = name or run_id(recipe, catalog, own.sha256 if own else None)
-    tasks = _tasks(recipe, catalog, plan, run=run, store=store, own=own)
-    return Run(run, recipe.hardware, catalog.hardware[recipe.hardware], plan, tasks, own)
+    run = name or run_id(recipe, catalog, own.sha256 if own else None, adapter)
+    if run == recipe.train.init_from:
+        fault = "a run cannot start from its own adapter"
+        raise SpecInvalid("train.init_from", fault, "name another run, or another --run")
+    tasks = _tasks(recipe, catalog, plan, run=run, store=store, own=own, adapter=adapter)
+    return Run(run, recipe.hardware, catalog.hardware[recipe.hardware], plan, tasks, own, adapter)
+
+
+def adapter_of(recipe: Recipe, catalog: Catalog, store: Store) -> AdapterSource | None:
+    """The adapter that the recipe's training starts from, as it is in the store now; None where it
+    names none. Raises InputMissing where it is not there, SpecInvalid where it does not fit."""
+    if recipe.train.init_from is None:
+        return None
+    found = find_adapter(store, recipe.train.init_from)
+    model = _model(recipe, catalog)
+    revision = model.packaged.revision if model.packaged is not None else model.revision
+    check_adapter(found, recipe.train, model, revision)
+    return found.source
 
 
 def on_hardware(run: Run, recipe: Recipe, catalog: Catalog, hardware: str) -> Run:
@@ -149,7 +172,14 @@ def _fitting(recipe: Recipe, catalog: Catalog) -> Plan:
 
 
 def _tasks(
-    recipe: Recipe, catalog: Catalog, plan: Plan, *, run: str, store: str, own: OwnFile | None
+    recipe: Recipe,
+    catalog: Catalog,
+    plan: Plan,
+    *,
+    run: str,
+    store: str,
+    own: OwnFile | None,
+    adapter: AdapterSource | None,
 ) -> dict[Stage, StageTask]:
     if own is not None:
         # Where it lies here means nothing to others, and would make the same run's files differ.
@@ -171,6 +201,7 @@ def _tasks(
             for name in recipe.data.test_sets
             if name in catalog.datasets
         },
+        init_from=adapter,
     )
     return {stage: STAGE_INFO[stage].task.of(facts) for stage in STAGES}
 
@@ -181,10 +212,13 @@ def _forecast(plan: Plan) -> Forecast | None:
     return Forecast(gpu_memory_bytes=plan.gpu_total_bytes, tokens_per_s=plan.tokens_per_s)
 
 
-def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
+def run_id(
+    recipe: Recipe, catalog: Catalog, source: str | None, adapter: AdapterSource | None
+) -> str:
     """Recipe name + 8 hex of the digest of all that decides the result.
 
-    `source` is the digest of the user's own file, which stands for it wherever it lies.
+    `source` is the digest of the user's own file, which stands for it wherever it lies; `adapter`
+    the one that the training starts from.
     """
     recipe = recipe.model_copy(update={"description": ""})  # prose decides nothing
     if source is not None:
@@ -196,6 +230,7 @@ def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:
         _dataset(recipe, catalog).model_copy(update={"description": ""}).canonical(),
         source or "",
         code_version(),
+        *([adapter.sha256] if adapter is not None else []),
     ]
     return f"{recipe.name}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
 

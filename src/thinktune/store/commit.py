@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from thinktune.schema.errors import InputMissing, ServiceUnavailable
-from thinktune.schema.manifest import FileEntry, Manifest, MetricValue
+from thinktune.schema.manifest import AdapterSource, FileEntry, Manifest, MetricValue
 from thinktune.store.artifact import (
     MANIFEST,
     PARALLEL_FILES,
@@ -63,6 +63,7 @@ def commit(
     task_sha256: str | None,
     created: str,
     template_sha256: str | None = None,
+    init_from: AdapterSource | None = None,
     revisions: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
     metrics: Mapping[str, MetricValue] | None = None,
@@ -81,6 +82,7 @@ def commit(
         inputs=dict(inputs),
         task_sha256=task_sha256,
         template_sha256=template_sha256,
+        init_from=init_from,
         revisions=dict(revisions or {}),
         versions=dict(versions or {}),
         metrics=dict(metrics or {}),

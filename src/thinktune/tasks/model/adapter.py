@@ -7,11 +7,16 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.errors import InputMissing
 from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import TrainSpec
+
+ADAPTER = "default"
+"""PEFT's name of the one adapter."""
 
 
 def add_adapter(model: PreTrainedModel, train: TrainSpec, entry: ModelEntry) -> PeftModel:
@@ -28,13 +33,32 @@ def add_adapter(model: PreTrainedModel, train: TrainSpec, entry: ModelEntry) -> 
     )
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=True)
     # What plain transformers + PEFT will look for, not the folder it was trained from.
-    wrapped.peft_config["default"].base_model_name_or_path = entry.repo
+    wrapped.peft_config[ADAPTER].base_model_name_or_path = entry.repo
     return wrapped
 
 
 def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
     """The adapter's parameters by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_adapter(model: PeftModel, file: Path) -> None:
+    """Sets the adapter to the weights of an `adapter_model.safetensors`. Raises InputMissing where
+    they are not those of this adapter's layers and shapes."""
+    weights = load_file(file)
+    there = {name: weight.shape for name, weight in weights.items()}
+    parameters = {saved_name(name): p for name, p in trainable(model).items()}
+    if there != {name: p.shape for name, p in parameters.items()}:
+        fault = "its weights are not of the layers and shapes of this adapter"
+        raise InputMissing(str(file), fault, "name another run in train.init_from")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def saved_name(name: str) -> str:
+    """What PEFT calls a parameter of the adapter in its file."""
+    return name.replace(f".{ADAPTER}.", ".")
 
 
 def save_adapter(model: PeftModel, folder: Path) -> None:

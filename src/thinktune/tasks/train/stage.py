@@ -17,12 +17,13 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from peft import PeftModel
 
-from thinktune.schema.errors import InputMissing
+from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.stages import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
-from thinktune.tasks.model.adapter import add_adapter, save_adapter, trainable
+from thinktune.store.adapter import WEIGHTS_FILE, check_adapter, find_adapter
+from thinktune.tasks.model.adapter import add_adapter, load_adapter, save_adapter, trainable
 from thinktune.tasks.model.attention import choose_attention
 from thinktune.tasks.model.base import compute_dtype, device_name, local_device, versions
 from thinktune.tasks.model.load import load_model, weights_of
@@ -81,6 +82,7 @@ def _prepare(
     ranks = accelerator.num_processes
     base, sharded = load_model(task, weights, dtype, device, attention, ranks)
     model = add_adapter(base, task.train, task.model)
+    _start_from(task, context, prep, model, folder / "init")
     size = sum(p.numel() for p in trainable(model).values())
     context.reporter.say(
         f"loaded in {time.monotonic() - began:.1f} s: {device_name(device)}, "
@@ -97,6 +99,28 @@ def _prepare(
         task, context, accelerator, model, objective, checkpoints, metrics, dtype=dtype
     )
     return lifecycle, model, metrics
+
+
+def _start_from(
+    task: TrainTask, context: Context, prep: Manifest, model: PeftModel, folder: Path
+) -> None:
+    """Where the recipe names a run to start from, its adapter. Raises SpecInvalid where it is of
+    another form, InputMissing where it is not the one that this run was made with."""
+    wanted = task.init_from
+    if wanted is None and task.train.init_from is None:
+        return
+    if wanted is None:
+        fault = "the task does not say which adapter it is"
+        raise SpecInvalid("train.init_from", fault, "submit or render the run again")
+    found = find_adapter(context.store, wanted.run)
+    if found.source != wanted:
+        fault = f"run {wanted.run} has another adapter than when this run was made"
+        remedy = "run or submit the recipe again, which makes another run of it"
+        raise InputMissing(context.store.location(found.prefix), fault, remedy)
+    check_adapter(found, task.train, task.model, prep.revisions["model"])
+    fetch(context.store, found.prefix, found.manifest, folder, names=[WEIGHTS_FILE])
+    load_adapter(model, folder / WEIGHTS_FILE)
+    context.reporter.say(f"starts from the adapter of run {wanted.run} ({wanted.sha256[:12]})")
 
 
 def _identity(task: TrainTask, prep: Manifest) -> Identity:
@@ -128,6 +152,7 @@ def _commit(
         inputs=identity.inputs,
         task_sha256=identity.task_sha256,
         template_sha256=prep.template_sha256,
+        init_from=task.init_from,
         revisions=prep.revisions,
         versions=versions(),
         metrics=summary,
