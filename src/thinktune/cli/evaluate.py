@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinktune.cli.data_output import clean
+from thinktune.cli.evaluate_checkpoints import checkpoints
 from thinktune.cli.options import output_option, store_option, store_url
 from thinktune.launch.local import ask_module
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
@@ -25,6 +26,9 @@ VERIFIERS = [name for name in get_args(Verifier) if name != "none"]
 @click.group()
 def evaluate() -> None:
     """Judge answers that a model, a person or another service gave."""
+
+
+evaluate.add_command(checkpoints)
 
 
 @evaluate.command()

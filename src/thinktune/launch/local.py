@@ -28,6 +28,11 @@ from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
+PACKAGES: dict[Stage, tuple[str, ...]] = {
+    "prep": ("pyarrow", "tokenizers"),
+    "evaluate": ("pyarrow", "tokenizers", "torch", "transformers", "peft", "statsmodels"),
+}
+"""Packages without which a stage's modules cannot even be imported."""
 
 Say = Callable[[str], None]
 
@@ -59,16 +64,20 @@ def run_local(
     return done
 
 
-def ask_module(module: str, request: Closed) -> str:
+def ask_module(module: str, request: Closed, stage: Stage = "prep") -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
-    its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
-    its packages are not installed."""
-    missing = [name for name in ("pyarrow", "tokenizers") if find_spec(name) is None]
+    its errors go to stderr as they are. `stage` is the one whose packages it needs. Raises
+    StageFailed with its exit code, InputMissing where those packages are not installed."""
+    missing = [name for name in PACKAGES[stage] if find_spec(name) is None]
     if missing:
-        fault = f"the package {missing[0]}, which prep needs, is not installed"
-        raise InputMissing(module, fault, "pip install 'thinktune[prep]', or make setup")
+        fault = f"the package {missing[0]}, which {stage} needs, is not installed"
+        raise InputMissing(module, fault, f"pip install 'thinktune[{stage}]', or make setup")
+    environment = dict(os.environ)
+    if STAGE_INFO[stage].network != "hub":
+        environment["HF_HUB_OFFLINE"] = "1"
     ended = subprocess.run(
         [sys.executable, "-m", module],
+        env=environment,
         input=request.model_dump_json(),
         stdout=subprocess.PIPE,
         text=True,

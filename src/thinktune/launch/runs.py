@@ -27,7 +27,7 @@ from thinktune.schema.stages import STAGE_INFO, STAGES, Stage, up_to
 from thinktune.schema.task import Forecast, RunFacts, StageTask
 from thinktune.schema.values import ConductorValues, TaskValues
 from thinktune.store import Store
-from thinktune.store.adapter import check_adapter, find_adapter
+from thinktune.store.adapters import check_adapter, find_adapter
 from thinktune.store.data_files import data_digest, data_files, is_remote
 
 

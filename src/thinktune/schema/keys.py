@@ -23,6 +23,11 @@ def progress_key(run: str, stage: Stage) -> str:
     return f"{stage_prefix(run, stage)}/progress.json"
 
 
+def task_key(run: str, stage: Stage) -> str:
+    """The task file that a stage got when it last began. No artifact depends on it."""
+    return f"{stage_prefix(run, stage)}/task.json"
+
+
 def logs_prefix(run: str, stage: Stage) -> str:
     """What each pod of a stage printed, and how it ended."""
     return f"{stage_prefix(run, stage)}/logs"

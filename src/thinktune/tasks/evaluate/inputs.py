@@ -57,18 +57,27 @@ def read_inputs(task: EvaluateTask, context: Context, folder: Path) -> Inputs:
     prep = stage_manifest(context.store, task.run, "prep")
     train = stage_manifest(context.store, task.run, "train")
     _check_pair(task, prep, train)
-    facts = prompt_facts(context.store, task.run, prep, folder / "prep")
-    prefix = stage_prefix(task.run, "prep")
-    fetch(context.store, prefix, prep, folder / "prep", names=["test.parquet", "card.json"])
+    facts, rows = read_questions(task, context, prep, folder / "prep")
     fetch(context.store, stage_prefix(task.run, "train"), train, folder / "train")
-    rows = pq.read_table(folder / "prep" / "test.parquet").to_pylist()
+    return Inputs(prep, train, folder, facts, rows)
+
+
+def read_questions(
+    task: EvaluateTask, context: Context, prep: Manifest, folder: Path
+) -> tuple[PromptFacts, list[dict[str, Any]]]:
+    """What prep says of its prompts, and the rows of its test.parquet that are asked; its files are
+    brought to the folder. Raises InputMissing, DataInvalid where no question was held out."""
+    facts = prompt_facts(context.store, task.run, prep, folder)
+    prefix = stage_prefix(task.run, "prep")
+    fetch(context.store, prefix, prep, folder, names=["test.parquet", "card.json"])
+    rows = pq.read_table(folder / "test.parquet").to_pylist()
     rows = rows[: task.evaluate.questions]
     if not rows:
         fault = "no question was held out"
         raise DataInvalid("prep", fault, "set data.split.test_rows and run again")
     if task.evaluate.instruction is not None:
         _check_pieces(rows[0])
-    return Inputs(prep, train, folder, facts, rows)
+    return facts, rows
 
 
 def _check_pair(task: EvaluateTask, prep: Manifest, train: Manifest) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
+from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.labels import LabelList
 from thinktune.text.tokens import Encoder
 
@@ -201,17 +202,23 @@ def _judged(
     tokenizer_file: Path,
 ) -> list[Judged]:
     spec = task.evaluate
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    rules = Rules(
-        marker=task.final_answer,
-        verifier=verifier_of(spec.verifier, inputs.questions),
-        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
-        labels=_labels(task),
-        judge=verdicts(spec.judge, samples, replies) if spec.judge is not None else {},
-        stop=lambda: context.stop.check("evaluate"),
-    )
+    rules = judging_rules(task, inputs, tokenizer_file, context.stop)
+    if spec.judge is not None:
+        rules = replace(rules, judge=verdicts(spec.judge, samples, replies))
     context.reporter.say(f"judges {len(samples)} answers")
     return judge_all(samples, inputs.questions, rules)
+
+
+def judging_rules(task: EvaluateTask, inputs: Inputs, tokenizer_file: Path, stop: Stop) -> Rules:
+    """How the answers are judged, without a language model's verdicts."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    return Rules(
+        marker=task.final_answer,
+        verifier=verifier_of(task.evaluate.verifier, inputs.questions),
+        count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
+        labels=_labels(task),
+        stop=lambda: stop.check("evaluate"),
+    )
 
 
 def _report(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from thinktune.schema.catalog import ModelEntry
@@ -54,6 +54,13 @@ def load_adapter(model: PeftModel, file: Path) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+
+
+def write_peft_form(parameters: Path, file: Path) -> None:
+    """Writes a checkpoint's adapter, which is saved under the names of parameters, as an
+    `adapter_model.safetensors`."""
+    weights = {saved_name(name): weight for name, weight in load_file(parameters).items()}
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def saved_name(name: str) -> str:

@@ -29,6 +29,7 @@ from thinktune.schema.errors import (
     ThinktuneError,
 )
 from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.keys import task_key
 from thinktune.schema.stages import STAGE_INFO, Stage
 from thinktune.schema.task import StageTask
 from thinktune.store import Store, new_attempt, open_store
@@ -57,13 +58,13 @@ def main(kind: type[StageTask]) -> NoReturn:
     parser = argparse.ArgumentParser(prog=f"python -m {STAGE_INFO[stage].module}")
     parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
     path: Path = parser.parse_args().task
-    sys.exit(_guarded(lambda: _run(kind, stage, path)))
+    sys.exit(guarded(lambda: _run(kind, stage, path)))
 
 
 def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
     task = kind.parse(_read_json(path), str(path))
     _check_code(task, path)
-    _quiet_libraries()
+    quiet_libraries()
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
     # tensors do. Read when torch starts, so set before it.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
@@ -91,12 +92,14 @@ def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
         ServiceUnavailable
     ):  # housekeeping; a store that is down says so later
         store.abort_uploads(f"runs/{task.run}/{stage}", ORPHAN_S)
+        if _rank() == 0:
+            store.put(task_key(task.run, stage), task.model_dump_json(indent=1).encode())
     attempt = new_attempt()
     with Reporter(store, task.run, stage, attempt, quiet=_rank() != 0) as reporter:
         run(task, Context(store, attempt, reporter, stop))
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keeps hints meant for programmers out of a job's log; errors stay."""
     for library in ("bitsandbytes", "transformers", "accelerate", "peft", "torchao"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -117,7 +120,8 @@ def _read_json(path: Path) -> object:
         raise SpecInvalid(str(path), f"not JSON ({error})", "render the task again") from None
 
 
-def _guarded(work: Callable[[], None]) -> ExitCode:
+def guarded(work: Callable[[], None]) -> ExitCode:
+    """Does the work; prints what ended it, and gives the exit code that goes with it."""
     try:
         work()
     except ThinktuneError as error:

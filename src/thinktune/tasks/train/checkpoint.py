@@ -8,7 +8,6 @@ removed once a newer one is committed; a damaged one is passed over for the one 
 """
 
 import json
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 
 from thinktune.schema.errors import InputMissing
-from thinktune.schema.keys import checkpoint_prefix, checkpoints_prefix
+from thinktune.schema.keys import checkpoint_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.store import commit, fetch, read_manifest
+from thinktune.store.adapters import checkpoint_steps
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
 from thinktune.tasks.train.adapter_optimizer import AdapterOptimizer
@@ -33,7 +34,6 @@ FIRST, SECOND = "first", "second"
 """Adam's moments in `optimizer.safetensors`, per parameter, in float32: neither the number of
 ranks nor the optimizer's own form shows."""
 BEST_FILE = "best.safetensors"
-STEP = re.compile(r"/step-(\d+)/manifest\.json$")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class State:
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: AdapterOptimizer
     guard: SpikeGuard
+    config: PeftConfig
+    """Of the adapter, so that a checkpoint can be loaded by itself."""
     best: dict[str, torch.Tensor] | None = None
     """The best adapter so far, on the host of the main rank, where the recipe takes the best."""
 
@@ -93,9 +95,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Committed steps, newest first."""
-        keys = self._context.store.list(checkpoints_prefix(self._identity.run))
-        found = (STEP.search(info.key) for info in keys)
-        return sorted((int(match[1]) for match in found if match), reverse=True)
+        return checkpoint_steps(self._context.store, self._identity.run)
 
     @contextmanager
     def newest(self) -> Iterator[tuple[int, Path] | None]:
@@ -133,6 +133,7 @@ class Checkpoints:
 
 
 def _write(folder: Path, state: State, moments: Moments) -> None:
+    state.config.save_pretrained(str(folder))
     save_file(copied(state.parameters), folder / "adapter.safetensors")
     if state.best is not None:
         save_file(state.best, folder / BEST_FILE)

@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from thinktune.schema.errors import OutOfGpuMemory, Preempted, SpecInvalid
 from thinktune.schema.stages import TrainTask
-from thinktune.tasks.model.adapter import trainable
+from thinktune.tasks.model.adapter import ADAPTER, trainable
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.train.adapter_optimizer import AdapterOptimizer, SingleRank
 from thinktune.tasks.train.checkpoint import Checkpoints, State, copied, load_weights, restore
@@ -72,7 +72,7 @@ class Lifecycle(Generic[Batch]):
         self._scale = FP16_SCALE if dtype == torch.float16 else LEAST_SCALE
         guard = SpikeGuard(task.train.spike_factor, self._device)
         self._optimizer = self._make_optimizer(list(trainable(model).values()), guard)
-        self._state = State(trainable(model), self._optimizer, guard)
+        self._state = State(trainable(model), self._optimizer, guard, model.peft_config[ADAPTER])
         self.selection = Selection(task.train, objective.steps)
         """Which step's adapter is taken, once `run` is over."""
         self._log = StepLog(task, context, metrics, self._device)

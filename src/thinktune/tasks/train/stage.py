@@ -22,7 +22,7 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.stages import TrainTask
 from thinktune.store import commit, fetch, manifest_digest
-from thinktune.store.adapter import WEIGHTS_FILE, check_adapter, find_adapter
+from thinktune.store.adapters import WEIGHTS_FILE, check_adapter, find_adapter
 from thinktune.tasks.model.adapter import add_adapter, load_adapter, save_adapter, trainable
 from thinktune.tasks.model.attention import choose_attention
 from thinktune.tasks.model.base import compute_dtype, device_name, local_device, versions

@@ -1,16 +1,17 @@
-"""The adapter of a run's training in the store: which one it is, and what can start from it.
+"""The adapters of a run in the store: the one that it trained, and those of its checkpoints.
 
-Called by the launcher when it makes a run whose recipe has `train.init_from`, and by the train
-stage again before it loads the adapter.
+Whether a training can start from one is asked by the launcher when it makes a run whose recipe has
+`train.init_from`, and by the train stage again before it loads the adapter.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import InputMissing, SpecInvalid
-from thinktune.schema.keys import stage_prefix
+from thinktune.schema.keys import checkpoints_prefix, stage_prefix
 from thinktune.schema.lora_targets import target_names
 from thinktune.schema.manifest import AdapterSource, Manifest
 from thinktune.schema.recipe import TrainSpec
@@ -20,6 +21,7 @@ from thinktune.store.base import ObjectMissing, Store
 PLACE = "train.init_from"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 """As PEFT names them."""
+STEP = re.compile(r"/step-(\d+)/manifest\.json$")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ def find_adapter(store: Store, run: str) -> StoredAdapter:
         raise InputMissing(place, f"its {CONFIG_FILE} cannot be read", REMAKE) from None
     source = AdapterSource(run=run, sha256=checksums[WEIGHTS_FILE])
     return StoredAdapter(prefix, manifest, source, config)
+
+
+def checkpoint_steps(store: Store, run: str) -> list[int]:
+    """Steps of a run's committed checkpoints, newest first."""
+    found = (STEP.search(info.key) for info in store.list(checkpoints_prefix(run)))
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def check_adapter(
