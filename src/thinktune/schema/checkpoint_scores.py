@@ -52,6 +52,7 @@ class CheckpointsReport(Closed):
     """A curve over the checkpoints of a run."""
 
     run: str
+    """Id of the run."""
     questions: Tally
     """Questions that each checkpoint was asked."""
     samples: Annotated[int, Field(ge=1)]

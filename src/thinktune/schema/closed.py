@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 from yaml.events import AliasEvent, Event
@@ -55,6 +55,12 @@ class Closed(BaseModel):
             raise SpecInvalid(
                 place, str(error), "use only strings, numbers, lists and mappings"
             ) from None
+
+
+def added(default: Any) -> Any:
+    """A field that a model got later. It is written down only where it has another value than its
+    default, so that digests from before hold: a run that was begun without it continues."""
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 def _is_pattern(pattern: str) -> str:

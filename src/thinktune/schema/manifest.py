@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from thinktune.schema.closed import Closed
+from thinktune.schema.closed import Closed, added
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MetricValue = float | int | str | bool | None
@@ -52,7 +52,7 @@ class Manifest(Closed):
     task."""
     template_sha256: Sha256 | None = None
     """Digest of the chat template and prompt that rendered the text."""
-    init_from: AdapterSource | None = None
+    init_from: AdapterSource | None = added(None)
     """Adapter that a training started from. Null for a training from the beginning, and for all
     other artifacts."""
     revisions: dict[str, str] = {}

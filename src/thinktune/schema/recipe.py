@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from thinktune.schema.catalog import Count, Name, Revision
-from thinktune.schema.closed import Closed
+from thinktune.schema.closed import Closed, added
 from thinktune.schema.data import DataSpec, Fraction, Seed
 from thinktune.schema.llm import LlmSpec
 
@@ -82,14 +82,14 @@ class TrainSpec(Closed):
     keep_checkpoints: Annotated[int, Field(ge=2)] | Literal["all"] = 2
     """Number of newest checkpoints to keep, or `all`. With two, a damaged one still has one before
     it."""
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best"] = added("last")
     """Which adapter the training gives: that of the last step, or that of the step with the lowest
     validation loss. `best` requires `evaluate_every_steps`; only measured steps can be taken."""
-    early_stopping_patience: Count | None = None
+    early_stopping_patience: Count | None = added(None)
     """Stop after this many measurements of the validation loss in a row without a new lowest one.
     It requires `evaluate_every_steps`. The schedule of the learning rate still plans for all steps.
     Null trains to the end."""
-    init_from: Name | None = None
+    init_from: Name | None = added(None)
     """Id of a run in the same store whose adapter the training starts from, with a new optimizer.
     Model, rank, α, targets and `rslora` must be those of that run. Null starts from an adapter that
     changes nothing."""

@@ -8,6 +8,7 @@ task that it gets, its package, its settings in the recipe if it has any, and it
 from typing import Any, Literal, NamedTuple, get_args
 
 from thinktune.schema.catalog import DatasetEntry
+from thinktune.schema.closed import added
 from thinktune.schema.data import DataSpec
 from thinktune.schema.manifest import AdapterSource
 from thinktune.schema.recipe import EvaluateSpec, TrainSpec
@@ -54,7 +55,7 @@ class TrainTask(StageTask):
     execution: Execution = Execution()
     forecast: Forecast | None = None
     """What the plan predicts. Null where it predicts nothing."""
-    init_from: AdapterSource | None = None
+    init_from: AdapterSource | None = added(None)
     """The adapter that `train.init_from` names. The stage rejects another one."""
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import pytest
 
-from thinktune.schema.closed import parse_yaml
+from thinktune.schema.closed import Closed, added, parse_yaml
 from thinktune.schema.data import Filter
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.recipe import Recipe, TrainSpec
@@ -163,3 +163,20 @@ def test_a_name_of_an_earlier_version_leads_to_the_new_one() -> None:
     )
     # Where the new name would be wrong as well, it is not offered.
     assert "license" not in near_misses("licence", ["repo", "files"])
+
+
+def test_a_field_that_came_later_keeps_the_digests_from_before() -> None:
+    class Before(Closed):
+        name: str
+
+    class Later(Closed):
+        name: str
+        start: str | None = added(None)
+
+    assert Later(name="a").digest() == Before(name="a").digest()
+    assert Later(name="a", start="b").digest() != Before(name="a").digest()
+    text = Later(name="a", start="b").model_dump_json()
+    assert Later.model_validate_json(text).start == "b"
+    plain = TrainSpec(batch_size=1).model_dump()
+    assert not {"select", "early_stopping_patience", "init_from"} & plain.keys()
+    assert TrainSpec.parse(plain, "test") == TrainSpec(batch_size=1)
