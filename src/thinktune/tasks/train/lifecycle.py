@@ -242,7 +242,8 @@ class Lifecycle(Generic[Batch]):
             reporter.end_early()
             reporter.say(
                 f"stopped early after step {done} of {selection.steps}: no lower validation loss in"
-                f" {patience} measurement{'' if patience == 1 else 's'}"
+                f" {patience} measurement{'' if patience == 1 else 's'}; the learning rate was"
+                f" planned for all {selection.steps} steps"
             )
         if not self._task.train.chooses:
             return
