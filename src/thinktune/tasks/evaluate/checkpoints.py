@@ -6,7 +6,6 @@ an evaluation: prompts, seeds and verdicts are the same. Answers are kept beside
 evaluation, so that the same request asks nothing twice. Nothing that the run committed changes.
 """
 
-import contextlib
 import json
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from thinktune.tasks.evaluate.stage import ask, judging_rules
 from thinktune.tasks.evaluate.statistics import bootstrap_interval
 from thinktune.tasks.evaluate.verdicts import judge_all
 from thinktune.tasks.model.adapter import write_peft_form
+from thinktune.tasks.runtime.answer_channel import answer_channel
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context, guarded, quiet_libraries
 from thinktune.tasks.runtime.inputs import stage_manifest
@@ -178,7 +178,7 @@ def main() -> None:
     task = request.task.model_copy(update={"evaluate": spec})
     quiet_libraries()
     with (
-        contextlib.redirect_stdout(sys.stderr),
+        answer_channel() as answer,
         Stop.on_signals() as stop,
         tempfile.TemporaryDirectory(prefix="thinktune-progress-") as scratch,
     ):
@@ -186,8 +186,9 @@ def main() -> None:
         progress, attempt = open_store(Path(scratch).as_uri()), new_attempt()
         with Reporter(progress, task.run, "evaluate", attempt) as reporter:
             context = Context(open_store(task.store), attempt, reporter, stop)
-            report = evaluate_checkpoints(request.model_copy(update={"task": task}), context)
-    sys.stdout.write(report.model_dump_json() + "\n")
+            request = request.model_copy(update={"task": task})
+            report = evaluate_checkpoints(request, context)
+        answer.write(report.model_dump_json() + "\n")
 
 
 if __name__ == "__main__":
