@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command import COMMAND, Ended, environment, thinktune
+from s3_server import BUCKET, S3Server
 from workshop import (
     Workshop,
     artifact,
@@ -168,13 +169,30 @@ def test_it_goes_on_from_another_runs_adapter(
     assert losses(killed) == losses(untouched)
 
 
-def test_a_curve_of_a_run_that_is_not_evaluated_yet(shop: Workshop, second: Manifest) -> None:
+def test_a_curve_of_a_run_that_is_not_evaluated_yet(
+    shop: Workshop,
+    second: Manifest,
+    server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its checkpoints are asked where they are in a bucket, too."""
     refused = curve(shop, "second")
     assert (refused.code, "run second has not been evaluated" in refused.err) == (66, True)
     other = curve(shop, "second", "--recipe", "tiny")
     assert (other.code, "run second was trained by another recipe" in other.err) == (64, True)
     asked = ("second", "--recipe", "tiny", *SECOND, "--questions", "3")
-    told = curve(shop, *asked, "--output", "json")
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    here, bucket = open_store(shop.store), open_store(f"s3://{BUCKET}/{tmp_path.name}")
+    for prefix in ("cache", "runs/chosen/train", "runs/second"):
+        for info in here.list(prefix):
+            bucket.put(info.key, here.get(info.key))
+    told = thinktune(
+        *("evaluate", "checkpoints", *asked, "--store", bucket.url, "--output", "json"),
+        jobs=shop.jobs,
+        more=server.environment(),
+    )
     assert told.code == 0, told.err
     found = json.loads(told.out)
     assert [row["step"] for row in found["checkpoints"]] == [10, 12]

@@ -34,7 +34,7 @@ from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Registry,
 from thinktune.tasks.evaluate.samples import Judged
 from thinktune.tasks.evaluate.stage import ask, judging_rules
 from thinktune.tasks.evaluate.statistics import bootstrap_interval
-from thinktune.tasks.evaluate.verdicts import judge_all
+from thinktune.tasks.evaluate.verdicts import judge_all, verifier_of
 from thinktune.tasks.model.adapter import write_peft_form
 from thinktune.tasks.runtime.answer_channel import answer_channel
 from thinktune.tasks.runtime.cache import fetch_model
@@ -52,7 +52,7 @@ def evaluate_checkpoints(request: CheckpointsRequest, context: Context) -> Check
     the recipe is not the run's."""
     task, store = request.task, context.store
     steps = _steps(store, task.run, request.steps)
-    prep = stage_manifest(store, task.run, "prep")
+    prep, selected = stage_manifest(store, task.run, "prep"), _selected_step(store, task.run)
     with tempfile.TemporaryDirectory(prefix="thinktune-checkpoints-") as temporary:
         folder = Path(temporary)
         facts, rows = read_questions(task, context, prep, folder / "prep")
@@ -64,34 +64,33 @@ def evaluate_checkpoints(request: CheckpointsRequest, context: Context) -> Check
             manifest = _checkpoint(request, store, prep, step, own)
             inputs = Inputs(prep, manifest, own, facts, rows)
             engines = Engines(task, inputs, weights, context.reporter)
-            metrics = _metrics(task, context, inputs, engines, weights, step)
-            loss = _validation_loss(own / METRICS_FILE, step)
-            scores.append(
-                CheckpointScore(step=step, selected=False, validation_loss=loss, metrics=metrics)
+            score = CheckpointScore(
+                step=step,
+                selected=step == selected,
+                validation_loss=_validation_loss(own / METRICS_FILE, step),
+                metrics=_metrics(task, context, inputs, engines, weights, step),
             )
-    selected = _selected_step(store, task.run)
+            scores.append(score)
     return CheckpointsReport(
         run=task.run,
         questions=len(rows),
         samples=task.evaluate.samples,
-        verifier=judging_rules(task, inputs, weights / "tokenizer.json", context.stop).verifier,
+        verifier=verifier_of(task.evaluate.verifier, inputs.questions),
         engine=engines.chosen.name,
-        checkpoints=tuple(
-            score.model_copy(update={"selected": score.step == selected}) for score in scores
-        ),
+        checkpoints=tuple(scores),
     )
 
 
 def _steps(store: Store, run: str, wanted: Sequence[int]) -> list[int]:
     kept = sorted(checkpoint_steps(store, run))
     place = store.location(checkpoints_prefix(run))
-    more = "train with --set train.keep_checkpoints=all to keep every one"
     if not kept:
-        raise InputMissing(place, f"run {run} has no checkpoint", f"train it first, or {more}")
+        raise InputMissing(place, f"run {run} has no checkpoint", "train it first")
     missing = [step for step in wanted if step not in kept]
     if missing:
         fault = f"no checkpoint of step {', '.join(map(str, missing))} is kept"
-        remedy = f"kept are those of step {', '.join(map(str, kept))}; {more}"
+        remedy = f"kept are those of step {', '.join(map(str, kept))}; to keep every one, train"
+        remedy += " with --set train.keep_checkpoints=all"
         raise InputMissing(place, fault, remedy)
     return sorted(set(wanted)) or kept
 
