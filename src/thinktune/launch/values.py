@@ -5,6 +5,7 @@ Called by the launcher's `render` and `submit`.
 
 import ipaddress
 import math
+from collections.abc import Sequence
 
 from thinktune.launch.cluster.capacity import PRODUCT
 from thinktune.plan.training.plan import Plan
@@ -86,7 +87,7 @@ def task_values(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
         ),
-        access=_access(stage, cluster, asked_model(task)),
+        access=_access(stage, cluster, [llm for _, llm in asked_models(task)]),
         monitoring=MonitoringValues(
             enabled=cluster.monitoring.enabled and distributed,
             labels=cluster.monitoring.labels,
@@ -190,31 +191,33 @@ def _placement(
     )
 
 
-def asked_model(task: StageTask) -> LlmSpec | None:
-    """The language model that a stage asks; None for stages that ask none."""
+def asked_models(task: StageTask) -> list[tuple[str, LlmSpec]]:
+    """The language models that a stage asks, each with the setting by which it does."""
     if isinstance(task, PrepTask) and task.data.generate is not None:
-        return task.data.generate.llm
-    if isinstance(task, EvaluateTask) and task.evaluate.judge is not None:
-        return task.evaluate.judge.llm
-    return None
+        return [("data.generate", task.data.generate.llm)]
+    if not isinstance(task, EvaluateTask):
+        return []
+    spec = task.evaluate
+    judge = [("evaluate.judge", spec.judge.llm)] if spec.judge is not None else []
+    return judge + [(f"evaluate.endpoints.{name}", e.llm) for name, e in spec.endpoints.items()]
 
 
-def _access(part: Part, cluster: Cluster, asked: LlmSpec | None = None) -> AccessValues:
+def _access(part: Part, cluster: Cluster, asked: Sequence[LlmSpec] = ()) -> AccessValues:
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_location
     own = [identity.secret, identity.model_hub_secret if _reaches_hub(part) else None]
-    own += [asked.key_secret] if asked is not None else []
+    own += [llm.key_secret for llm in asked]
     return AccessValues(
         service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
         pod_labels=identity.pod_labels,
-        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
+        secrets=(*dict.fromkeys(name for name in own if name), *cluster.env_from_secrets),
         network_policy=network.policy,
         store_cidrs=network.store_cidrs,
         store_ports=ports,
         store_namespace=namespace,
         hub=network.hub and _reaches_hub(part),
-        language_model=_endpoint_of(asked) if asked is not None else None,
+        language_models=tuple(dict.fromkeys(_endpoint_of(llm) for llm in asked)),
         dns=network.dns,
         extra=network.extra,
     )

@@ -140,7 +140,7 @@ class AccessValues(Values):
     """Namespace of a store inside the cluster, which replaces its addresses."""
     hub: bool
     """Whether the pod may connect to port 443 of any address, as prep does to fetch files."""
-    language_model: EndpointValues | None
+    language_models: tuple[EndpointValues, ...]
     """Language model that prep asks, if the recipe has one write a column. Null opens nothing."""
     dns: Dns
     extra: tuple[Egress, ...]

@@ -22,11 +22,12 @@ from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
 from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
+from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
-from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
+from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
 from thinktune.tasks.evaluate.report.wording import terminal_summary
@@ -56,9 +57,11 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
             task.model, inputs.prep.revisions["model"], context, folder / "model", weights=True
         )
         check_judge(task.evaluate.judge)
+        check_endpoints(task.evaluate)
         engines = Engines(task, inputs, weights, context.reporter)
         tokenizer_file = weights / "tokenizer.json"
         samples = ask_all(task, context, inputs, engines, tokenizer_file)
+        samples += ask_endpoints(task, context, inputs)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
@@ -227,11 +230,16 @@ def _report(
         run=task.run,
         model=task.model.repo,
         setup=setup,
-        arms={arm.name: engines.info(arm) for arm in arms_of(task)},
+        arms=_arm_infos(task, engines),
         judged=judged,
         versions=versions(),
         metrics=metrics,
     )
+
+
+def _arm_infos(task: EvaluateTask, engines: Engines) -> dict[str, ArmInfo]:
+    own = {arm.name: engines.info(arm) for arm in arms_of(task)}
+    return own | {name: endpoint_info(name, e) for name, e in task.evaluate.endpoints.items()}
 
 
 def _labels(task: EvaluateTask) -> LabelList | None:
