@@ -14,6 +14,7 @@ from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
 from thinktune.schema.llm import LlmSpec
 from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.recipe import MERGED
 from thinktune.schema.stages import STAGE_INFO, STAGES, EvaluateTask, PrepTask, Stage
 from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
@@ -70,7 +71,7 @@ def task_values(
             nodes=nodes,
             processes_per_node=max(1, gpus) if distributed else 1,
         ),
-        resources=_resources(stage, plan, hardware, cluster.prep),
+        resources=_resources(stage, plan, hardware, cluster.prep, _merged_bytes(task)),
         failure=FailureValues(
             fail_codes=_codes("fail"),
             ignore_codes=_codes("ignore"),
@@ -140,8 +141,16 @@ def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     )
 
 
-def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) -> ResourceValues:
-    disk = math.ceil(plan.disk_bytes / GIB)
+def _merged_bytes(task: StageTask) -> int:
+    """Disk of the merged copy that an evaluation makes, in 16 bits."""
+    merges = isinstance(task, EvaluateTask) and set(task.evaluate.precisions) & set(MERGED)
+    return 2 * task.model.parameters if merges else 0
+
+
+def _resources(
+    stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep, more_disk: int
+) -> ResourceValues:
+    disk = math.ceil((plan.disk_bytes + more_disk) / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
     cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
     if STAGE_INFO[stage].gpus == "none":

@@ -16,6 +16,11 @@ from thinktune.schema.llm import LlmSpec
 
 EngineName = Literal["vllm", "transformers"]
 EngineChoice = Literal["auto", "vllm", "transformers"]
+Precision = Literal["nf4", "16bit", "merged", "fp8"]
+"""Weights as they are served: the adapter beside a base of 4 or 16 bits; merged into it, in 16
+bits; merged and then rounded to FP8."""
+MERGED: tuple[Precision, ...] = ("merged", "fp8")
+"""Those of them for which a merged copy of the model is made."""
 EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 """Name of an arm that an endpoint answers."""
 
@@ -190,9 +195,10 @@ class EvaluateSpec(Closed):
     """What the base model is told in words beside the question, as a further arm of the
     comparison, so that the report shows what a prompt alone would have done. Null leaves that arm
     out."""
-    precisions: tuple[Literal["nf4", "16bit"], ...] = ()
-    """Precisions of the base under which the tuned model answers as well, beside the one that it
-    was trained on. A model answers differently at another one."""
+    precisions: tuple[Precision, ...] = ()
+    """Precisions at which the tuned model answers as well, beside the one that it was trained at: a
+    base of 4 or 16 bits under the adapter, the adapter `merged` into 16 bits, or merged and rounded
+    to `fp8`, for which vLLM is needed. A model answers differently at another precision."""
     endpoints: dict[EndpointName, EndpointSpec] = {}
     """Models behind endpoints that answer as well, each an arm of the comparison, by the name that
     the report gives it."""

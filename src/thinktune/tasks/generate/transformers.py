@@ -5,7 +5,7 @@ It runs wherever PyTorch does.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -61,22 +61,22 @@ class TransformersEngine:
     def __init__(
         self,
         weights: Path,
-        adapter: Path,
+        adapter: Path | None,
         *,
         entry: ModelEntry,
         base: Base,
         dtype: Dtype,
         rows: int | None = None,
     ) -> None:
-        """`weights` and `adapter` are folders. `rows`: requests in a batch; None takes as many as
-        the device's memory holds."""
+        """`weights` and `adapter` are folders; without an adapter, no request may want it. `rows`:
+        requests in a batch; None takes as many as the device's memory holds."""
         self._weights = weights
         self._adapter = adapter
         self._entry = entry
         self._base: Base = base
         self._dtype: Dtype = dtype
         self._rows = rows
-        self._model: PeftModel | None = None
+        self._model: PreTrainedModel | PeftModel | None = None
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
         """Neighbors in length share a batch, so that little is padding."""
@@ -99,7 +99,7 @@ class TransformersEngine:
         for batch in batches:
             model = self._loaded(reporter)
             # Not around the yield: the caller may never come back for the rest.
-            with nullcontext() if batch[0].adapter else model.disable_adapter():
+            with _base_alone(model) if not batch[0].adapter else nullcontext():
                 answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
 
@@ -123,7 +123,7 @@ class TransformersEngine:
         left = USABLE * memory - weights
         return max(1, min(MOST_ROWS, int(left / row)))
 
-    def _loaded(self, reporter: Reporter) -> PeftModel:
+    def _loaded(self, reporter: Reporter) -> PreTrainedModel | PeftModel:
         """The model, loaded when the first batch needs it: a finished evaluation needs none."""
         if self._model is None:
             device = local_device()
@@ -131,9 +131,15 @@ class TransformersEngine:
             reporter.say(f"loads {self._entry.repo} ({self._base})")
             base = load_base(self._weights, self._base, dtype, device, attention="sdpa")
             unpack(base)
-            self._model = PeftModel.from_pretrained(base, str(self._adapter)).eval()
+            if self._adapter is not None:
+                base = PeftModel.from_pretrained(base, str(self._adapter))
+            self._model = base.eval()
             reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
         return self._model
+
+
+def _base_alone(model: PreTrainedModel | PeftModel) -> AbstractContextManager[Any]:
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 class _TokenWatch(StoppingCriteria):  # type: ignore[misc]

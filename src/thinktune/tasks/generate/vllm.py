@@ -52,21 +52,24 @@ class VllmEngine:
     def __init__(
         self,
         weights: Path,
-        adapter: Path,
+        adapter: Path | None,
         *,
         repo: str,
         base: Base,
         dtype: Dtype,
         window: int,
         context: int | None = None,
+        fp8: bool = False,
     ) -> None:
-        """`weights` and `adapter` are folders; `repo` is what the log calls the model. `window`:
-        tokens of the longest prompt with its answer. `context`: the most that the model has."""
+        """`weights` and `adapter` are folders; without an adapter, no request may want it. `repo`
+        is what the log calls the model. `window`: tokens of the longest prompt with its answer.
+        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8."""
         self._weights = weights
         self._adapter = adapter
         self._repo = repo
         self._base: Base = base
         self._dtype: Dtype = dtype
+        self._quantization = "fp8" if fp8 else "bitsandbytes" if base == "nf4" else None
         rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
         self._window = rounded if context is None else min(rounded, context)
         self._engine: Any = None
@@ -118,7 +121,7 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
 
-        adapter = LoRARequest("tuned", 1, str(self._adapter))
+        adapter = LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
         for request in requests:
             params = SamplingParams(
                 temperature=sampling.temperature,
@@ -172,17 +175,20 @@ class VllmEngine:
             "model": str(self._weights),
             "skip_tokenizer_init": True,  # prompts and answers are token ids
             "dtype": dtype,
-            "quantization": "bitsandbytes" if self._base == "nf4" else None,
+            "quantization": self._quantization,
             # The release's own sampling settings and end tokens would mix with the recipe's.
             "generation_config": "vllm",
             "max_model_len": self._window,
             "max_num_seqs": MOST_SEQUENCES,
-            "enable_lora": True,
-            "max_loras": 1,
-            "max_lora_rank": _rank_setting(self._adapter),
             "seed": 0,
             "disable_log_stats": True,
         }
+        if self._adapter is not None:
+            settings |= {
+                "enable_lora": True,
+                "max_loras": 1,
+                "max_lora_rank": _rank_setting(self._adapter),
+            }
         if device.type == "cuda":
             return settings | {"gpu_memory_utilization": MEMORY_SHARE}
         return settings | {"enforce_eager": True}

@@ -262,5 +262,5 @@ def test_an_older_prep_has_no_place_for_words(store: Store, tmp_path: Path) -> N
     )
     put(store, tmp_path, "train", adapter_config_json="{}")
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
-    with pytest.raises(InputMissing, match="instruction needs; delete that artifact"):
+    with pytest.raises(InputMissing, match="endpoints need; delete that artifact"):
         stage.run(task(store, instruction="End in a line."), context)
