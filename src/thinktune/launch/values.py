@@ -70,6 +70,7 @@ def task_values(
         topology=TopologyValues(
             nodes=nodes,
             processes_per_node=max(1, gpus) if distributed else 1,
+            shards=task.evaluate.shards if isinstance(task, EvaluateTask) else 1,
         ),
         resources=_resources(stage, plan, hardware, cluster.prep, _merged_bytes(task)),
         failure=FailureValues(

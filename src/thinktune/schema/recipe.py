@@ -188,6 +188,10 @@ class EvaluateSpec(Closed):
     engine: EngineChoice = "auto"
     """What generates the answers. `auto` takes vLLM on a GPU of compute capability 8.0 or more, and
     transformers elsewhere."""
+    shards: Count = 1
+    """Number of pods, each on a GPU of its own, that divide the questions among them on a cluster.
+    The last to finish judges. Answers of vLLM stay the same; transformers, whose batches are then
+    others, may round differently."""
     batch_size: Count | None = None
     """Questions that the transformers engine answers at once. Null takes as many as fit the GPU's
     memory, and 16 on a CPU."""

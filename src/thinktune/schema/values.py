@@ -43,6 +43,9 @@ class TopologyValues(Values):
     through a headless Service."""
     processes_per_node: Annotated[int, Field(ge=1)]
     """Number of processes in each pod, one per GPU. The stage starts them itself."""
+    shards: Annotated[int, Field(ge=1)]
+    """Number of pods that divide the work and know nothing of each other. More than one make an
+    Indexed Job in which each is tried again by itself."""
 
 
 class ResourceValues(Values):
