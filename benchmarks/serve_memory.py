@@ -212,7 +212,7 @@ def planned_work(cell: Cell, hardware: str) -> ServeWork:
         sequences=cell.sequences,
         batched_tokens=cell.batched_tokens,
         adapters=cell.adapters,
-        rank=lora_rank_setting(cell.rank, "take a lower rank"),
+        rank=lora_rank_setting(cell.rank, "rank", "take a lower one"),
         targets=model.lora_targets,
         kv_dtype=cell.kv_dtype,  # type: ignore[arg-type]
         tensor=1,
@@ -301,7 +301,7 @@ def _engine() -> None:
         adapters = {
             "enable_lora": True,
             "max_loras": cell.adapters,
-            "max_lora_rank": lora_rank_setting(cell.rank, "take a lower rank"),
+            "max_lora_rank": lora_rank_setting(cell.rank, "rank", "take a lower one"),
             "lora_target_modules": order["targets"],
         }
     began = time.monotonic()

@@ -121,7 +121,7 @@ def gpu_memory(work: ServeWork, part: Part) -> dict[str, int]:
     new_runner = work.model.architecture not in OLD_RUNNER
     sampling = 4 * work.sequences * work.model.vocabulary if part.head and new_runner else 0
     return {
-        "weights": weight_bytes(work.model, work.precision, work.tensor, part),
+        "weights": part_weight_bytes(work, part),
         "adapters": adapter_bytes(work, part),
         "sampling_state": sampling,
         "activations": activation_bytes(work, part),
@@ -130,9 +130,13 @@ def gpu_memory(work: ServeWork, part: Part) -> dict[str, int]:
     }
 
 
-@lru_cache(maxsize=4096)
-def weight_bytes(model: ModelEntry, precision: Precision, tensor: int, part: Part) -> int:
+def part_weight_bytes(work: ServeWork, part: Part) -> int:
     """Weights of a stage on one GPU, and the copies that vLLM makes of them."""
+    return _weight_bytes(work.model, work.precision, work.tensor, part)
+
+
+@lru_cache(maxsize=4096)
+def _weight_bytes(model: ModelEntry, precision: Precision, tensor: int, part: Part) -> int:
     linears = sum(
         inputs * outputs * linear.copies * LINEAR_BYTES[precision]
         for linear, (inputs, outputs) in local_linears(model, tensor, part)
@@ -159,6 +163,8 @@ def _absorbed_bytes(model: ModelEntry, mla: LatentAttention, tensor: int) -> int
 def adapter_bytes(work: ServeWork, part: Part) -> int:
     """Places of all adapters on one GPU: A and B of each target, in 16 bits. Of a divided linear,
     one of both is divided and the other whole (without fully_sharded_loras)."""
+    if not work.adapters:
+        return 0
     elements = sum(
         (inputs + outputs) * linear.copies
         for linear, (inputs, outputs) in local_linears(work.model, work.tensor, part)

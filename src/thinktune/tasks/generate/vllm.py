@@ -281,7 +281,7 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    return lora_rank_setting(rank, "set evaluate.engine=transformers")
+    return lora_rank_setting(rank, "train.rank", "set evaluate.engine=transformers")
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:
