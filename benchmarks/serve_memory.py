@@ -87,7 +87,7 @@ CELLS = (
     Cell(FOURTEEN, 16384, 0.6, adapters=1, rank=64),
     Cell(LARGE, 16384, 0.6, adapters=1, sequences=512),
     Cell(MIXTURE, 32768, 0.9, adapters=1),
-    Cell(LATENT, 32768, 0.6, layers=12),
+    Cell(LATENT, 32768, 0.6, layers=8),
     Cell(SMALL, 16384, 0.1, adapters=1, eager=False),
     Cell(OLD, 16384, 0.9, layers=6),
     Cell(EIGHT, 16384, 0.2, precision="fp8"),
