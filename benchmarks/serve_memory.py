@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktune.plan.serving import memory
-from thinktune.plan.serving.memory import ServeWork
+from thinktune.plan.serving.work import OLD_RUNNER, ServeWork
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import GIB, ModelEntry
 from thinktune.schema.serving import lora_rank_setting
@@ -226,7 +226,7 @@ def prediction(work: ServeWork, version: str) -> dict[str, Any]:
     """What the plan says of a cell, by the names of what is measured, as that vLLM counts."""
     (part,) = work.parts
     causes = memory.gpu_memory(work, part)
-    first_runner = work.model.architecture in memory.OLD_RUNNER
+    first_runner = work.model.architecture in OLD_RUNNER
     old = tuple(int(number) for number in version.split(".")[:2]) < (0, 32)
     uncounted = UNCOUNTED if old and not first_runner else ()
     taken = sum(size for cause, size in causes.items() if cause not in uncounted)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from thinktune.plan.serving import memory
 from thinktune.plan.serving.alternatives import by_size, fitting_changes
-from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.request import ServeRequest
 from thinktune.plan.serving.search import (
     ServeDecision,
@@ -19,6 +18,7 @@ from thinktune.plan.serving.search import (
     disk,
     host_memory,
 )
+from thinktune.plan.serving.work import ServeWork
 from thinktune.schema.catalog import HardwareEntry, ModelEntry
 from thinktune.schema.closed import Closed
 from thinktune.schema.serving import Precision, ServeExecution, vllm_arguments, vllm_environment

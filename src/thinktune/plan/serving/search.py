@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from thinktune.plan.serving import memory
 from thinktune.plan.serving.division import divides
-from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.request import ServeRequest
+from thinktune.plan.serving.work import ServeWork
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry
 from thinktune.schema.serving import Precision
 
