@@ -264,8 +264,8 @@ def _assumptions(
         found.append(f"A {hardware.gpu} has no bfloat16: float16 overflows at 65,504.")
     if request.adapters:
         found.append(
-            "Adapters act on the layers in lora_targets alone: vLLM ignores, without a word, what an"
-            " adapter has on others."
+            "Adapters act on the layers in lora_targets alone: vLLM ignores, without an error, what"
+            " an adapter has on others."
         )
         found.append(
             "Precision decides answers: serve at the one that the adapter was evaluated at."
