@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from thinktune.plan.serving import memory
-from thinktune.plan.serving.memory import ServeWork
+from thinktune.plan.serving.work import OLD_RUNNER, ServeWork
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import GIB, ModelEntry
 from thinktune.schema.serving import lora_rank_setting
@@ -143,9 +143,10 @@ def _run(given: argparse.Namespace) -> int:
 
 def _start(python: str) -> subprocess.Popen[str]:
     """A process that imports vLLM, and then waits for its cell on stdin."""
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {
-        "PYTHONPATH": source,
+        "PYTHONPATH": path,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker is asked for its own figures
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
         "VLLM_NO_USAGE_STATS": "1",
@@ -226,7 +227,7 @@ def prediction(work: ServeWork, version: str) -> dict[str, Any]:
     """What the plan says of a cell, by the names of what is measured, as that vLLM counts."""
     (part,) = work.parts
     causes = memory.gpu_memory(work, part)
-    first_runner = work.model.architecture in memory.OLD_RUNNER
+    first_runner = work.model.architecture in OLD_RUNNER
     old = tuple(int(number) for number in version.split(".")[:2]) < (0, 32)
     uncounted = UNCOUNTED if old and not first_runner else ()
     taken = sum(size for cause, size in causes.items() if cause not in uncounted)
@@ -395,7 +396,8 @@ def _collect(values: dict[str, list[float]], work: ServeWork, measured: dict[str
     total = measured["total_bytes"]
     values["DRIVER"].append(work.hardware.gpu_memory_gib * GIB - total)
     values["CONTEXT"].append(total - measured["free_at_start_bytes"])
-    values["KERNEL"].append(measured["non_torch_bytes"])
+    if measured["non_torch_bytes"] is not None:  # 0.32 does not say
+        values["KERNEL"].append(measured["non_torch_bytes"])
     if measured["graph_bytes"]:
         (part,) = work.parts
         planned = memory.graph_bytes(work, part) / memory.GRAPH_BYTES

@@ -209,10 +209,11 @@ def _memory(planned: ServingPlan) -> Table:
 
 def _facts(planned: ServingPlan) -> list[tuple[str, str]]:
     host, disk = planned.host_memory_bytes / GIB, planned.disk_bytes / GIB
+    shm = planned.shm_bytes / GIB
     read = planned.checkpoint_bytes / GIB
     facts = [
         ("KV cache", f"{planned.kv_bytes_per_token:,} bytes per token and GPU"),
-        ("host memory, disk", f"{host:.0f} GiB, {disk:.0f} GiB"),
+        ("memory, shm, disk", f"{host:.0f} GiB, {shm:.0f} GiB, {disk:.0f} GiB on each node"),
         ("weights to read", f"{read:.1f} GiB in {planned.load_s:,} s"),
         ("startup probe", f"{planned.startup_probe_s:,} s"),
     ]

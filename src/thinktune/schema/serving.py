@@ -64,7 +64,8 @@ class ServeExecution(Closed):
     max_lora_rank: Count = LORA_RANKS[2]
     """Rank that each adapter's place on the GPU has."""
     lora_targets: tuple[str, ...] = ()
-    """Linear layers that adapters may change. Others get no place for one."""
+    """Linear layers that adapters change. vLLM has no place for one on others, and ignores what an
+    adapter has there."""
     eager: bool = False
     """Compute without CUDA graphs, which saves their memory and slows decoding down."""
     ready_timeout_s: Count

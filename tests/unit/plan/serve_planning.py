@@ -4,9 +4,9 @@ from typing import Any
 
 from planning import CATALOG
 
-from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.plan import ServingPlan, make_serving_plan
 from thinktune.plan.serving.request import ServeRequest
+from thinktune.plan.serving.work import ServeWork
 
 
 def a_work(model: str, hardware: str = "h200x8", **changes: Any) -> ServeWork:

@@ -5,6 +5,7 @@ from planning import CATALOG
 from serve_planning import a_work
 
 from thinktune.plan.serving import memory
+from thinktune.plan.serving.activations import activation_bytes
 from thinktune.plan.serving.division import Part, divides, local_kv_heads, parts
 from thinktune.schema.catalog import GIB
 
@@ -152,16 +153,31 @@ def test_what_latent_attention_unpacks_is_in_the_peak() -> None:
     """64k tokens × 16 heads × 256 in 16 bits are 512 MiB."""
     work = a_work("deepseek-v3", tensor=8, batched_tokens=2048)
     short = a_work("deepseek-v3", tensor=8, batched_tokens=2048, window=4096, sequences=8)
-    more = memory.activation_bytes(work, work.parts[0]) - memory.activation_bytes(
-        short, short.parts[0]
-    )
+    more = activation_bytes(work, work.parts[0]) - activation_bytes(short, short.parts[0])
     assert more == (65_536 - 32_768) * 16 * 256 * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "tensor", "elements"),
+    [
+        ("r1-distill-qwen-32b", 1, 5120 * 27_648),
+        ("r1-distill-qwen-32b", 4, 5120 * 27_648 // 4),
+        ("deepseek-coder-v2-lite", 1, 64 * 3 * 2048 * 1408),
+    ],
+)
+def test_what_bitsandbytes_unpacks_is_in_the_peak(model: str, tensor: int, elements: int) -> None:
+    packed, whole = (
+        activation_bytes(work, work.parts[0])
+        for work in (a_work(model, precision=kind, tensor=tensor) for kind in ("nf4", "16bit"))
+    )
+    assert packed - whole == 2 * elements
 
 
 @pytest.mark.parametrize(
     ("model", "precision", "sizes"),
     [
         ("r1-distill-qwen-1.5b", "16bit", [1, 2, 4]),  # 12 heads
+        ("r1-distill-qwen-1.5b", "nf4", [1, 2]),  # 2 heads of keys, which are not doubled
         ("r1-distill-qwen-7b", "16bit", [1, 2, 4]),  # 28 heads
         ("r1-distill-qwen-32b", "16bit", [1, 2, 4, 8]),  # 40 heads
         ("smollm2-135m", "16bit", [1]),  # 9 heads

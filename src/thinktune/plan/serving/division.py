@@ -104,7 +104,9 @@ def divides(model: ModelEntry, precision: Precision, tensor: int) -> bool:
     """Whether vLLM takes the model divided among this many GPUs."""
     if model.heads % tensor or VOCABULARY_MULTIPLE % tensor:
         return False
-    if model.mla is None and model.kv_heads % tensor and tensor % model.kv_heads:
+    # bitsandbytes_loader.py gives each GPU a slice of k and v, never the same one to several.
+    alike = precision != "nf4" and tensor % model.kv_heads == 0
+    if model.mla is None and model.kv_heads % tensor and not alike:
         return False
     for sparse in {False, model.moe is not None}:
         for linear in shapes.layer_linears(model, sparse=sparse):

@@ -6,18 +6,13 @@ Called by the search. Weights, adapters and the KV cache are counted from shapes
 """
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 
-from thinktune.plan.serving.division import (
-    Part,
-    local_kv_heads,
-    local_linears,
-    local_vocabulary,
-    parts,
-)
-from thinktune.schema.catalog import GIB, HardwareEntry, LatentAttention, Mixture, ModelEntry
-from thinktune.schema.serving import KvDtype, Precision
+from thinktune.plan.serving.activations import activation_bytes, latent_rows
+from thinktune.plan.serving.division import Part, local_kv_heads, local_linears, local_vocabulary
+from thinktune.plan.serving.work import ELEMENT_BYTES, OLD_RUNNER, ServeWork
+from thinktune.schema.catalog import GIB, HardwareEntry, LatentAttention, ModelEntry
+from thinktune.schema.serving import Precision
 
 MIB = 1024**2
 
@@ -31,7 +26,6 @@ LINEAR_BYTES: dict[Precision, float] = {
     "nf4": 0.5 + 4 / 64,
 }
 """Bytes of one weight of a linear."""
-ELEMENT_BYTES = 2
 BLOCK_TOKENS = 16
 """Tokens of one block of the KV cache."""
 DRIVER_BYTES = 6 * GIB // 10
@@ -45,50 +39,11 @@ SPARE_BYTES = GIB // 4
 KERNEL_BYTES = GIB // 4
 """What kernels take that are loaded between the first snapshot and the end of the profile; an
 assumption."""
-CUBLAS_BYTES = 32 * MIB
-"""Workspace of cuBLAS, which torch allocates."""
 GRAPH_BYTES = 3 * MIB // 20
 """A captured CUDA graph for one layer and batch size; an assumption, from 0.5 GiB for 8B."""
 MOST_GRAPH_TOKENS = 512
-LATENT_ROWS = 64 * 1024
-"""Most tokens of context that latent attention unpacks at once
-(determine_chunked_prefill_workspace_size in mla_attention.py)."""
-LATENT_BLOCK_TOKENS = 64
 MOST_UTILIZATION = 0.92
 """vLLM's default since 0.28."""
-OLD_RUNNER = frozenset({"deepseek_v3"})
-"""Architectures that vLLM still runs with its first model runner (_is_default_v2_model_runner_model
-in config/vllm.py); its sampler computes in float32."""
-
-
-@dataclass(frozen=True)
-class ServeWork:
-    """The facts that decide how much memory a server takes."""
-
-    model: ModelEntry
-    hardware: HardwareEntry
-    precision: Precision
-    window: int
-    """Longest prompt with its answer, in tokens."""
-    sequences: int
-    """Requests computed at once."""
-    batched_tokens: int
-    """Tokens computed in one step."""
-    adapters: int
-    rank: int
-    """As `lora_rank_setting` rounds it."""
-    targets: tuple[str, ...]
-    kv_dtype: KvDtype
-    tensor: int
-    pipeline: int
-    graphs: bool
-    share: float | None = None
-    """gpu_memory_utilization; None takes what leaves room for `outside_bytes`."""
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What GPUs of the pipeline stages have, each kind once."""
-        return parts(self.model, self.pipeline)
 
 
 def total_bytes(hardware: HardwareEntry) -> int:
@@ -103,7 +58,7 @@ def outside_bytes(work: ServeWork) -> int:
     sampling = 8 * work.sequences * work.model.vocabulary
     gathered = 0
     if (mla := work.model.mla) is not None:
-        gathered = _latent_rows(work) * (mla.kv_rank + mla.qk_rope_head_size) * ELEMENT_BYTES
+        gathered = latent_rows(work) * (mla.kv_rank + mla.qk_rope_head_size) * ELEMENT_BYTES
     return CONTEXT_BYTES + communicators + SPARE_BYTES + sampling + gathered
 
 
@@ -181,75 +136,6 @@ def kv_bytes_per_token(work: ServeWork, part: Part) -> int:
         return part.layers * (mla.kv_rank + mla.qk_rope_head_size) * element
     heads = local_kv_heads(work.model, work.tensor)
     return 2 * part.layers * heads * work.model.head_size * element
-
-
-def activation_bytes(work: ServeWork, part: Part) -> int:
-    """Peak of the profiled pass over `batched_tokens` tokens: in an attention, in a feed-forward
-    network or at the logits, whichever is largest. The routed experts' workspace stays from the
-    first layer on that has any."""
-    model = work.model
-    workspace, after, before = 0, [_attention_elements(work)], 0
-    if part.dense_layers:
-        before = _layer_bytes(work, 3 * model.intermediate // work.tensor)
-    if part.sparse_layers and model.moe is not None:
-        workspace = _workspace_bytes(work, model.moe)
-        shared = 3 * model.moe.shared_experts * model.moe.expert_intermediate // work.tensor
-        after.append(shared + 2 * model.moe.experts)
-    attention, *networks = (_layer_bytes(work, elements) for elements in after)
-    logits = _logits_bytes(work) if part.head else 0
-    peak = workspace + max(attention + _latent_context_bytes(work), *networks, logits)
-    return max(before, peak) + CUBLAS_BYTES
-
-
-def _layer_bytes(work: ServeWork, elements: int) -> int:
-    """With that many elements per token beside the residual, the layer's input and its output;
-    where each operation runs by itself, also the output of the attention."""
-    stream = (3 if work.graphs else 4) + (work.tensor > 1)  # and its sum over the GPUs
-    layer = work.batched_tokens * (elements + stream * work.model.hidden) * ELEMENT_BYTES
-    if work.adapters:
-        layer += 2 * work.batched_tokens * work.rank * 4  # x·Aᵀ of gate and up, in float32
-    return layer
-
-
-def _workspace_bytes(work: ServeWork, moe: Mixture) -> int:
-    """Both workspaces of the routed experts (`workspace_shapes` in triton_moe.py)."""
-    hidden, width = work.model.hidden, moe.expert_intermediate // work.tensor
-    elements = moe.experts_per_token * (max(width, hidden) + max(2 * width, hidden))
-    return work.batched_tokens * elements * ELEMENT_BYTES
-
-
-def _attention_elements(work: ServeWork) -> int:
-    model = work.model
-    if (mla := model.mla) is None:
-        heads = model.heads // work.tensor
-        return (2 * heads + 2 * local_kv_heads(model, work.tensor)) * model.head_size
-    heads = model.heads // work.tensor
-    query = heads * (mla.qk_nope_head_size + mla.qk_rope_head_size)
-    latents = mla.kv_rank + mla.qk_rope_head_size + (mla.q_rank or 0)
-    return query + heads * mla.v_head_size + latents
-
-
-def _latent_rows(work: ServeWork) -> int:
-    pages = work.sequences * LATENT_BLOCK_TOKENS
-    return max(min(max(8 * work.window, 4 * pages), LATENT_ROWS), pages)
-
-
-def _latent_context_bytes(work: ServeWork) -> int:
-    """Keys and values of cached context, unpacked; the profile allocates their most."""
-    if (mla := work.model.mla) is None:
-        return 0
-    per_row = (work.model.heads // work.tensor) * (mla.qk_nope_head_size + mla.v_head_size)
-    return _latent_rows(work) * per_row * ELEMENT_BYTES
-
-
-def _logits_bytes(work: ServeWork) -> int:
-    model, chosen = work.model, min(work.sequences, work.batched_tokens)
-    hidden = (work.batched_tokens + chosen) * model.hidden * ELEMENT_BYTES
-    gathered = chosen * local_vocabulary(model, work.tensor) if work.tensor > 1 else 0
-    logits = (chosen * model.vocabulary + gathered) * ELEMENT_BYTES
-    if model.architecture in OLD_RUNNER:
-        logits += 3 * 4 * chosen * model.vocabulary
-    return hidden + logits
 
 
 def graph_bytes(work: ServeWork, part: Part) -> int:

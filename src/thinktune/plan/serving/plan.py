@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from thinktune.plan.serving import memory
 from thinktune.plan.serving.alternatives import by_size, fitting_changes
-from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.request import ServeRequest
 from thinktune.plan.serving.search import (
     ServeDecision,
@@ -18,7 +17,9 @@ from thinktune.plan.serving.search import (
     decide,
     disk,
     host_memory,
+    shared_memory,
 )
+from thinktune.plan.serving.work import ServeWork
 from thinktune.schema.catalog import HardwareEntry, ModelEntry
 from thinktune.schema.closed import Closed
 from thinktune.schema.serving import Precision, ServeExecution, vllm_arguments, vllm_environment
@@ -85,7 +86,9 @@ class ServingPlan(Closed):
     gpus: int
     """Number of GPUs over all nodes."""
     host_memory_bytes: int
-    """Host memory that each pod takes."""
+    """Host memory that each pod takes, /dev/shm aside."""
+    shm_bytes: int
+    """Size of /dev/shm."""
     disk_bytes: int
     """Local disk that each pod takes."""
     checkpoint_bytes: int
@@ -127,6 +130,7 @@ def make_serving_plan(
         full_windows=round(decision.data * decision.tokens / request.window, 2),
         gpus=hardware.num_gpus * request.nodes,
         host_memory_bytes=host_memory(decision, request.nodes),
+        shm_bytes=shared_memory(decision, request.nodes),
         disk_bytes=disk(model, request.precision),
         checkpoint_bytes=checkpoint_bytes(model, request.precision),
         load_s=load_s,
@@ -260,8 +264,11 @@ def _assumptions(
         found.append(f"A {hardware.gpu} has no bfloat16: float16 overflows at 65,504.")
     if request.adapters:
         found.append(
-            "Adapters act on the layers that recipes train; vLLM refuses others. Precision decides"
-            " answers: serve at the one that the adapter was evaluated at."
+            "Adapters act on the layers in lora_targets alone: vLLM ignores, without an error, what"
+            " an adapter has on others."
+        )
+        found.append(
+            "Precision decides answers: serve at the one that the adapter was evaluated at."
         )
     if work is not None and model.mla is not None and work.tensor > 1:
         found.append("Each GPU of a stage has the whole KV cache: a latent has no heads to divide.")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from thinktune.plan.serving import memory
 from thinktune.plan.serving.division import divides
-from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.request import ServeRequest
+from thinktune.plan.serving.work import ServeWork
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry
 from thinktune.schema.serving import Precision
 
@@ -26,6 +26,8 @@ HOST_PROCESS_BYTES = 5 * GIB
 """Host memory of one vLLM process: interpreter, libraries, pinned buffers; an assumption."""
 HOST_RESERVE_BYTES = 4 * GIB
 """Host memory of the front end; an assumption."""
+SHM_BYTES = GIB
+"""/dev/shm for each process: NCCL's segments and vLLM's queues; an assumption."""
 DISK_RESERVE_BYTES = 10 * GIB
 """Disk for adapters, compiled graphs and logs."""
 
@@ -215,8 +217,17 @@ def host_memory(decision: ServeDecision, nodes: int) -> int:
     """Bytes of host memory of one node: a process for each GPU, and the front end."""
     if decision.work is None:
         return 0
-    processes = decision.work.tensor * decision.work.pipeline * decision.data // nodes
-    return processes * HOST_PROCESS_BYTES + HOST_RESERVE_BYTES
+    return _processes(decision, nodes) * HOST_PROCESS_BYTES + HOST_RESERVE_BYTES
+
+
+def shared_memory(decision: ServeDecision, nodes: int) -> int:
+    """Bytes of /dev/shm of one node."""
+    return 0 if decision.work is None else _processes(decision, nodes) * SHM_BYTES
+
+
+def _processes(decision: ServeDecision, nodes: int) -> int:
+    assert decision.work is not None
+    return decision.work.tensor * decision.work.pipeline * decision.data // nodes
 
 
 def checkpoint_bytes(model: ModelEntry, precision: Precision) -> int:
