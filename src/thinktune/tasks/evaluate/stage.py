@@ -15,13 +15,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import Arm, arms_of
 from thinktune.schema.errors import Preempted, ThinktuneError
 from thinktune.schema.keys import parts_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
-from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
+from thinktune.tasks.evaluate.arms import Engines, engine_version
 from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
@@ -96,7 +97,8 @@ def ask_all(
     # It parses the tokenizer's file twice more, for prompts that prep did not render.
     encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
     samples: list[Sample] = []
-    for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
+    found = arms_of(task.evaluate, task.base)
+    for precision, arms in groupby(found, key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
             for arm in arms:
                 samples += ask(task, context, inputs, engine, arm, tokenizer, encoder)
@@ -227,7 +229,7 @@ def _report(
         run=task.run,
         model=task.model.repo,
         setup=setup,
-        arms={arm.name: engines.info(arm) for arm in arms_of(task)},
+        arms={arm.name: engines.info(arm) for arm in arms_of(spec, task.base)},
         judged=judged,
         versions=versions(),
         metrics=metrics,

@@ -4,6 +4,7 @@ vLLM computes in a process of its own. A thread here collects what it finishes, 
 can be asked to stop, and notices when that process dies or hangs.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -14,17 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
+from thinktune.schema.engines import MEMORY_SHARE, MOST_SEQUENCES, vllm_rank, vllm_window
+from thinktune.schema.errors import DataInvalid, InternalError
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes as max_lora_rank."""
-WINDOW_STEP = 1024
-"""The window is rounded up to a multiple of this, so that compiled graphs are found again."""
-MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -41,6 +38,11 @@ ENVIRONMENT = {
     # Our process may hold threads and a CUDA context, which no fork survives.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+
+
+def vllm_installed() -> bool:
+    """Whether vLLM can be imported; it is not imported."""
+    return importlib.util.find_spec("vllm") is not None
 
 
 class VllmEngine:
@@ -67,8 +69,7 @@ class VllmEngine:
         self._repo = repo
         self._base: Base = base
         self._dtype: Dtype = dtype
-        rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
-        self._window = rounded if context is None else min(rounded, context)
+        self._window = vllm_window(window, context)
         self._engine: Any = None
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
@@ -282,10 +283,7 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    if rank > RANKS[-1]:
-        fault = f"rank {rank}, and vLLM takes {RANKS[-1]} at most"
-        raise SpecInvalid("train.rank", fault, "set evaluate.engine=transformers")
-    return next(setting for setting in RANKS if setting >= rank)
+    return vllm_rank(rank)
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

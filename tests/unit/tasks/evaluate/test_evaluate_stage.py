@@ -181,7 +181,7 @@ def test_other_precisions_are_arms_of_the_tuned_model(
     )
     assert [sample.arm for sample in samples[::5]] == ["base", "tuned", "tuned-16bit"]
     assert [request.adapter for request in recorder.requests[::5]] == [False, True, True]
-    arms = stage.arms_of(task(store, precisions=["16bit"]))
+    arms = stage.arms_of(task(store).evaluate.model_copy(update={"precisions": ("16bit",)}), "nf4")
     assert [arm.precision_words() for arm in arms] == [
         "4-bit NF4 base",
         "4-bit NF4 base, adapter unmerged",
