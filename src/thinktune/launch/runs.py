@@ -11,6 +11,8 @@ from pathlib import Path
 import thinktune
 from thinktune.launch.cluster.charts import release_name
 from thinktune.launch.values import conductor_values, task_values
+from thinktune.plan.prep import pod_memory
+from thinktune.plan.run import RunPlan, plan_run
 from thinktune.plan.training.comparison import OnHardware, on_all_hardware
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.recipes.code_version import code_version
@@ -64,6 +66,22 @@ def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
         catalog.hardware[recipe.hardware],
         catalog.hardware,
         dataset=catalog.datasets.get(recipe.data.dataset),
+    )
+
+
+def plan_whole_run(
+    recipe: Recipe, catalog: Catalog, training: Plan, cluster: Cluster | None
+) -> RunPlan:
+    """The plan of all stages around the planned training, with the prices of the cluster file."""
+    hardware = catalog.hardware[recipe.hardware]
+    return plan_run(
+        recipe,
+        catalog.models[recipe.model],
+        hardware,
+        training,
+        dataset=catalog.datasets.get(recipe.data.dataset),
+        prep_limit_bytes=pod_memory(cluster.prep.memory_gib if cluster else None, hardware),
+        prices=cluster.prices if cluster else None,
     )
 
 

@@ -24,6 +24,7 @@ from thinktune.schema.kube_names import (
     Registry,
     Tag,
 )
+from thinktune.schema.prices import HourlyPrices
 from thinktune.schema.stages import IMAGES, Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
@@ -235,6 +236,8 @@ class Cluster(Closed):
     """PersistentVolumeClaim, preferably ReadWriteMany, that keeps base models between pods. Null
     makes each pod fetch the model from the store."""
     monitoring: Monitoring = Monitoring()
+    prices: HourlyPrices | None = None
+    """What nodes cost, for the money that `thinktune plan` shows. Null shows hours alone."""
     env: dict[str, str] = {}
     """Environment variables of all pods. Names and values that look like credentials are
     refused."""
