@@ -20,6 +20,12 @@ def show_run(run: RunPlan, console: Console) -> None:
     """Prints all stages for people: a table, what is asked, and what the sums leave out."""
     console.print(Text("The whole run", style="bold"))
     console.print(_table(run), soft_wrap=True)
+    if run.money is not None and run.most_money is not None:
+        _wrapped(
+            f"money: {run.money:,.2f} {run.currency}; {run.most_money:,.2f} {run.currency} if every"
+            " answer of the evaluation is as long as it may be",
+            console,
+        )
     for fault in _faults(run):
         _wrapped(fault, console, style="red")
     if run.evaluation is not None:

@@ -52,7 +52,7 @@ def attempt_seconds(manifest: Manifest) -> float | None:
 
 def _rows(manifest: Manifest, plan: RunPlan | None) -> PlanVsActual:
     planned = plan.prep.rows if plan else None
-    return PlanVsActual(what="rows_read", planned=planned, actual=_number(manifest, "rows"))
+    return PlanVsActual(what="rows", planned=planned, actual=_number(manifest, "rows"))
 
 
 def _questions(manifest: Manifest, plan: RunPlan | None) -> PlanVsActual:

@@ -237,4 +237,6 @@ def _left_out(stages: Sequence[StagePlan], prices: HourlyPrices | None) -> tuple
         for stage in stages
         if stage.language_model is not None
     ]
+    if prices is None:
+        found.append("money, because the cluster file gives no prices")
     return (*found, LEFT_OUT)

@@ -21,6 +21,7 @@ from thinktune.schema.engines import (
     LOGIT_BYTES,
     MEMORY_SHARE,
     MOST_SEQUENCES,
+    RANKS,
     UNPACKED_SHARE,
     rows_at_once,
     vllm_rank,
@@ -126,10 +127,11 @@ def _prefill_bytes_per_token(work: Answering) -> int:
 
 
 def _vllm(work: Answering, hardware: HardwareEntry) -> dict[str, int]:
+    # An adapter's slot has the next larger rank that vLLM takes.
+    rank = vllm_rank(min(work.rank, RANKS[-1]))
     causes = {
         "weights": weights(work, hardware),
-        # Its slot has the next larger rank that vLLM takes.
-        "adapter": work.element_bytes * work.adapter * vllm_rank(work.rank) // work.rank,
+        "adapter": work.element_bytes * work.adapter * rank // work.rank,
         "prompts": VLLM_PROMPT_TOKENS * _prefill_bytes_per_token(work),
         "logits": MOST_SEQUENCES * LOGIT_BYTES // 2 * work.model.vocabulary,
     }

@@ -245,9 +245,7 @@ def _assumptions(chosen: Chosen, hardware: HardwareEntry, limit: int) -> tuple[s
     if chosen.name == "vllm":
         found.append("vLLM is installed, as in the image evaluate, and compiles at its start.")
     if not hardware.num_gpus:
-        found.append(
-            "On a CPU the rate of answers is coarse: it is fitted to two runs of the demo."
-        )
+        found.append("On a CPU the rate of answers is coarse: it is fitted to one run of the demo.")
     elif hardware.gpu not in MEASURED:
         found.append(
             "Rates of answers were measured with a 1.5B model on an H200, and are scaled by"
