@@ -68,7 +68,8 @@ def plan(
     First comes the training, then all stages. Money is shown if the cluster file has prices; the
     command does without a cluster file. If a stage does not fit its hardware, the command shows
     what would fit and exits with 64. With --all-hardware, RECIPE can be left out to show all
-    recipes. With --actual, RECIPE adds what the plan says of the stages beside the training.
+    recipes. With --actual, the plan is the one that the run was started with; RECIPE compares
+    times with the plan of that recipe instead.
 
     \b
     Examples:

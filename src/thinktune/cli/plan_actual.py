@@ -24,16 +24,13 @@ TIMES = (
     "Times are of the attempts that finished: earlier attempts and waiting for nodes are not in"
     " them."
 )
-NO_RECIPE = (
-    "Without RECIPE, and the --set that the run had, the stages beside the training have no plan."
-)
 
 
 def show_actual(
     run: str, store: str, plan: RunPlan | None, console: Console, *, as_json: bool
 ) -> None:
-    """Prints the plan of a run beside what it took; `plan` is that of the recipe, where it is
-    given. Raises InputMissing if the run has not trained."""
+    """Prints the plan of a run beside what it took: the one that it was started with, or for the
+    stages around the training `plan`. Raises InputMissing if the run has not trained."""
     manifests = _manifests(run, store)
     metrics = manifests["train"].metrics
     pairs = (*plan_vs_actual(metrics), *stages_vs_actual(manifests, plan))
@@ -51,8 +48,7 @@ def show_actual(
     console.print(table, soft_wrap=True)
     device = f"{metrics.get('ranks', 1)} × {metrics.get('device')}"
     console.print(Text(device, style="dim"), soft_wrap=True)
-    for sentence in (TIMES, *(() if plan else (NO_RECIPE,))):
-        console.print(Text(sentence, style="dim"))
+    console.print(Text(TIMES, style="dim"))
 
 
 def _manifests(run: str, store: str) -> dict[Stage, Manifest]:

@@ -183,6 +183,7 @@ def _tasks(
         dataset=_dataset(recipe, catalog),
         execution=plan.execution,
         forecast=_forecast(plan),
+        planned_s=_planned_s(recipe, catalog, plan),
         source_sha256=own.sha256 if own else None,
         test_sets={
             name: catalog.datasets[name]
@@ -197,6 +198,12 @@ def _forecast(plan: Plan) -> Forecast | None:
     if plan.tokens_per_s is None:
         return None
     return Forecast(gpu_memory_bytes=plan.gpu_total_bytes, tokens_per_s=plan.tokens_per_s)
+
+
+def _planned_s(recipe: Recipe, catalog: Catalog, plan: Plan) -> dict[str, float]:
+    stages = plan_whole_run(recipe, catalog, plan, None).stages
+    # Whole seconds: nothing in the plan is more exact.
+    return {each.stage: round(3600 * each.hours) for each in stages if each.hours is not None}
 
 
 def run_id(recipe: Recipe, catalog: Catalog, source: str | None) -> str:

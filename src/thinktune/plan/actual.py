@@ -16,21 +16,15 @@ from thinktune.schema.stages import STAGES, Stage
 def stages_vs_actual(
     manifests: Mapping[Stage, Manifest], plan: RunPlan | None
 ) -> tuple[PlanVsActual, ...]:
-    """Seconds of each stage that is finished, and the answers of the evaluation, in pairs. `plan`
-    is that of the recipe as it was run; without one, nothing is planned."""
-    planned = {stage.stage: stage for stage in plan.stages} if plan else {}
+    """Seconds of each stage that is finished, rows and questions, in pairs. `plan` is that of the
+    recipe as it was run; without one, what was planned when the run was started."""
     found = []
     for stage in STAGES:
-        if stage not in manifests:
-            continue
-        hours = planned[stage].hours if stage in planned else None
-        found.append(
-            PlanVsActual(
-                what=f"{stage}_s",
-                planned=None if hours is None else 3600 * hours,
-                actual=attempt_seconds(manifests[stage]),
-            )
-        )
+        if stage in manifests:
+            manifest = manifests[stage]
+            planned = _planned_s(stage, plan) if plan else _number(manifest, "planned_s")
+            actual = attempt_seconds(manifest)
+            found.append(PlanVsActual(what=f"{stage}_s", planned=planned, actual=actual))
     if "prep" in manifests:
         found.append(_rows(manifests["prep"], plan))
     if "evaluate" in manifests:
@@ -48,6 +42,11 @@ def attempt_seconds(manifest: Manifest) -> float | None:
         return None
     seconds = (ended - began.replace(tzinfo=UTC)).total_seconds()
     return seconds if seconds >= 0 else None
+
+
+def _planned_s(stage: Stage, plan: RunPlan) -> float | None:
+    hours = next((each.hours for each in plan.stages if each.stage == stage), None)
+    return None if hours is None else 3600 * hours
 
 
 def _rows(manifest: Manifest, plan: RunPlan | None) -> PlanVsActual:

@@ -62,6 +62,9 @@ def test_each_stage_that_finished_has_its_plan_beside_it() -> None:
     assert (pairs["rows"].relative_error, pairs["questions"].relative_error) == (0, 0)
 
 
-def test_without_a_plan_the_figures_stand_alone() -> None:
-    (pair,) = stages_vs_actual({"train": manifest("train")}, None)
-    assert (pair.what, pair.planned, pair.actual) == ("train_s", None, 100)
+def test_without_a_recipe_the_plan_is_the_one_at_the_start() -> None:
+    started = manifest("train", metrics={"planned_s": 80})
+    (pair,) = stages_vs_actual({"train": started}, None)
+    assert (pair.what, pair.planned, pair.actual) == ("train_s", 80, 100)
+    (older,) = stages_vs_actual({"train": manifest("train")}, None)
+    assert (older.planned, older.actual) == (None, 100)

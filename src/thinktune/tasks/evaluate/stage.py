@@ -82,7 +82,7 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
             template_sha256=inputs.prep.template_sha256,
             revisions=inputs.prep.revisions,
             versions=versions(),
-            metrics=manifest_metrics(report),
+            metrics={**manifest_metrics(report), "planned_s": task.planned_s},
             created=utc_now(),
         )
     context.reporter.say("done\n\n" + terminal_summary(report))
