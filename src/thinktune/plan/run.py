@@ -114,7 +114,7 @@ def plan_run(
         currency=prices.currency if prices else None,
         money=sum(spent) if spent else None,
         most_money=sum(most) if most else None,
-        left_out=_left_out(stages, prices),
+        left_out=_left_out(stages, prices, recipe, hardware),
         prep=prepared,
         evaluation=evaluation,
         assumptions=(
@@ -224,11 +224,23 @@ def _most_money(stage: StagePlan) -> float:
     return money * most / hours if hours and most else money
 
 
-def _left_out(stages: Sequence[StagePlan], prices: HourlyPrices | None) -> tuple[str, ...]:
+def _where(stage: StagePlan, recipe: Recipe, hardware: HardwareEntry) -> str:
+    """Where the cluster file can give a stage's price."""
+    if not stage.gpus:
+        return "prices.cpu_node_hour"
+    return f"prices.node_hour.{recipe.hardware}, or prices.gpu_hour.{hardware.product}"
+
+
+def _left_out(
+    stages: Sequence[StagePlan],
+    prices: HourlyPrices | None,
+    recipe: Recipe,
+    hardware: HardwareEntry,
+) -> tuple[str, ...]:
     found = [f"the hours of {stage.stage}" for stage in stages if stage.hours is None]
     if prices is not None:
         found += [
-            f"the price of {stage.stage}"
+            f"the price of {stage.stage} ({_where(stage, recipe, hardware)})"
             for stage in stages
             if stage.money is None and stage.hours is not None
         ]

@@ -104,10 +104,15 @@ def test_what_has_no_price_is_named() -> None:
     other = HourlyPrices(currency="EUR", gpu_hour={"NVIDIA-L4": 0.8})
     run = planned(a_run("t4x1"), other)
     assert (run.currency, run.money, run.most_money) == ("EUR", None, None)
-    assert run.left_out[:3] == ("the price of prep", "the price of train", "the price of evaluate")
+    on_gpu = "(prices.node_hour.t4x1, or prices.gpu_hour.Tesla-T4)"
+    assert run.left_out[:3] == (
+        "the price of prep (prices.cpu_node_hour)",
+        f"the price of train {on_gpu}",
+        f"the price of evaluate {on_gpu}",
+    )
     partly = planned(a_run("l4x1"), other)
     assert partly.money is not None
-    assert partly.left_out[0] == "the price of prep"
+    assert partly.left_out[0] == "the price of prep (prices.cpu_node_hour)"
 
 
 def test_a_recipe_without_gpus_runs_on_cpu_nodes() -> None:
