@@ -1,7 +1,6 @@
 """The plan of evaluations against what was measured: each rate, start and peak of a result file.
 
-Four of the ten rates set the constants of the speed. The other six and both peaks of memory
-did not.
+Four of the ten rates set the constants of the speed. The other six did not.
 """
 
 import json

@@ -3,7 +3,8 @@
 Called by `plan`. Each step reads all weights once and the cache of every row, and computes a token
 for each row; what a GPU reaches of its bandwidth and of its peak are assumptions. The host's times
 are fitted to four of ten rates on an H200 (benchmarks/results/2026-11-30-h200-generation.jsonl);
-the other six are predicted within 20%.
+the other six are predicted within 20%. That unpacking a base counts on its own was seen from two
+of them.
 """
 
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ call with a 16-bit base: 25,849 tokens/s in 326 rows of the 1.5B shape."""
 VLLM_STEP_S = 2e-3
 """Seconds per step that vLLM takes beside its rows; an assumption, because all that was measured
 has 326 rows."""
-LAYER_S = 2.0e-3
+LAYER_S = 2.13e-3
 """Seconds per layer and step that transformers needs to launch a layer with adapters. Fitted to
 256 tokens/s of the tuned model on a packed base, in 16 rows."""
-FIRST_ARM_S = 6.6
+FIRST_ARM_S = 6.2
 """Seconds that the first arm takes longer with transformers on a GPU: kernels are loaded and the
-allocator grows. 8.8 s in the first process of a machine and 2.8 s in a later one were measured."""
+allocator grows. 8.8 s and 2.8 s were measured, and this is between them."""
 ANSWER_SHARE = 0.5
 """Assumed length of an answer, as a share of the limit: lengths lie evenly between nothing and the
 limit, so that the last answer of many is as long as the limit."""
