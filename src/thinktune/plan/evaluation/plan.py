@@ -106,8 +106,8 @@ def plan_evaluation(
 ) -> EvaluationPlan | None:
     """Plans the evaluation of `recipe` on one GPU of `hardware`; None where the recipe holds out no
     question."""
-    spec = recipe.evaluate
-    questions = min(spec.questions or recipe.data.split.test_rows, recipe.data.split.test_rows)
+    spec, held_out = recipe.evaluate, recipe.data.split.test_rows
+    questions = min(spec.questions or held_out, held_out)
     if not questions:
         return None
     chosen = _engine(recipe, model, hardware)
@@ -115,35 +115,28 @@ def plan_evaluation(
     requests = questions * spec.samples
     works = {arm.name: _work(recipe, model, hardware, chosen, arm, requests) for arm in arms}
     largest = max(works.values(), key=lambda work: _total(work, hardware))
-    causes = memory.answering_memory(largest, hardware)
-    total, budget = sum(causes.values()), memory.budget(largest, hardware)
-    fault = _fault(recipe, hardware, largest, total, budget)
-    # The engine is started anew for each precision; arms of one stand together.
-    first = [next(some).name for _, some in groupby(arms, key=lambda arm: arm.precision)]
-    seconds = {
-        name: speed.arm_seconds(work, hardware, first=name in first) for name, work in works.items()
-    }
+    fault = _fault(recipe, hardware, largest)
+    seconds, starts = _seconds(arms, works, hardware)
     answering = sum(each.expected for each in seconds.values())
     most = sum(each.most for each in seconds.values())
-    fetch, start = fetch_seconds(model), len(first) * _start(model, chosen)
+    fetch, start = fetch_seconds(model), starts * _start(model, chosen)
     tokens = len(arms) * requests * spec.max_new_tokens
-    expected = round(speed.ANSWER_SHARE * tokens)
     return EvaluationPlan(
         fits=fault is None,
-        reason=fault or f"fits: {total / GIB:.1f} of {budget / GIB:.1f} GiB",
+        reason=fault or _used(largest, hardware),
         engine=chosen.name,
         engine_reason=chosen.reason,
         arms=tuple(_arm(arm, requests, seconds[arm.name]) for arm in arms),
         questions=questions,
         requests=len(arms) * requests,
         rows=memory.rows(works[BASE], hardware),
-        answer_tokens=expected,
+        answer_tokens=round(speed.ANSWER_SHARE * tokens),
         most_answer_tokens=tokens,
         answer_share=speed.ANSWER_SHARE,
-        tokens_per_s=expected / answering,
-        gpu_memory_bytes=causes,
-        gpu_total_bytes=total,
-        gpu_budget_bytes=budget,
+        tokens_per_s=speed.ANSWER_SHARE * tokens / answering,
+        gpu_memory_bytes=memory.answering_memory(largest, hardware),
+        gpu_total_bytes=_total(largest, hardware),
+        gpu_budget_bytes=memory.budget(largest, hardware),
         fetch_s=fetch,
         start_s=start,
         hours=(fetch + start + answering) / 3600,
@@ -195,9 +188,14 @@ def _work(
     )
 
 
-def _fault(
-    recipe: Recipe, hardware: HardwareEntry, work: Answering, total: int, budget: int
-) -> str | None:
+def _used(work: Answering, hardware: HardwareEntry) -> str:
+    total, budget = _total(work, hardware), memory.budget(work, hardware)
+    return f"fits: {total / GIB:.1f} of {budget / GIB:.1f} GiB"
+
+
+def _fault(recipe: Recipe, hardware: HardwareEntry, work: Answering) -> str | None:
+    """Why the arm that takes most does not fit; None where it does."""
+    total, budget = _total(work, hardware), memory.budget(work, hardware)
     if work.engine == "vllm" and work.rank > RANKS[-1]:
         return (
             f"train.rank is {work.rank}, and vLLM takes {RANKS[-1]} at most;"
@@ -217,6 +215,18 @@ def _fault(
 
 def _total(work: Answering, hardware: HardwareEntry) -> int:
     return sum(memory.answering_memory(work, hardware).values())
+
+
+def _seconds(
+    arms: list[Arm], works: dict[str, Answering], hardware: HardwareEntry
+) -> tuple[dict[str, speed.Seconds], int]:
+    """Time of each arm, and how often an engine is started: anew for each precision, whose arms
+    stand together."""
+    first = [next(some).name for _, some in groupby(arms, key=lambda arm: arm.precision)]
+    seconds = {
+        name: speed.arm_seconds(work, hardware, first=name in first) for name, work in works.items()
+    }
+    return seconds, len(first)
 
 
 def _start(model: ModelEntry, chosen: Chosen) -> float:
