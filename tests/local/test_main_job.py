@@ -75,6 +75,7 @@ def test_manifests_form_a_chain(
     }
     assert "prompt.json" in {f.name for f in prep.files}
     assert {"base_format_rate", "tuned_accuracy", "accuracy_p"} <= set(evaluate.metrics)
+    assert all(each.metrics["planned_s"] for each in (prep, train, evaluate))
 
 
 def test_a_finished_run_does_nothing(shop: Workshop, judged: dict[str, bytes]) -> None:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 from thinktune.launch.cluster.capacity import PRODUCT
+from thinktune.plan.prep import NODE_SHARE, pod_memory
 from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
@@ -39,10 +40,8 @@ BACKOFF_LIMIT = 3
 CONDUCTOR_IMAGE: Stage = "prep"
 """The smallest image that has the launcher in it."""
 LEAST_GRACE_S = 300
-PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
-"""What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
-NODE_SHARE = 0.9
-"""Share of a node's CPUs and memory that a pod may request. Kubelet and daemons need the rest."""
+PREP_CPU_MILLIS = 3000
+"""What clouds leave of a node with 4 CPUs."""
 
 
 def task_values(
@@ -155,9 +154,8 @@ def _resources(
     shm = math.ceil(plan.shm_bytes / MIB)
     cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
     if STAGE_INFO[stage].gpus == "none":
-        memory = math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE)
         cpus = 1000 * prep.cpus if prep.cpus else min(PREP_CPU_MILLIS, cpus)
-        memory = 1024 * prep.memory_gib if prep.memory_gib else min(PREP_MEMORY_MIB, memory)
+        memory = pod_memory(prep.memory_gib, hardware) // MIB
         return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm

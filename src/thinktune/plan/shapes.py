@@ -149,6 +149,15 @@ def active_parameters(model: ModelEntry) -> int:
     return active_linear_parameters(model) + embedding_parameters(model) + other_parameters(model)
 
 
+def released_bytes(model: ModelEntry) -> int:
+    """Bytes of the released weights on disk."""
+    if model.packaged is not None:
+        # GGUF, unpacked to 16 bits by prep.
+        return 2 * model.parameters
+    sizes = {"float8_e4m3fn": 1, "bfloat16": 2, "float16": 2, "float32": 4}
+    return sizes[model.dtype] * model.parameters
+
+
 def largest_linear(model: ModelEntry) -> int:
     """Weights of the largest single matrix that is dequantized at once."""
     return max(linear.inputs * linear.outputs for linear in linears(model))

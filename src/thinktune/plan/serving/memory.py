@@ -31,7 +31,8 @@ BLOCK_TOKENS = 16
 DRIVER_BYTES = 614 * MIB
 """Memory that nvidia-smi shows and no process gets; measured on an H200."""
 CONTEXT_BYTES = 527 * MIB
-"""CUDA context, measured on an H200. vLLM takes its first snapshot after it, so its own share does not count it."""
+"""CUDA context, measured on an H200. vLLM takes its first snapshot after it, so its own share does
+not count it."""
 NCCL_BYTES = 3 * GIB // 4
 """Communicators and buffers of several GPUs, which exist before the first snapshot too."""
 SPARE_BYTES = GIB // 4

@@ -1,21 +1,20 @@
-"""The arms of an evaluation: which model answers, asked how, at which precision, and by what."""
+"""What answers for the arms of an evaluation: an engine for each precision."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from thinktune.schema.arms import Arm
+from thinktune.schema.engines import INSTRUCTION_MARGIN_TOKENS, Chosen, choose
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import MERGED, Precision
-from thinktune.schema.report import ASKED, BASE, TUNED
 from thinktune.schema.stages import EvaluateTask
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.report.build import ArmInfo
-from thinktune.tasks.generate.choose import Chosen, choose, vllm_installed
 from thinktune.tasks.generate.protocol import Engine
 from thinktune.tasks.generate.transformers import TransformersEngine
-from thinktune.tasks.generate.vllm import VllmEngine
+from thinktune.tasks.generate.vllm import VllmEngine, vllm_installed
 from thinktune.tasks.model.base import (
     Base,
     compute_capability,
@@ -24,47 +23,6 @@ from thinktune.tasks.model.base import (
 )
 from thinktune.tasks.model.merge import merge
 from thinktune.tasks.runtime.progress import Reporter
-
-PRECISION_WORDS: dict[Precision, str] = {
-    "nf4": "4-bit NF4 base",
-    "16bit": "16-bit base",
-    "merged": "16 bits, adapter merged",
-    "fp8": "FP8, adapter merged",
-}
-MARGIN_TOKENS = 64
-"""Room in the window for an instruction's tokens beyond those that were counted."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to answer the questions."""
-
-    name: str
-    label: str
-    precision: Precision
-    adapter: bool = False
-    instructed: bool = False
-    """Whether the recipe's instruction stands behind each question."""
-
-    def precision_words(self) -> str:
-        """The weights as they would be served."""
-        return PRECISION_WORDS[self.precision] + (", adapter unmerged" if self.adapter else "")
-
-
-def arms_of(task: EvaluateTask) -> list[Arm]:
-    """In the order in which people read them. Arms of one precision stand together."""
-    spec, own = task.evaluate, task.base
-    arms = [Arm(BASE, "the base model", own)]
-    if spec.instruction is not None:
-        label = "the base model, asked in words"
-        arms.append(Arm(ASKED, label, own, instructed=True))
-    arms.append(Arm(TUNED, "the tuned model", own, adapter=True))
-    for precision in spec.precisions:
-        if precision != own:
-            apart = precision not in MERGED
-            label = f"the tuned model {'on a' if apart else 'in'} {PRECISION_WORDS[precision]}"
-            arms.append(Arm(f"{TUNED}-{precision}", label, precision, adapter=apart))
-    return arms
 
 
 class Engines:
@@ -117,7 +75,7 @@ class Engines:
                 rows=task.evaluate.batch_size,
             )
         prompt = max(len(row["prompt_ids"]) for row in self._inputs.rows)
-        words = len((task.evaluate.instruction or "").encode()) + MARGIN_TOKENS
+        words = len((task.evaluate.instruction or "").encode()) + INSTRUCTION_MARGIN_TOKENS
         return VllmEngine(
             weights,
             adapter,

@@ -10,9 +10,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import Arm, arms_of
 from thinktune.schema.keys import parts_prefix
 from thinktune.schema.stages import EvaluateTask
-from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
+from thinktune.tasks.evaluate.arms import Engines, engine_version
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words
 from thinktune.tasks.evaluate.samples import Sample, sample_key
 from thinktune.tasks.generate.answers import AnswerStore, Shard, generate
@@ -42,7 +43,9 @@ def ask_all(
     shard = Shard.from_environment(os.environ)
     all_asked: list[_Asked] = []
     answers: dict[str, list[Answer] | None] = {}
-    for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
+    for precision, arms in groupby(
+        arms_of(task.evaluate, task.base), key=lambda arm: arm.precision
+    ):
         with engines.open(precision) as engine:
             for arm in arms:
                 asked = _asked(task, context, inputs, engine, arm, encoder)

@@ -11,8 +11,10 @@ from typing import Any
 
 from thinktune.llm.asking import Asker, Outcome
 from thinktune.llm.faults import read_key
+from thinktune.llm.live import NO_REPLY
 from thinktune.llm.replies import TRUNCATED
 from thinktune.llm.requests import Message, Request
+from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.llm import LlmSpec
 from thinktune.schema.recipe import EndpointSpec, EvaluateSpec
@@ -43,8 +45,9 @@ def endpoint_info(name: str, endpoint: EndpointSpec) -> ArmInfo:
 def ask_endpoints(task: EvaluateTask, context: Context, inputs: Inputs) -> list[Sample]:
     """The answers of all endpoints to all questions, one endpoint after the other.
 
-    A question without a reply has an empty answer that counts as not finished, so that no arm is
-    measured on fewer questions. Raises what `Asker.ask` raises.
+    A question that the endpoint refuses has an empty answer that counts as not finished, so that no
+    arm is measured on fewer questions. Raises what `Asker.ask` raises, and ServiceUnavailable where
+    the endpoint failed on a question each time: that says nothing about its answer.
     """
     samples: list[Sample] = []
     for name, endpoint in task.evaluate.endpoints.items():
@@ -70,6 +73,10 @@ def _ask(
             request = outcome.request
             reasons.update([outcome.reason] if outcome.reason is not None else [])
             found[request.id, request.draft] = _sample(name, outcome, references)
+    if lost := reasons[NO_REPLY]:
+        fault = f"no reply to {lost} of {len(found)} requests"
+        remedy = "run the same command again: the replies that came are kept"
+        raise ServiceUnavailable(f"{PLACE}.{name}", fault, remedy)
     if reasons:
         counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         context.reporter.say(f"{name}: no answer to {reasons.total()} requests ({counted})")

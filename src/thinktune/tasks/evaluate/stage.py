@@ -13,13 +13,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.errors import Preempted, ThinktuneError
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
-from thinktune.tasks.evaluate.arms import Engines, arms_of
+from thinktune.tasks.evaluate.arms import Engines
 from thinktune.tasks.evaluate.asking import ask_all
 from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
@@ -84,7 +85,7 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
             template_sha256=inputs.prep.template_sha256,
             revisions=inputs.prep.revisions,
             versions=versions(),
-            metrics=manifest_metrics(report),
+            metrics={**manifest_metrics(report), "planned_s": task.planned_s},
             created=utc_now(),
         )
     context.reporter.say("done\n\n" + terminal_summary(report))
@@ -163,7 +164,7 @@ def _report(
 
 
 def _arm_infos(task: EvaluateTask, engines: Engines) -> dict[str, ArmInfo]:
-    own = {arm.name: engines.info(arm) for arm in arms_of(task)}
+    own = {arm.name: engines.info(arm) for arm in arms_of(task.evaluate, task.base)}
     return own | {name: endpoint_info(name, e) for name, e in task.evaluate.endpoints.items()}
 
 

@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.engines import rows_at_once
 from thinktune.tasks.generate.drawing import Drawing
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import (
-    UNPACKED_SHARE,
     Base,
     Dtype,
     compute_dtype,
@@ -36,19 +36,6 @@ from thinktune.tasks.model.base import (
 )
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
-
-CPU_ROWS = 16
-"""Requests in a batch on a CPU, where more of them save little."""
-MOST_ROWS = 512
-USABLE = 0.8
-"""Share of a GPU's memory that weights, cache and logits may take."""
-PACKED_BYTES = 0.7
-"""Bytes per weight of a 4-bit base, its embeddings in 16 bits."""
-LOGIT_BYTES = 32
-"""Bytes per row and entry of the vocabulary while a token is drawn: logits, probabilities, their
-order and sums."""
-CACHE_COPIES = 1.25
-"""The cache grows by copying one layer at a time."""
 
 
 class TransformersEngine:
@@ -111,17 +98,7 @@ class TransformersEngine:
 
     def _fitting(self, tokens: int) -> int:
         """How many rows of that length fit the GPU beside the weights, which may be unpacked."""
-        memory = device_memory(local_device())
-        if memory is None:
-            return CPU_ROWS
-        model = self._entry
-        cached = 2 * model.layers * model.kv_heads * model.head_size * 2 * tokens
-        row = CACHE_COPIES * cached + LOGIT_BYTES * model.vocabulary
-        weights = 2 * model.parameters
-        if self._base == "nf4" and weights > UNPACKED_SHARE * memory:
-            weights = int(PACKED_BYTES * model.parameters)
-        left = USABLE * memory - weights
-        return max(1, min(MOST_ROWS, int(left / row)))
+        return rows_at_once(self._entry, self._base, tokens, device_memory(local_device()))
 
     def _loaded(self, reporter: Reporter) -> PreTrainedModel | PeftModel:
         """The model, loaded when the first batch needs it: a finished evaluation needs none."""

@@ -4,6 +4,7 @@ vLLM computes in a process of its own. A thread here collects what it finishes, 
 can be asked to stop, and notices when that process dies or hangs.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinktune.schema.engines import MEMORY_SHARE, MOST_SEQUENCES, vllm_window
 from thinktune.schema.errors import DataInvalid, InternalError
 from thinktune.schema.serving import lora_rank_setting
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
@@ -21,9 +23,6 @@ from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-WINDOW_STEP = 1024
-"""The window is rounded up to a multiple of this, so that compiled graphs are found again."""
-MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -40,6 +39,11 @@ ENVIRONMENT = {
     # Our process may hold threads and a CUDA context, which no fork survives.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+
+
+def vllm_installed() -> bool:
+    """Whether vLLM can be imported; it is not imported."""
+    return importlib.util.find_spec("vllm") is not None
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
@@ -78,8 +82,7 @@ class VllmEngine:
         self._base: Base = base
         self._dtype: Dtype = dtype
         self._quantization = "fp8" if fp8 else "bitsandbytes" if base == "nf4" else None
-        rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
-        self._window = rounded if context is None else min(rounded, context)
+        self._window = vllm_window(window, context)
         self._engine: Any = None
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:

@@ -192,6 +192,7 @@ def _summary(task: TrainTask, metrics: Metrics, accelerator: Accelerator) -> dic
         "device": device_name(accelerator.device),
         **_peaks(accelerator),
         "planned_gpu_memory_bytes": forecast.gpu_memory_bytes if forecast else None,
+        "planned_s": task.planned_s,
     }
 
 

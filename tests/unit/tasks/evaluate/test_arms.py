@@ -8,13 +8,14 @@ from peft import LoraConfig, get_peft_model
 from tiny import tiny_entry
 from transformers import AutoModelForCausalLM
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PromptFacts
 from thinktune.schema.recipe import EvaluateSpec, Precision
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import open_store
-from thinktune.tasks.evaluate.arms import Engines, arms_of
+from thinktune.tasks.evaluate.arms import Engines
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.generate.protocol import Request, Sampling
 from thinktune.tasks.runtime.progress import Reporter
@@ -56,7 +57,7 @@ def test_a_merged_model_answers_as_base_and_adapter_do(
     reporter = Reporter(open_store(f"file://{tmp_path}/store"), "r", "evaluate", "a")
     engines = Engines(of, inputs, tiny_folder, reporter)
     said = {}
-    for arm in arms_of(of):
+    for arm in arms_of(of.evaluate, of.base):
         with engines.open(arm.precision) as engine:
             request = Request("x", (40, 41, 42, 43), 1, arm.adapter)
             reporter.phase("generate", 8, "steps")
@@ -64,7 +65,7 @@ def test_a_merged_model_answers_as_base_and_adapter_do(
             said[arm.name] = answer.ids
     assert list(said) == ["base", "tuned", "tuned-merged", "tuned-nf4"]
     assert said["tuned-merged"] == said["tuned"] != said["base"]
-    assert engines.info(arms_of(of)[2]).precision == "16 bits, adapter merged"
+    assert engines.info(arms_of(of.evaluate, of.base)[2]).precision == "16 bits, adapter merged"
 
 
 def test_fp8_needs_vllm(inputs: Inputs, tiny_folder: Path, tmp_path: Path) -> None:

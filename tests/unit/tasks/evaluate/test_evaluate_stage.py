@@ -10,6 +10,7 @@ import pytest
 from tiny_tokenizer import tiny_entry
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PromptFacts
@@ -17,7 +18,6 @@ from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import Store, commit, open_store
 from thinktune.tasks.evaluate import stage
-from thinktune.tasks.evaluate.arms import arms_of
 from thinktune.tasks.evaluate.asking import ask_all
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.samples import Sample
@@ -192,7 +192,7 @@ def test_other_precisions_are_arms_of_the_tuned_model(
     )
     assert [sample.arm for sample in samples[::5]] == ["base", "tuned", "tuned-16bit"]
     assert [request.adapter for request in recorder.requests[::5]] == [False, True, True]
-    arms = arms_of(task(store, precisions=["16bit"]))
+    arms = arms_of(task(store, precisions=["16bit"]).evaluate, "nf4")
     assert [arm.precision_words() for arm in arms] == [
         "4-bit NF4 base",
         "4-bit NF4 base, adapter unmerged",
