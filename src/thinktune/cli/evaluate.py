@@ -1,4 +1,7 @@
-"""`thinktune evaluate` and `thinktune compare`: judging answers, and runs beside each other."""
+"""`thinktune evaluate` and `thinktune compare`: judging answers, and runs beside each other.
+
+What people say of a run's answers is in `cli.people`.
+"""
 
 import json
 from typing import get_args
@@ -9,6 +12,8 @@ from rich.table import Table
 
 from thinktune.cli.data_output import clean
 from thinktune.cli.options import output_option, store_option, store_url
+from thinktune.cli.people import agreement, sheet
+from thinktune.launch.local import VERIFIERS as NEEDED
 from thinktune.launch.local import ask_module
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
@@ -63,7 +68,7 @@ def score(
     request = ScoreRequest(
         file=file, verifier=verifier, marker=marker, answer=answer, reference=reference
     )
-    answered = ask_module("thinktune.tasks.evaluate.score", request)
+    answered = ask_module("thinktune.tasks.evaluate.score", request, NEEDED)
     if output == "json":
         click.echo(answered.rstrip())
     else:
@@ -89,6 +94,10 @@ def _show_score(report: ScoreReport) -> None:
     for row in wrong:
         said = "nothing to compare" if row.extracted is None else clean(row.extracted)[:80]
         click.echo(f"  {clean(row.id)}: {said}")
+
+
+evaluate.add_command(sheet)
+evaluate.add_command(agreement)
 
 
 @click.command()
