@@ -2,6 +2,7 @@
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import openpyxl
@@ -52,12 +53,11 @@ def test_a_row_holds_a_question_a_reference_and_an_answer(tmp_path: Path, kind: 
         said = usual(about.arm, int(number)).partition("</think>\n")[2]
         assert (row["question"], row["reference"]) == (f"What is {number}?", number)
         assert (row["answer"], row["rating"], row["comment"]) == (said, "", "")
-    assert (
-        sorted((a.question, a.arm) for a in key.rows.values())
-        == sorted(
-            (about.question, arm) for about in key.rows.values() for arm in ("base", "tuned")
-        )[::2]
-    )
+    arms_of: dict[str, list[str]] = {}
+    for about in key.rows.values():
+        arms_of.setdefault(about.question, []).append(about.arm)
+    assert len(arms_of) == 10
+    assert all(sorted(arms) == ["base", "tuned"] for arms in arms_of.values())
 
 
 def test_nothing_in_a_sheet_tells_the_arm(tmp_path: Path) -> None:
@@ -67,13 +67,12 @@ def test_nothing_in_a_sheet_tells_the_arm(tmp_path: Path) -> None:
     (file,) = written(store, tmp_path / "out", raters=1, questions=40).files
     rows, key = rows_of(file), key_of(store)
     arms = [key.rows[row["id"]].arm for row in rows]
-    changes = sum(a != b for a, b in zip(arms, arms[1:], strict=False))
+    changes = sum(a != b for a, b in pairwise(arms))
     assert 20 < changes < 60  # of 79; neither in blocks nor in turns
     first = {}
     for row, arm in zip(rows, arms, strict=True):
         first.setdefault(row["question"], arm)
     assert 6 < list(first.values()).count("base") < 34
-    assert sorted(arms, key=lambda arm: arm) != [key.rows[id_].arm for id_ in sorted(key.rows)]
     for name in ("base", "tuned"):
         assert name.encode() not in Path(file).read_bytes()
         assert all(name not in cell for row in rows for cell in row.values())
