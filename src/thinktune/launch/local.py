@@ -42,9 +42,9 @@ class Needs(NamedTuple):
 
 
 PREP = Needs("prep", ("pyarrow", "tokenizers"))
-VERIFIERS = Needs("evaluate", ("math_verify",))
+MATHEMATICS = Needs("evaluate", ("math_verify",))
 PEOPLE = Needs("review", ("numpy", "pyarrow", "statsmodels"))
-COMPARISON = Needs("review", ("jinja2",))
+COMPARISON = Needs("review", ("jinja2", "statsmodels"))
 
 
 def run_local(

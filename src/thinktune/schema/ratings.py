@@ -169,6 +169,8 @@ class RatingsReport(Closed):
     """Version of this file's layout."""
     run: str
     """Id of the run."""
+    evaluation: str
+    """Digest of the manifest of the evaluation whose answers were rated."""
     questions: Tally
     """Questions of the sheet."""
     raters: tuple[RaterFacts, ...]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinktune.schema.errors import DataInvalid, InputMissing
-from thinktune.schema.keys import sheets_prefix
+from thinktune.schema.keys import ratings_key, sheets_prefix
 from thinktune.schema.ratings import (
     HIGHEST,
     LOWEST,
@@ -78,7 +78,7 @@ def read(request: RatingsRequest) -> RatingsReport:
     report = rated(request.run, request.files, found, touched)
     if request.keep:
         text = json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        store.put(f"{sheets_prefix(request.run)}/ratings.json", text.encode())
+        store.put(ratings_key(request.run), text.encode())
     return report
 
 
@@ -100,6 +100,7 @@ def rated(
     tests = _tests(ratings, compared, arms)
     report = RatingsReport(
         run=run,
+        evaluation=keys[0].evaluation,
         questions=len({about.question for about in sheet}),
         raters=tuple(
             _rater(file, marks, of_rater, keys)
