@@ -27,9 +27,9 @@ WIDTH = 100
 def show_ratings(report: RatingsReport) -> None:
     """All of a report: the people, the arms, the tests, the agreement, what does not count."""
     console = Console(highlight=False)
-    people = Table("", "rated", "blank", "mean", box=None, pad_edge=False)
+    people = Table("", "rated", "not rated", "mean", box=None, pad_edge=False)
     for rater in report.raters:
-        cells = (str(rater.rated), str(rater.blank), _mean(rater.mean))
+        cells = (str(rater.rated), str(rater.unrated), _mean(rater.mean))
         people.add_row(Text(line(rater.file)), *cells)
     _right(people)
     console.print(people)
@@ -79,7 +79,7 @@ def _show_judge(title: str, found: JudgeAgreement) -> None:
         by_arm = (f"{arm} {_percent(share)}" for arm, share in found.by_arm.items())
         _say(f"the same, by arm: {', '.join(by_arm)}")
     if found.no_verdict:
-        _say(f"{found.no_verdict} answers have no verdict of the judge and are left out")
+        _say(f"left out, because the judge has no verdict on them: {found.no_verdict}")
     table = Table("people ↓  judge →", *found.labels, box=None, pad_edge=False)
     for label, row in zip(found.labels, found.table, strict=True):
         table.add_row(label, *map(str, row))

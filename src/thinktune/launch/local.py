@@ -42,7 +42,7 @@ class Needs(NamedTuple):
 
 
 PREP = Needs("prep", ("pyarrow", "tokenizers"))
-MATHEMATICS = Needs("evaluate", ("math_verify",))
+MATHEMATICS = Needs("review", ("math_verify",))
 PEOPLE = Needs("review", ("numpy", "pyarrow", "statsmodels"))
 COMPARISON = Needs("review", ("jinja2", "statsmodels"))
 

@@ -127,8 +127,9 @@ class RaterFacts(Closed):
     """Path of the file, as it was given."""
     rated: Tally
     """Answers that have a rating."""
-    blank: Tally
-    """Answers without one: an empty cell, or a row that is not there."""
+    unrated: Tally
+    """Answers of the sheet without one that counts: an empty cell, a row that is not there, or one
+    of `rows`."""
     mean: float | None
     """Mean of the ratings; null where there is none."""
 

@@ -159,7 +159,7 @@ def _rater(
     return RaterFacts(
         file=file,
         rated=len(ratings),
-        blank=len(own - set(ratings)),
+        unrated=len(own - set(ratings)),
         mean=float(np.mean(list(ratings.values()))) if ratings else None,
     )
 

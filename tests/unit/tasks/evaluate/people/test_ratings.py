@@ -82,7 +82,7 @@ def test_known_figures(tmp_path: Path) -> None:
     assert test.ci95 == pytest.approx((2.0, 2.0))
     assert (test.method, test.outcome) == ("paired permutation", "better")
     (rater,) = report.raters
-    assert (rater.rated, rater.blank, rater.mean) == (80, 0, 3.5)
+    assert (rater.rated, rater.unrated, rater.mean) == (80, 0, 3.5)
     assert report.questions == 40
     assert report.agreement.alpha is None
     assert "Have a second one rate the same sheet" in report.agreement.meaning
@@ -120,7 +120,7 @@ def test_one_who_is_strict_and_rated_one_arm_alone_moves_no_difference(tmp_path:
     report = sheets.read(fair, strict)
     assert report.arms["base"].mean == 2.5
     assert report.tests["base"].difference == 0.0
-    assert [rater.blank for rater in report.raters] == [0, 40]
+    assert [rater.unrated for rater in report.raters] == [0, 40]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_columns_and_rows_that_people_changed(tmp_path: Path) -> None:
         sheet.append(["x", row[-2], "y", f" {row[0]} "])
     book.save(path)
     report = sheets.read(str(path))
-    assert (report.raters[0].rated, report.raters[0].blank) == (50, 30)
+    assert (report.raters[0].rated, report.raters[0].unrated) == (50, 30)
     assert report.rows == ()
 
 
@@ -203,7 +203,7 @@ def test_too_few_ratings_are_said(tmp_path: Path) -> None:
         "compared.",
     )
     empty = sheets.read(sheets.filled(lambda arm, n: None))
-    assert (empty.raters[0].rated, empty.raters[0].blank) == (0, 80)
+    assert (empty.raters[0].rated, empty.raters[0].unrated) == (0, 80)
 
 
 def test_ratings_that_are_all_the_same(tmp_path: Path) -> None:
