@@ -181,9 +181,8 @@ def _write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[
     wrapped, bold = Alignment(wrap_text=True, vertical="top"), Font(bold=True)
 
     def cell(text: str, *, head: bool = False) -> Any:
-        made = WriteOnlyCell(sheet, "")
         # A text that spells an escape of .xlsx is no escape.
-        made.value = _ESCAPE.sub(r"_x005F_x\1_", _storable(text))
+        made = WriteOnlyCell(sheet, _ESCAPE.sub(r"_x005F_x\1_", _storable(text)) or None)
         made.alignment = wrapped
         if made.value:
             made.data_type = "s"  # text, whatever it begins with

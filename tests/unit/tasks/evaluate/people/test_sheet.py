@@ -127,6 +127,24 @@ def test_the_reasoning_beside_the_answer(tmp_path: Path) -> None:
     assert {c.data_type for c in openpyxl.load_workbook(file).worksheets[0]["E"]} == {"s"}
 
 
+@pytest.mark.parametrize("kind", ["xlsx", "csv"])
+def test_no_answer_becomes_a_formula(tmp_path: Path, kind: str) -> None:
+    said = ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "so;=1+1", "a\n=1", "\x00\x1b[31m\ud800"]
+    store = evaluated(tmp_path, say=lambda arm, number: said[number % len(said)])
+    (file,) = written(store, tmp_path / "out", kind=kind).files
+    if kind == "xlsx":
+        sheet = openpyxl.load_workbook(file).worksheets[0]
+        assert {cell.data_type for row in sheet.iter_rows() for cell in row} <= {"s", "n"}
+        assert {cell.value for row in sheet.iter_rows(min_col=5) for cell in row[:2]} == {
+            "rating", "comment", None,
+        }  # fmt: skip
+        return
+    for delimiter in ",;":
+        with Path(file).open(encoding="utf-8-sig", newline="") as opened:
+            cells = [cell for row in csv.reader(opened, delimiter=delimiter) for cell in row]
+        assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "-", "@"))]
+
+
 def test_other_arms(tmp_path: Path) -> None:
     store = evaluated(tmp_path, arms=("base", "asked", "tuned"))
     assert written(store, tmp_path / "a").arms == ("base", "tuned")
