@@ -41,6 +41,7 @@ _QUOTED = re.compile(rf"\A'(?={_CELL})|(?<=[;\n])'(?={_LINE})")
 more, so that reading gives back what was written."""
 _ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
 """How .xlsx spells a character that XML cannot hold."""
+_ESCAPED = re.compile(r"_(?=x[0-9A-Fa-f]{4}_)")
 _NO_INK = frozenset(("Cc", "Cs", "Cn", "Co", "Zl", "Zp"))
 """Categories of characters that XML refuses, that no font shows, or that break lines unseen."""
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -182,7 +183,7 @@ def _write_excel(path: Path, columns: Sequence[Column], rows: Iterable[Sequence[
 
     def cell(text: str, *, head: bool = False) -> Any:
         # A text that spells an escape of .xlsx is no escape.
-        made = WriteOnlyCell(sheet, _ESCAPE.sub(r"_x005F_x\1_", _storable(text)) or None)
+        made = WriteOnlyCell(sheet, _ESCAPED.sub("_x005F_", _storable(text)) or None)
         made.alignment = wrapped
         if made.value:
             made.data_type = "s"  # text, whatever it begins with

@@ -39,6 +39,7 @@ HOSTILE = [
     "a;'=b",
     "\x00\x0b\x1f\x7f \ud800 \ufffe \u202e",
     "_x003D_1+1 and _x000D_",
+    "_x0041_x0042_x005F_",
     "#REF!",
     "TRUE",
     "1e5",
