@@ -60,8 +60,8 @@ class Marks:
 
     values: Mapping[str, Mapping[SheetAnswer, int]]
     """Values by the name of their column, and by answer."""
-    answers: frozenset[SheetAnswer]
-    """All that the file has a row for, blank ones included."""
+    ids: frozenset[str]
+    """The ids of answers that the file has a row for, blank ones included."""
     problems: tuple[SheetProblem, ...]
 
 
@@ -108,7 +108,7 @@ def read_marks(file: str, columns: Mapping[str, Read], find: Find, *, run: str) 
     be read, and for one that is about another run."""
     values: dict[str, dict[SheetAnswer, int]] = {name: {} for name in columns}
     seen: dict[str, dict[SheetAnswer, tuple[Row, str]]] = {name: {} for name in columns}
-    answers: set[SheetAnswer] = set()
+    known: set[str] = set()
     problems: list[SheetProblem] = []
     ids = 0
     for row in _rows(Path(file), columns):
@@ -116,7 +116,7 @@ def read_marks(file: str, columns: Mapping[str, Read], find: Find, *, run: str) 
         ids += bool(id_)
         about = find(id_) if id_ else None
         if about is not None:
-            answers.add(about)
+            known.add(id_)
         for name, read in columns.items():
             said = row.cells.get(name, "")
             if not said.strip():
@@ -133,10 +133,10 @@ def read_marks(file: str, columns: Mapping[str, Read], find: Find, *, run: str) 
                 values[name][about] = read(said)
             except UnreadableMark as problem:
                 problems.append(_problem(file, row, said, str(problem)))
-    if not answers:
+    if not known:
         fault = f"none of its {ids} ids is of an answer of run {run}" if ids else "it has no ids"
         raise DataInvalid(file, fault, "name the run whose answers are in it")
-    return Marks(values, frozenset(answers), tuple(problems))
+    return Marks(values, frozenset(known), tuple(problems))
 
 
 def _problem(file: str, row: Row, said: str, problem: str) -> SheetProblem:

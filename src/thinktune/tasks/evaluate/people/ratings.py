@@ -70,11 +70,7 @@ def read(request: RatingsRequest) -> RatingsReport:
     keys, earlier = _keys(store, request.run)
     ids = {id_: about for key in keys for id_, about in key.rows.items()}
     found = [_marks(file, ids, earlier, request.run) for file in request.files]
-    touched = [
-        key
-        for key in keys
-        if any(about in marks.answers for marks in found for about in key.rows.values())
-    ]
+    touched = [key for key in keys if any(not marks.ids.isdisjoint(key.rows) for marks in found)]
     report = rated(request.run, request.files, found, touched)
     if request.keep:
         text = json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False)
@@ -151,10 +147,7 @@ def _rater(
     file: str, marks: Marks, ratings: Mapping[SheetAnswer, int], keys: Sequence[SheetKey]
 ) -> RaterFacts:
     own = {
-        about
-        for key in keys
-        if not marks.answers.isdisjoint(key.rows.values())
-        for about in key.rows.values()
+        about for key in keys if not marks.ids.isdisjoint(key.rows) for about in key.rows.values()
     }
     return RaterFacts(
         file=file,

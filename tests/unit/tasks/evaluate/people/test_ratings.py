@@ -36,9 +36,11 @@ class Sheets:
             run=run, store=self.store.url, folder=str(folder / run), kind="xlsx", questions=40,
             raters=raters, arms=(), seed=0, reasoning=False,
         )  # fmt: skip
+        self.request = request
         self.files = write(request).files
         (info,) = self.store.list(f"runs/{run}/evaluate/sheets/keys")
-        self.key = SheetKey.parse(json.loads(self.store.get(info.key)), info.key)
+        self.key_file = self.store.get(info.key)
+        self.key = SheetKey.parse(json.loads(self.key_file), info.key)
 
     def filled(self, rate: Rate, number: int = 1) -> str:
         """A rater's sheet, filled with openpyxl."""
@@ -204,6 +206,25 @@ def test_too_few_ratings_are_said(tmp_path: Path) -> None:
     )
     empty = sheets.read(sheets.filled(lambda arm, n: None))
     assert (empty.raters[0].rated, empty.raters[0].unrated) == (0, 80)
+
+
+def test_two_sheets_of_a_run(tmp_path: Path) -> None:
+    """One is a part of the other; who has the small one owes no rating of the rest."""
+    sheets = Sheets(tmp_path)
+    large = sheets.filled(better)
+    small = {"questions": 10, "folder": str(tmp_path / "small")}
+    (file,) = write(sheets.request.model_copy(update=small)).files
+    (key,) = [
+        SheetKey.parse(json.loads(sheets.store.get(info.key)), info.key)
+        for info in sheets.store.list("runs/sums-1/evaluate/sheets/keys")
+        if sheets.store.get(info.key) != sheets.key_file
+    ]
+    sheets.key = key
+    sheets.files = (file,)
+    report = sheets.read(large, sheets.filled(lambda arm, n: 5 if n % 2 else None))
+    assert [rater.rated + rater.unrated for rater in report.raters] == [80, 20]
+    assert report.questions == 40
+    assert sheets.read(file).questions == 10
 
 
 def test_ratings_that_are_all_the_same(tmp_path: Path) -> None:
