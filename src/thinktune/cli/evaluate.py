@@ -148,6 +148,13 @@ def compare(
     if output == "json":
         click.echo(json.dumps({run: _chosen(found[run], metrics) for run in runs}, indent=1))
         return int(ExitCode.DONE)
+    _show_runs(found, runs, names)
+    return int(ExitCode.DONE)
+
+
+def _show_runs(
+    found: dict[str, dict[str, MetricValue]], runs: tuple[str, ...], names: list[str]
+) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for run in runs:
@@ -157,7 +164,6 @@ def compare(
     table.add_row("questions", *(str(found[run].get("questions", "–")) for run in runs))
     table.add_row("promoted", *(_promoted(found[run]) for run in runs))
     Console(highlight=False).print(table)
-    return int(ExitCode.DONE)
 
 
 def _figures(store: Store, run: str) -> dict[str, MetricValue]:

@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 import numpy as np
 
 from thinktune.schema.errors import DataInvalid
+from thinktune.schema.manifest import Manifest
 from thinktune.schema.ratings import (
     HIGHEST,
     LOWEST,
@@ -22,7 +23,7 @@ from thinktune.schema.ratings import (
     JudgeAgreement,
     SheetAnswer,
 )
-from thinktune.store import manifest_digest, open_store
+from thinktune.store import Store, manifest_digest, open_store
 from thinktune.tasks.evaluate.judge import ORDERS, verdicts_of
 from thinktune.tasks.evaluate.judge import RATING as ASKED_RATING
 from thinktune.tasks.evaluate.people.evaluated import read_judged, read_keys
@@ -66,14 +67,7 @@ def compare(request: AgreementRequest) -> AgreementReport:
     check_files(request.files)
     store = open_store(request.store)
     manifest, samples, replies = read_judged(store, request.run)
-    digest = manifest_digest(manifest)
-    ids = {
-        id_: about
-        for key in read_keys(store, request.run)
-        if key.evaluation == digest
-        for id_, about in key.rows.items()
-    }
-    ids |= {key: _answer_of(sample) for key, sample in samples.items()}
+    ids = _ids(store, request.run, manifest, samples)
     columns = {CORRECT: read_verdict, RATING: read_rating}
     found = {file: read_marks(file, columns, ids.get, run=request.run) for file in request.files}
     said = verdicts_of(replies)
@@ -104,8 +98,21 @@ def compare(request: AgreementRequest) -> AgreementReport:
     )
 
 
-def _answer_of(sample: Sample) -> SheetAnswer:
-    return SheetAnswer(question=sample.question_id, arm=sample.arm, sample=sample.sample)
+def _ids(
+    store: Store, run: str, manifest: Manifest, samples: Mapping[str, Sample]
+) -> dict[str, SheetAnswer]:
+    """Answers by their keys, and by the rows of the evaluation's sheets."""
+    digest = manifest_digest(manifest)
+    rows = {
+        id_: about
+        for key in read_keys(store, run)
+        if key.evaluation == digest
+        for id_, about in key.rows.items()
+    }
+    return rows | {
+        key: SheetAnswer(question=sample.question_id, arm=sample.arm, sample=sample.sample)
+        for key, sample in samples.items()
+    }
 
 
 def _labels(found: Mapping[str, Marks], column: str) -> Labels:
