@@ -115,13 +115,16 @@ def test_several_people(tmp_path: Path) -> None:
     assert "people mean different things by the same rating" in worse.meaning
 
 
-def test_one_who_is_strict_and_rated_one_arm_alone_moves_no_difference(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", ["base", "tuned"])
+def test_one_who_is_strict_and_rated_one_arm_alone_moves_no_difference(
+    tmp_path: Path, alone: str
+) -> None:
     sheets = Sheets(tmp_path, raters=2)
     fair = sheets.filled(lambda arm, n: 4, 1)
-    strict = sheets.filled(lambda arm, n: 1 if arm == "base" else None, 2)
+    strict = sheets.filled(lambda arm, n: 1 if arm == alone else None, 2)
     report = sheets.read(fair, strict)
-    assert report.arms["base"].mean == 2.5
-    assert report.tests["base"].difference == 0.0
+    assert report.arms[alone].mean == 2.5
+    assert (report.tests["base"].pairs, report.tests["base"].difference) == (40, 0.0)
     assert [rater.unrated for rater in report.raters] == [0, 40]
 
 

@@ -79,6 +79,17 @@ def test_nothing_in_a_sheet_tells_the_arm(tmp_path: Path) -> None:
     assert all(len(row["id"]) == 8 and row["id"].isalpha() for row in rows)
 
 
+def test_ids_are_drawn_anew(tmp_path: Path) -> None:
+    """Who knows the program, the run and the seed must not be able to compute the arms."""
+    ids = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        store = evaluated(tmp_path / name)
+        written(store, tmp_path / name / "out")
+        ids.append(set(key_of(store).rows))
+    assert not ids[0] & ids[1]
+
+
 def test_each_rater_has_the_same_rows_in_another_order(tmp_path: Path) -> None:
     facts = written(evaluated(tmp_path), tmp_path / "out", raters=3, questions=12)
     sheets = [rows_of(file) for file in facts.files]
