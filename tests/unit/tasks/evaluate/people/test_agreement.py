@@ -25,7 +25,7 @@ Replies = dict[str, dict[str, str | None]]
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 1_000)
+    monkeypatch.setattr(statistics, "RESAMPLES", 250)
 
 
 def key(arm: str, number: int) -> str:
