@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
@@ -30,6 +31,20 @@ from thinktune.store import open_store
 PR_SET_PDEATHSIG = 1
 
 Say = Callable[[str], None]
+
+
+class Needs(NamedTuple):
+    """What a module of the tasks imports that the command line does not."""
+
+    extra: str
+    """The extra that installs it."""
+    packages: tuple[str, ...]
+
+
+PREP = Needs("prep", ("pyarrow", "tokenizers"))
+MATHEMATICS = Needs("review", ("math_verify",))
+PEOPLE = Needs("review", ("numpy", "pyarrow", "statsmodels"))
+COMPARISON = Needs("review", ("jinja2", "statsmodels"))
 
 
 def run_local(
@@ -59,14 +74,14 @@ def run_local(
     return done
 
 
-def ask_module(module: str, request: Closed) -> str:
+def ask_module(module: str, request: Closed, needs: Needs = PREP) -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
     its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
-    its packages are not installed."""
-    missing = [name for name in ("pyarrow", "tokenizers") if find_spec(name) is None]
+    one of the packages that it `needs` is not installed."""
+    missing = [name for name in needs.packages if find_spec(name) is None]
     if missing:
-        fault = f"the package {missing[0]}, which prep needs, is not installed"
-        raise InputMissing(module, fault, "pip install 'thinktune[prep]', or make setup")
+        fault = f"the package {missing[0]}, which it needs, is not installed"
+        raise InputMissing(module, fault, f"pip install 'thinktune[{needs.extra}]', or make setup")
     ended = subprocess.run(
         [sys.executable, "-m", module],
         input=request.model_dump_json(),
