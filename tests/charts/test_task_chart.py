@@ -204,6 +204,41 @@ def test_prep_alone_reaches_the_language_model(
         assert ("llm-key" in secrets) is (stage == "prep" and url.startswith("https"))
 
 
+def test_evaluation_reaches_its_judge_and_its_endpoints_and_nothing_twice(own_file: Path) -> None:
+    asked = {"provider": "openai", "model": "m", "budget": {"tokens": 9}}
+    at = {name: asked | {"base_url": f"http://10.1.2.{name}:8000/v1"} for name in "345"}
+    endpoints = {"one": {"llm": at["3"]}, "other": {"llm": at["4"]}, "same": {"llm": at["4"]}}
+    judge = json.dumps({"llm": at["5"]})
+    settings = (f"evaluate.judge={judge}", f"evaluate.endpoints={json.dumps(endpoints)}")
+    run = a_run("demo", own_file, *settings)
+    opened = {}
+    for stage in STAGES:
+        rules = of_kind(rendered(run, stage, CLUSTER), "NetworkPolicy")["spec"]["egress"]
+        cidrs = [to.get("ipBlock", {}).get("cidr", "") for rule in rules for to in rule["to"]]
+        opened[stage] = sorted(cidr for cidr in cidrs if cidr.startswith("10.1.2."))
+    assert opened == {
+        "prep": [],
+        "train": [],
+        "evaluate": ["10.1.2.3/32", "10.1.2.4/32", "10.1.2.5/32"],
+    }
+
+
+def test_shards_are_tried_again_one_by_one(own_file: Path) -> None:
+    run = a_run("demo", own_file, "evaluate.shards=4")
+    made = rendered(run, "evaluate", CLUSTER)
+    job = of_kind(made, "Job")["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 4, 4)
+    assert job["backoffLimitPerIndex"] > 0
+    assert "backoffLimit" not in job
+    container = job["template"]["spec"]["containers"][0]
+    env = {each["name"]: each for each in container["env"]}
+    assert env["THINKTUNE_SHARDS"]["value"] == "4"
+    assert "completion-index" in env["THINKTUNE_SHARD"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert "THINKTUNE_NODES" not in env  # they know nothing of each other
+    assert not [each for each in made if each["kind"] == "Service"]
+    assert "backoffLimitPerIndex" not in of_kind(rendered(run, "train", CLUSTER), "Job")["spec"]
+
+
 def test_prep_alone_goes_to_the_hub_and_extra_ways_out_are_for_all(own_file: Path) -> None:
     proxy = Egress(cidr="10.0.0.7/32", port=3128)
     network = Network(store_namespace="storage", store_ports=(8333,), extra=(proxy,))

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from conftest import KEYS, PRODUCT, SECRET, STORE, Place, kubectl
 
-from thinktune.store import file_sha256
+from thinktune.store import file_key, file_sha256, read_manifest
 
 RUN = "whole"
 
 
 @pytest.fixture(scope="module")
 def followed(place: Place) -> str:
-    """prep → train (two processes, DeepSpeed on gloo) → evaluate, from the terminal."""
-    ended = place.thinktune("submit", "tiny", "--run", RUN, "--set", "hardware=two")
+    """prep → train (two processes, DeepSpeed on gloo) → evaluate (two pods), from the terminal."""
+    settings = ("--set", "hardware=two", "--set", "evaluate.shards=2")
+    ended = place.thinktune("submit", "tiny", "--run", RUN, *settings)
     assert ended.code == 0, ended.out + ended.err
     return ended.out
 
@@ -31,6 +32,23 @@ def test_the_plan_is_shown_and_the_logs_are_followed(followed: str) -> None:
     for stage in ("prep", "train", "evaluate"):
         assert f"{stage}: committed" in followed
     assert f"thinktune fetch {RUN}" in followed
+
+
+def test_two_pods_divided_the_questions(place: Place, followed: str) -> None:
+    pods = [
+        pod["metadata"]["name"]
+        for pod in place.get("pods")
+        if pod["metadata"]["labels"].get("job-name") == f"{RUN}-evaluate"
+        and pod["status"]["phase"] == "Succeeded"
+    ]
+    assert len(pods) == 2
+    logs = [place.kubectl("logs", pod) for pod in pods]
+    assert [log for log in logs if "judges" in log and "done" in log]
+    store, prefix = place.store(), f"runs/{RUN}/evaluate"
+    manifest = read_manifest(store, prefix)
+    assert manifest is not None
+    report = json.loads(store.get(file_key(store, prefix, manifest, "report.json")))
+    assert {arm["samples"] for arm in report["arms"].values()} == {report["questions"]}
 
 
 def test_the_same_again_is_done_already(place: Place, followed: str) -> None:

@@ -1,5 +1,6 @@
 """The main job end to end in real processes: run, repeat, kill, interrupt, resume, take home."""
 
+import csv
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command import thinktune
 from peft import PeftModel
 from s3_server import BUCKET, S3Server
 from tiny import seed_store
@@ -75,6 +77,36 @@ def test_manifests_form_a_chain(
     }
     assert "prompt.json" in {f.name for f in prep.files}
     assert {"base_format_rate", "tuned_accuracy", "accuracy_p"} <= set(evaluate.metrics)
+    assert all(each.metrics["planned_s"] for each in (prep, train, evaluate))
+
+
+def test_people_rate_what_a_run_answered(
+    shop: Workshop, judged: dict[str, bytes], tmp_path: Path
+) -> None:
+    out, where = tmp_path / "sheets", ("--store", shop.store)
+    kind = ("--format", "csv", "--reasoning")
+    ended = thinktune("evaluate", "sheet", "whole", *kind, "--out", str(out), *where)
+    assert ended.code == 0, ended.err
+    assert "16 answers to 8 questions" in ended.out
+    sheet = out / "whole-1.csv"
+    with sheet.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["question"] and row["reference"] and row["answer"] for row in rows)
+    with sheet.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(row | {"rating": "3,0"} for row in rows)
+    read = ("evaluate", "sheet", "whole", "--read", str(sheet), "--keep", "--output", "json")
+    ended = thinktune(*read, *where)
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert {arm: found["mean"] for arm, found in report["arms"].items()} == {
+        "base": 3.0, "tuned": 3.0,
+    }  # fmt: skip
+    page = tmp_path / "page.html"
+    ended = thinktune("compare", "whole", "--html", str(page), *where)
+    assert ended.code == 0, ended.err
+    assert "Rating by people, from 1 to 5" in page.read_text(encoding="utf-8")
 
 
 def test_a_finished_run_does_nothing(shop: Workshop, judged: dict[str, bytes]) -> None:

@@ -8,7 +8,10 @@ import pytest
 from browser import Browser, browser, has_browser
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit/tasks/evaluate/report"))
+from test_comparison import evaluation
 from test_report import HOSTILE, make
+
+from thinktune.tasks.evaluate.report.comparison import page as comparison
 
 pytestmark = pytest.mark.skipif(not has_browser(), reason="no chromedriver")
 ARTICLES = "return document.querySelectorAll('#samples article').length"
@@ -76,3 +79,17 @@ def test_nothing_is_wider_than_the_window(opened: Browser, width: int) -> None:
     opened.resize(width, 900)
     wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert opened.run(wider) <= 0
+
+
+@pytest.mark.parametrize("width", [500, 1400])
+def test_a_comparison_is_no_wider_than_the_window(
+    window: Browser, tmp_path: Path, width: int
+) -> None:
+    path = tmp_path / "comparison.html"
+    runs = [evaluation(f"final-answer-qwen-1.5b-{n}f20cc11{n}") for n in range(4)]
+    path.write_text(comparison(runs), encoding="utf-8")
+    window.open(path.as_uri())
+    window.resize(width, 900)
+    wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert window.run(wider) <= 0
+    assert window.run("return document.querySelectorAll('.outcomes svg').length") == 8

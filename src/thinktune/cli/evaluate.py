@@ -1,6 +1,10 @@
-"""`thinktune evaluate` and `thinktune compare`: judging answers, and runs beside each other."""
+"""`thinktune evaluate` and `thinktune compare`: judging answers, and runs beside each other.
+
+What people say of a run's answers is in `cli.people`.
+"""
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -10,7 +14,9 @@ from rich.table import Table
 from thinktune.cli.data_output import clean
 from thinktune.cli.evaluate_checkpoints import checkpoints
 from thinktune.cli.options import output_option, store_option, store_url
-from thinktune.launch.local import ask_module
+from thinktune.cli.people import agreement, sheet
+from thinktune.launch.local import COMPARISON, MATHEMATICS, ask_module
+from thinktune.schema.comparison import ComparisonRequest
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.keys import stage_prefix
@@ -67,7 +73,7 @@ def score(
     request = ScoreRequest(
         file=file, verifier=verifier, marker=marker, answer=answer, reference=reference
     )
-    answered = ask_module("thinktune.tasks.evaluate.score", request)
+    answered = ask_module("thinktune.tasks.evaluate.score", request, MATHEMATICS)
     if output == "json":
         click.echo(answered.rstrip())
     else:
@@ -95,15 +101,29 @@ def _show_score(report: ScoreReport) -> None:
         click.echo(f"  {clean(row.id)}: {said}")
 
 
+evaluate.add_command(sheet)
+evaluate.add_command(agreement)
+
+
 @click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True,
     help="Metric to compare. Can be repeated.  [default: all that some run has]",
 )  # fmt: skip
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Also write the comparison as a page, in one file.",
+)  # fmt: skip
 @store_option
 @output_option
-def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, output: str) -> int:
+def compare(
+    runs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    page: Path | None,
+    store: str | None,
+    output: str,
+) -> int:
     """Compare the evaluations of several runs.
 
     Shows the tuned model's figures of each run, the base model's in parentheses, and whether the
@@ -113,6 +133,7 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, 
     Examples:
       thinktune compare demo-05e818b6 demo-7f20cc11
       thinktune compare RUN RUN --metric accuracy --output json
+      thinktune compare RUN RUN RUN --html comparison.html
     """
     opened = open_store(store_url(store))
     found = {run: _figures(opened, run) for run in runs}
@@ -121,10 +142,23 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, 
         if name not in known:
             fault = f"no run has a metric '{name}'"
             raise SpecInvalid("--metric", fault, near_misses(name, known))
+    if page is not None:
+        request = ComparisonRequest(
+            store=store_url(store), runs=runs, metrics=metrics, out=str(page)
+        )
+        written = ask_module("thinktune.tasks.evaluate.report.comparison", request, COMPARISON)
+        click.echo(written.rstrip(), err=True)
     names = list(metrics) or known
     if output == "json":
         click.echo(json.dumps({run: _chosen(found[run], metrics) for run in runs}, indent=1))
         return int(ExitCode.DONE)
+    _show_runs(found, runs, names)
+    return int(ExitCode.DONE)
+
+
+def _show_runs(
+    found: dict[str, dict[str, MetricValue]], runs: tuple[str, ...], names: list[str]
+) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for run in runs:
@@ -134,7 +168,6 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, 
     table.add_row("questions", *(str(found[run].get("questions", "–")) for run in runs))
     table.add_row("promoted", *(_promoted(found[run]) for run in runs))
     Console(highlight=False).print(table)
-    return int(ExitCode.DONE)
 
 
 def _figures(store: Store, run: str) -> dict[str, MetricValue]:

@@ -14,7 +14,7 @@ from thinktune.cli.options import (
     store_option,
     store_url,
 )
-from thinktune.launch.local import ask_module
+from thinktune.launch.local import ANSWERING, ask_module
 from thinktune.launch.runs import adapter_of, make_run
 from thinktune.schema.checkpoint_scores import CheckpointsReport, CheckpointsRequest, Figure
 from thinktune.schema.errors import InputMissing, SpecInvalid
@@ -74,7 +74,7 @@ def checkpoints(
         spec = task.evaluate.model_copy(update={"questions": questions})
         task = task.model_copy(update={"evaluate": spec})
     request = request.model_copy(update={"task": task, "steps": steps})
-    answered = ask_module(MODULE, request, "evaluate")
+    answered = ask_module(MODULE, request, ANSWERING)
     report = CheckpointsReport.model_validate_json(answered)
     if output == "json":
         click.echo(json.dumps(report.model_dump(mode="json"), indent=1))

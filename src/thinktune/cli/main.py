@@ -17,7 +17,7 @@ COMMANDS = {
     "data": ("data", "Look at a dataset before a run, or at what a run has learned from."),
     "evaluate": ("evaluate", "Judge answers that a model, a person or another service gave."),
     "compare": ("evaluate", "Compare the evaluations of several runs."),
-    "plan": ("plan", "Show the memory and time that a recipe needs, before anything runs."),
+    "plan": ("plan", "Show the memory, time and money that a recipe needs, before anything runs."),
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
     "doctor": ("doctor", "Check whether a cluster can run a recipe."),
     "render": ("render", "Write the chart values and manifests of a recipe's stages."),

@@ -147,6 +147,13 @@ def read_cluster(given: Path | None) -> Cluster:
     return Cluster.parse(parse_yaml(text, str(path)), str(path))
 
 
+def read_optional_cluster(given: Path | None) -> Cluster | None:
+    """Reads the cluster file, for commands that do without one; None where none is named and there
+    is none in the current folder. Raises SpecInvalid."""
+    named = given is not None or os.environ.get(CLUSTER_VARIABLE)
+    return read_cluster(given) if named or Path(CLUSTER_FILE).exists() else None
+
+
 def read(recipe: str, overrides: tuple[str, ...]) -> tuple[Recipe, Catalog]:
     """Recipe and catalog, checked against each other."""
     folder = own_jobs()

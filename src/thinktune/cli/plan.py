@@ -1,6 +1,7 @@
-"""`thinktune plan`: memory by cause, time, and what would fit if the recipe does not."""
+"""`thinktune plan`: memory by cause, time and money, and what would fit if the recipe does not."""
 
-import textwrap
+import json
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -8,15 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from thinktune.cli.options import (
+    cluster_option,
     complete_recipes,
     output_option,
     read,
+    read_optional_cluster,
     set_option,
     store_option,
     store_url,
 )
-from thinktune.cli.plan_tables import hours, show_actual, show_hardware
-from thinktune.launch.runs import plan_recipe
+from thinktune.cli.plan_actual import show_actual
+from thinktune.cli.plan_run import show_run
+from thinktune.cli.plan_tables import hours, show_hardware, show_sentences
+from thinktune.cli.serve_plan import Serve, serve_options, show_serving
+from thinktune.launch.runs import plan_recipe, plan_whole_run
+from thinktune.plan.run import RunPlan
 from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB
 from thinktune.schema.errors import SpecInvalid
@@ -39,7 +46,9 @@ BAR_CELLS = 40
     help="Print a table of all hardware entries that fit, with rate and hours.",
 )
 @click.option("--actual", metavar="RUN", help="Compare what a finished run took with its plan.")
+@serve_options
 @set_option
+@cluster_option
 @store_option
 @output_option
 def plan(
@@ -48,24 +57,40 @@ def plan(
     all_hardware: bool,
     actual: str | None,
     overrides: tuple[str, ...],
+    cluster_file: Path | None,
     store: str | None,
     output: str,
+    serve: Serve,
 ) -> int:
-    """Show the memory and time that a recipe needs, before anything runs.
+    """Show the memory, time and money that a recipe needs, before anything runs.
 
-    If the recipe does not fit its hardware, the command shows what would fit and exits with 64.
-    With --all-hardware, RECIPE can be left out to show all recipes.
+    First comes the training, then all stages. Money is shown if the cluster file has prices; the
+    command does without a cluster file. If a stage does not fit its hardware, the command shows
+    what would fit and exits with 64. With --all-hardware, RECIPE can be left out to show all
+    recipes. With --actual, the plan is the one that the run was started with; RECIPE compares
+    times with the plan of that recipe instead. With --serve, it can also be a model of the catalog.
 
     \b
     Examples:
       thinktune plan qwen-32b
       thinktune plan qwen-32b --hardware t4x1 --output json
       thinktune plan qwen-32b --all-hardware
-      thinktune plan --actual RUN
+      thinktune plan qwen-32b --cluster cluster.yaml
+      thinktune plan qwen-32b --actual RUN
+      thinktune plan deepseek-r1 --serve --hardware h200x8 --window 65536
     """
     console = Console(highlight=False)
+    if serve.asked:
+        if actual is not None or all_hardware:
+            fault = "--serve goes with neither --actual nor --all-hardware"
+            raise SpecInvalid("thinktune plan", fault, "leave one of them out")
+        as_json = output == "json"
+        return show_serving(recipe, hardware, overrides, serve.wish, console, as_json=as_json)
+    if hardware is not None:
+        overrides = (*overrides, f"hardware={hardware}")
     if actual is not None:
-        show_actual(actual, store_url(store), console, as_json=output == "json")
+        planned_run = _plan_run(recipe, overrides, cluster_file)[2] if recipe else None
+        show_actual(actual, store_url(store), planned_run, console, as_json=output == "json")
         return int(ExitCode.DONE)
     if all_hardware:
         show_hardware(recipe, overrides, console, as_json=output == "json")
@@ -73,15 +98,23 @@ def plan(
     if recipe is None:
         remedy = "choose one that `thinktune recipes` lists, or add --all-hardware for all of them"
         raise SpecInvalid("thinktune plan", "no recipe is given", remedy)
-    if hardware is not None:
-        overrides = (*overrides, f"hardware={hardware}")
-    loaded, catalog = read(recipe, overrides)
-    planned = plan_recipe(loaded, catalog)
+    loaded, planned, run = _plan_run(recipe, overrides, cluster_file)
     if output == "json":
-        click.echo(planned.model_dump_json(indent=1))
+        plain = planned.model_dump(mode="json") | {"run": run.model_dump(mode="json")}
+        click.echo(json.dumps(plain, indent=1))
     else:
         show(planned, loaded, console)
-    return int(ExitCode.DONE if planned.fits else ExitCode.SPEC_INVALID)
+        show_run(run, console)
+    return int(ExitCode.DONE if planned.fits and run.fits else ExitCode.SPEC_INVALID)
+
+
+def _plan_run(
+    recipe: str, overrides: tuple[str, ...], cluster_file: Path | None
+) -> tuple[Recipe, Plan, RunPlan]:
+    loaded, catalog = read(recipe, overrides)
+    planned = plan_recipe(loaded, catalog)
+    cluster = read_optional_cluster(cluster_file)
+    return loaded, planned, plan_whole_run(loaded, catalog, planned, cluster)
 
 
 def show(planned: Plan, recipe: Recipe, console: Console) -> None:
@@ -99,17 +132,7 @@ def show(planned: Plan, recipe: Recipe, console: Console) -> None:
             took = "" if other.hours is None else f", {hours(other.hours)}"
             change = " ".join(f"--set {part}" for part in other.change.split())
             console.print(f"  {change:<44}{used:.1f} of {has:.1f} GiB{took}", soft_wrap=True)
-    console.print(Text("Assumptions", style="bold"))
-    for sentence in planned.assumptions:
-        # Hanging, so that on a narrow terminal one sees where the next sentence starts.
-        lines = textwrap.wrap(
-            sentence,
-            console.width,
-            initial_indent="  ",
-            subsequent_indent="    ",
-            break_on_hyphens=False,
-        )
-        console.print(Text("\n".join(lines), style="dim"), soft_wrap=True)
+    show_sentences("Assumptions", planned.assumptions, console)
 
 
 def _memory(planned: Plan) -> Table:

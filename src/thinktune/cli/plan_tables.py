@@ -1,9 +1,11 @@
-"""`thinktune plan --all-hardware` and `--actual`: tables.
+"""`thinktune plan --all-hardware`: a table; and what the tables of the plan have in common.
 
-Called by `plan`.
+Called by `plan`, `plan_run` and `plan_actual`.
 """
 
 import json
+import textwrap
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
@@ -12,12 +14,9 @@ from rich.text import Text
 
 from thinktune.cli.options import own_jobs, read
 from thinktune.launch.runs import compare_hardware
-from thinktune.plan.training.comparison import OnHardware, PlanVsActual, plan_vs_actual
+from thinktune.plan.training.comparison import OnHardware
 from thinktune.recipes.compose import recipe_names
 from thinktune.schema.catalog import GIB
-from thinktune.schema.errors import InputMissing
-from thinktune.schema.keys import stage_prefix
-from thinktune.store import open_store, read_manifest
 
 SCALED = "~: not measured, but scaled by published peak rates from runs on other or fewer GPUs."
 
@@ -55,38 +54,21 @@ def _figures(row: OnHardware) -> tuple[str, ...]:
     )
 
 
-def show_actual(run: str, store: str, console: Console, *, as_json: bool) -> None:
-    """Prints the plan of a run beside what it took. Raises InputMissing if it has not trained."""
-    opened = open_store(store)
-    prefix = stage_prefix(run, "train")
-    manifest = read_manifest(opened, prefix)
-    if manifest is None:
-        remedy = "compare a run whose training is finished; check its id, and --store"
-        raise InputMissing(opened.location(prefix), "this run has no finished training", remedy)
-    pairs = plan_vs_actual(manifest.metrics)
-    if as_json:
-        found = [pair.model_dump() | {"relative_error": pair.relative_error} for pair in pairs]
-        click.echo(json.dumps(found, indent=1))
-        return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(run, no_wrap=True)
-    for title in ("plan", "actual", "plan against actual"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for pair in pairs:
-        error = "" if pair.relative_error is None else f"{pair.relative_error:+.1%}"
-        table.add_row(pair.what, _value(pair, pair.planned), _value(pair, pair.actual), error)
-    console.print(table, soft_wrap=True)
-    ranks = manifest.metrics.get("ranks", 1)
-    device = f"{ranks} × {manifest.metrics.get('device')}"
-    console.print(Text(device, style="dim"), soft_wrap=True)
-
-
-def _value(pair: PlanVsActual, value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value / GIB:.2f} GiB" if pair.what.endswith("bytes") else f"{value:,.0f}"
-
-
 def hours(value: float) -> str:
     """`0.05` → `3 min`, `2.34` → `2.3 h`."""
     return f"{value:.1f} h" if value >= 1 else f"{max(1, round(value * 60))} min"
+
+
+def show_sentences(title: str, sentences: Sequence[str], console: Console) -> None:
+    """Prints sentences below a title."""
+    console.print(Text(title, style="bold"))
+    for sentence in sentences:
+        # Hanging, so that on a narrow terminal one sees where the next sentence starts.
+        lines = textwrap.wrap(
+            sentence,
+            console.width,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+        )
+        console.print(Text("\n".join(lines), style="dim"), soft_wrap=True)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
@@ -28,13 +29,27 @@ from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
-PACKAGES: dict[Stage, tuple[str, ...]] = {
-    "prep": ("pyarrow", "tokenizers"),
-    "evaluate": ("pyarrow", "tokenizers", "torch", "transformers", "peft", "statsmodels"),
-}
-"""Packages without which a stage's modules cannot even be imported."""
 
 Say = Callable[[str], None]
+
+
+class Needs(NamedTuple):
+    """What a module of the tasks imports that the command line does not."""
+
+    extra: str
+    """The extra that installs it."""
+    packages: tuple[str, ...]
+    offline: bool = False
+    """Whether all that it reads is in the store, so that no library shall ask the hub."""
+
+
+PREP = Needs("prep", ("pyarrow", "tokenizers"))
+MATHEMATICS = Needs("review", ("math_verify",))
+PEOPLE = Needs("review", ("numpy", "pyarrow", "statsmodels"))
+COMPARISON = Needs("review", ("jinja2", "statsmodels"))
+ANSWERING = Needs(
+    "evaluate", ("peft", "pyarrow", "statsmodels", "tokenizers", "torch"), offline=True
+)
 
 
 def run_local(
@@ -64,16 +79,16 @@ def run_local(
     return done
 
 
-def ask_module(module: str, request: Closed, stage: Stage = "prep") -> str:
+def ask_module(module: str, request: Closed, needs: Needs = PREP) -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
-    its errors go to stderr as they are. `stage` is the one whose packages it needs. Raises
-    StageFailed with its exit code, InputMissing where those packages are not installed."""
-    missing = [name for name in PACKAGES[stage] if find_spec(name) is None]
+    its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
+    one of the packages that it `needs` is not installed."""
+    missing = [name for name in needs.packages if find_spec(name) is None]
     if missing:
-        fault = f"the package {missing[0]}, which {stage} needs, is not installed"
-        raise InputMissing(module, fault, f"pip install 'thinktune[{stage}]', or make setup")
+        fault = f"the package {missing[0]}, which it needs, is not installed"
+        raise InputMissing(module, fault, f"pip install 'thinktune[{needs.extra}]', or make setup")
     environment = dict(os.environ)
-    if STAGE_INFO[stage].network != "hub":
+    if needs.offline:
         environment["HF_HUB_OFFLINE"] = "1"
     ended = subprocess.run(
         [sys.executable, "-m", module],

@@ -12,7 +12,7 @@ from thinktune.launch.cluster.api import Forbidden, Unauthenticated
 from thinktune.launch.cluster.capacity import Node, Shortage
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.runs import Run, stage_values
-from thinktune.launch.values import asked_model, nodes_for
+from thinktune.launch.values import asked_models, nodes_for
 from thinktune.recipes.compose import Catalog
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
@@ -90,16 +90,12 @@ def _what_may_be_unseen() -> Iterator[None]:
         return
 
 
-ASKS: dict[Stage, str] = {"prep": "data.generate", "evaluate": "evaluate.judge"}
-"""The setting by which a stage asks a language model."""
-
-
 def check_language_model(request: Request, kube: Kube) -> None:
     """Raises InputMissing where a stage would ask a language model without its key."""
-    for stage, setting in ASKS.items():
-        asked = asked_model(request.run.tasks[stage]) if stage in request.stages else None
-        if asked is not None and asked.key_variable is not None:
-            _check_key(request, kube, setting, asked, asked.key_variable)
+    for stage in request.stages:
+        for setting, asked in asked_models(request.run.tasks[stage]):
+            if asked.key_variable is not None:
+                _check_key(request, kube, setting, asked, asked.key_variable)
 
 
 def _check_key(request: Request, kube: Kube, setting: str, asked: LlmSpec, variable: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import thinktune
 from thinktune.launch.cluster.charts import release_name
 from thinktune.launch.values import conductor_values, task_values
+from thinktune.plan.prep import pod_memory
+from thinktune.plan.run import RunPlan, plan_run
 from thinktune.plan.training.comparison import OnHardware, on_all_hardware
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.recipes.code_version import code_version
@@ -69,6 +71,22 @@ def plan_recipe(recipe: Recipe, catalog: Catalog) -> Plan:
         catalog.hardware[recipe.hardware],
         catalog.hardware,
         dataset=catalog.datasets.get(recipe.data.dataset),
+    )
+
+
+def plan_whole_run(
+    recipe: Recipe, catalog: Catalog, training: Plan, cluster: Cluster | None
+) -> RunPlan:
+    """The plan of all stages around the planned training, with the prices of the cluster file."""
+    hardware = catalog.hardware[recipe.hardware]
+    return plan_run(
+        recipe,
+        catalog.models[recipe.model],
+        hardware,
+        training,
+        dataset=catalog.datasets.get(recipe.data.dataset),
+        prep_limit_bytes=pod_memory(cluster.prep.memory_gib if cluster else None, hardware),
+        prices=cluster.prices if cluster else None,
     )
 
 
@@ -195,6 +213,7 @@ def _tasks(
         dataset=_dataset(recipe, catalog),
         execution=plan.execution,
         forecast=_forecast(plan),
+        planned_s=_planned_s(recipe, catalog, plan),
         source_sha256=own.sha256 if own else None,
         test_sets={
             name: catalog.datasets[name]
@@ -210,6 +229,12 @@ def _forecast(plan: Plan) -> Forecast | None:
     if plan.tokens_per_s is None:
         return None
     return Forecast(gpu_memory_bytes=plan.gpu_total_bytes, tokens_per_s=plan.tokens_per_s)
+
+
+def _planned_s(recipe: Recipe, catalog: Catalog, plan: Plan) -> dict[str, float]:
+    stages = plan_whole_run(recipe, catalog, plan, None).stages
+    # Whole seconds: nothing in the plan is more exact.
+    return {each.stage: round(3600 * each.hours) for each in stages if each.hours is not None}
 
 
 def run_id(

@@ -5,14 +5,17 @@ Called by the launcher's `render` and `submit`.
 
 import ipaddress
 import math
+from collections.abc import Sequence
 
 from thinktune.launch.cluster.capacity import PRODUCT
+from thinktune.plan.prep import NODE_SHARE, pod_memory
 from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB, HardwareEntry
 from thinktune.schema.cluster import Cluster, Nodes, Part, Prep, Toleration
 from thinktune.schema.exit_codes import EXIT_CODES, Action
 from thinktune.schema.llm import LlmSpec
 from thinktune.schema.pipeline import Pipeline
+from thinktune.schema.recipe import MERGED
 from thinktune.schema.stages import STAGE_INFO, STAGES, EvaluateTask, PrepTask, Stage
 from thinktune.schema.task import StageTask
 from thinktune.schema.values import (
@@ -37,10 +40,8 @@ BACKOFF_LIMIT = 3
 CONDUCTOR_IMAGE: Stage = "prep"
 """The smallest image that has the launcher in it."""
 LEAST_GRACE_S = 300
-PREP_CPU_MILLIS, PREP_MEMORY_MIB = 3000, 11 * 1024
-"""What clouds leave of a node with 4 CPUs and 16 GiB. Weights pass through the disk."""
-NODE_SHARE = 0.9
-"""Share of a node's CPUs and memory that a pod may request. Kubelet and daemons need the rest."""
+PREP_CPU_MILLIS = 3000
+"""What clouds leave of a node with 4 CPUs."""
 
 
 def task_values(
@@ -68,8 +69,9 @@ def task_values(
         topology=TopologyValues(
             nodes=nodes,
             processes_per_node=max(1, gpus) if distributed else 1,
+            shards=task.evaluate.shards if isinstance(task, EvaluateTask) else 1,
         ),
-        resources=_resources(stage, plan, hardware, cluster.prep),
+        resources=_resources(stage, plan, hardware, cluster.prep, _merged_bytes(task)),
         failure=FailureValues(
             fail_codes=_codes("fail"),
             ignore_codes=_codes("ignore"),
@@ -86,7 +88,7 @@ def task_values(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
         ),
-        access=_access(stage, cluster, asked_model(task)),
+        access=_access(stage, cluster, [llm for _, llm in asked_models(task)]),
         monitoring=MonitoringValues(
             enabled=cluster.monitoring.enabled and distributed,
             labels=cluster.monitoring.labels,
@@ -139,14 +141,21 @@ def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
     )
 
 
-def _resources(stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep) -> ResourceValues:
-    disk = math.ceil(plan.disk_bytes / GIB)
+def _merged_bytes(task: StageTask) -> int:
+    """Disk of the merged copy that an evaluation makes, in 16 bits."""
+    merges = isinstance(task, EvaluateTask) and set(task.evaluate.precisions) & set(MERGED)
+    return 2 * task.model.parameters if merges else 0
+
+
+def _resources(
+    stage: Stage, plan: Plan, hardware: HardwareEntry, prep: Prep, more_disk: int
+) -> ResourceValues:
+    disk = math.ceil((plan.disk_bytes + more_disk) / GIB)
     shm = math.ceil(plan.shm_bytes / MIB)
     cpus = math.floor(1000 * hardware.cpus * NODE_SHARE)
     if STAGE_INFO[stage].gpus == "none":
-        memory = math.floor(hardware.host_memory_gib * 1024 * NODE_SHARE)
         cpus = 1000 * prep.cpus if prep.cpus else min(PREP_CPU_MILLIS, cpus)
-        memory = 1024 * prep.memory_gib if prep.memory_gib else min(PREP_MEMORY_MIB, memory)
+        memory = pod_memory(prep.memory_gib, hardware) // MIB
         return ResourceValues(gpus=0, cpu_millis=cpus, memory_mib=memory, disk_gib=disk, shm_mib=64)
     # Memory-backed files count towards the pod's memory.
     memory = math.ceil(plan.host_memory_bytes / MIB) + shm
@@ -190,31 +199,33 @@ def _placement(
     )
 
 
-def asked_model(task: StageTask) -> LlmSpec | None:
-    """The language model that a stage asks; None for stages that ask none."""
+def asked_models(task: StageTask) -> list[tuple[str, LlmSpec]]:
+    """The language models that a stage asks, each with the setting by which it does."""
     if isinstance(task, PrepTask) and task.data.generate is not None:
-        return task.data.generate.llm
-    if isinstance(task, EvaluateTask) and task.evaluate.judge is not None:
-        return task.evaluate.judge.llm
-    return None
+        return [("data.generate", task.data.generate.llm)]
+    if not isinstance(task, EvaluateTask):
+        return []
+    spec = task.evaluate
+    judge = [("evaluate.judge", spec.judge.llm)] if spec.judge is not None else []
+    return judge + [(f"evaluate.endpoints.{name}", e.llm) for name, e in spec.endpoints.items()]
 
 
-def _access(part: Part, cluster: Cluster, asked: LlmSpec | None = None) -> AccessValues:
+def _access(part: Part, cluster: Cluster, asked: Sequence[LlmSpec] = ()) -> AccessValues:
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_location
     own = [identity.secret, identity.model_hub_secret if _reaches_hub(part) else None]
-    own += [asked.key_secret] if asked is not None else []
+    own += [llm.key_secret for llm in asked]
     return AccessValues(
         service_account=identity.service_accounts.get(part),
         service_account_annotations=identity.annotations,
         pod_labels=identity.pod_labels,
-        secrets=(*(name for name in own if name), *cluster.env_from_secrets),
+        secrets=(*dict.fromkeys(name for name in own if name), *cluster.env_from_secrets),
         network_policy=network.policy,
         store_cidrs=network.store_cidrs,
         store_ports=ports,
         store_namespace=namespace,
         hub=network.hub and _reaches_hub(part),
-        language_model=_endpoint_of(asked) if asked is not None else None,
+        language_models=tuple(dict.fromkeys(_endpoint_of(llm) for llm in asked)),
         dns=network.dns,
         extra=network.extra,
     )

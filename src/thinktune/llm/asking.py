@@ -49,6 +49,8 @@ class Outcome:
     """The reason for people: the fault, or the beginning of the reply."""
     cached: bool
     """Whether the reply was there already."""
+    tokens: int | None = None
+    """Tokens of the reply, thinking included; None where the endpoint does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +201,11 @@ class Asker:
         answer = read_answer(self._spec.provider, parse_body(came.raw.encode()))
         asked = request.messages[-1].content if request.question is None else request.question
         reason = answer.problem or self._checker.failed(answer.text, asked)
+        tokens = answer.usage.output if answer.usage is not None else None
         if reason is None:
-            return Outcome(request, answer.text, answer.thinking, None, "", came.cached)
+            return Outcome(request, answer.text, answer.thinking, None, "", came.cached, tokens)
         shown = one_line(answer.text or answer.thinking, REPLY_SHOWN_CHARS)
-        return Outcome(request, None, answer.thinking, reason, shown, came.cached)
+        return Outcome(request, None, answer.thinking, reason, shown, came.cached, tokens)
 
     def _count(self, outcome: Outcome) -> None:
         self._done += 1

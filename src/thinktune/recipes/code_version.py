@@ -10,8 +10,9 @@ import thinktune
 
 STAGE_PACKAGES = ("llm", "schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
-LAUNCHER_ONLY = ("cluster.py", "kube_names.py", "pipeline.py", "values.py")
-"""Modules of `schema` that no stage imports: how a cluster is described to the launcher."""
+LAUNCHER_ONLY = ("cluster.py", "kube_names.py", "pipeline.py", "prices.py", "values.py")
+"""Modules of `schema` that no stage imports: how a cluster is described to the launcher, and
+what it costs."""
 RESOURCES = ("*.j2", "*.json")
 """Files of these packages that decide results as well, such as the report's page."""
 IGNORED_FIELDS = {"kind", "type_comment", "type_ignores", "ctx"}

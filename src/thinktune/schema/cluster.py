@@ -24,6 +24,7 @@ from thinktune.schema.kube_names import (
     Registry,
     Tag,
 )
+from thinktune.schema.prices import HourlyPrices
 from thinktune.schema.stages import IMAGES, Stage
 
 RESERVED = re.compile(r"HOME|POD_NAME|MASTER_ADDR|MASTER_PORT|THINKTUNE_.*")
@@ -197,8 +198,8 @@ class Prep(Closed):
     cpus: Count | None = None
     """Number of CPUs. Null requests 3, or what the recipe's hardware has if that is less."""
     memory_gib: Count | None = None
-    """Memory in GiB. Null requests 11, or what the recipe's hardware has if that is less. Prep
-    keeps all rows that pass the filters in memory: 30,000 rows of 6.5 kB take 2.2 GB."""
+    """Memory in GiB. Null requests 11, or what the recipe's hardware has if that is less.
+    `thinktune plan` shows how much of it prep takes: half a GiB, and half a kB a row."""
 
 
 class Cluster(Closed):
@@ -235,6 +236,8 @@ class Cluster(Closed):
     """PersistentVolumeClaim, preferably ReadWriteMany, that keeps base models between pods. Null
     makes each pod fetch the model from the store."""
     monitoring: Monitoring = Monitoring()
+    prices: HourlyPrices | None = None
+    """What nodes cost, for the money that `thinktune plan` shows. Null shows hours alone."""
     env: dict[str, str] = {}
     """Environment variables of all pods. Names and values that look like credentials are
     refused."""

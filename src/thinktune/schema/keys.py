@@ -43,6 +43,16 @@ def parts_prefix(run: str) -> str:
     return f"{stage_prefix(run, 'evaluate')}/parts"
 
 
+def sheets_prefix(run: str) -> str:
+    """Keys of the sheets in which people rate a run's answers."""
+    return f"{stage_prefix(run, 'evaluate')}/sheets"
+
+
+def ratings_key(run: str) -> str:
+    """What people's ratings of a run came to, where somebody kept that."""
+    return f"{sheets_prefix(run)}/ratings.json"
+
+
 def cache_prefix(kind: str, name: str, revision: str) -> str:
     """A model or dataset fetched once: `cache/<kind>/<owner>--<name>@<revision>`."""
     return f"cache/{kind}/{name.replace('/', '--')}@{revision}"

@@ -16,6 +16,13 @@ from thinktune.schema.llm import LlmSpec
 
 EngineName = Literal["vllm", "transformers"]
 EngineChoice = Literal["auto", "vllm", "transformers"]
+Precision = Literal["nf4", "16bit", "merged", "fp8"]
+"""Weights as they are served: the adapter beside a base of 4 or 16 bits; merged into it, in 16
+bits; merged and then rounded to FP8."""
+MERGED: tuple[Precision, ...] = ("merged", "fp8")
+"""Those of them for which a merged copy of the model is made."""
+EndpointName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""Name of an arm that an endpoint answers."""
 
 
 class TrainSpec(Closed):
@@ -158,6 +165,20 @@ class JudgeSpec(Closed):
     Null asks for no rating."""
 
 
+class EndpointSpec(Closed):
+    """A model behind an endpoint that answers the same questions, such as a served run or a model
+    of another maker."""
+
+    llm: LlmSpec
+    """Who is asked, and for how much money."""
+    instructed: bool = False
+    """Whether `evaluate.instruction` stands behind each question. Set it for a model that was not
+    tuned to answer in that form."""
+    own_sampling: bool = False
+    """Draw as `llm.parameters` say. Otherwise temperature, top_p and the longest answer are those
+    of the other arms, and `seed` is the evaluation's. Some models refuse a temperature."""
+
+
 class Requirement(Closed):
     """A condition under which the tuned model may be served."""
 
@@ -194,6 +215,10 @@ class EvaluateSpec(Closed):
     engine: EngineChoice = "auto"
     """What generates the answers. `auto` takes vLLM on a GPU of compute capability 8.0 or more, and
     transformers elsewhere."""
+    shards: Count = 1
+    """Number of pods, each on a GPU of its own, that divide the questions among them on a cluster.
+    The last to finish judges. Answers of vLLM stay the same; transformers, whose batches are then
+    others, may round differently."""
     batch_size: Count | None = None
     """Questions that the transformers engine answers at once. Null takes as many as fit the GPU's
     memory, and 16 on a CPU."""
@@ -201,9 +226,13 @@ class EvaluateSpec(Closed):
     """What the base model is told in words beside the question, as a further arm of the
     comparison, so that the report shows what a prompt alone would have done. Null leaves that arm
     out."""
-    precisions: tuple[Literal["nf4", "16bit"], ...] = ()
-    """Precisions of the base under which the tuned model answers as well, beside the one that it
-    was trained on. A model answers differently at another one."""
+    precisions: tuple[Precision, ...] = ()
+    """Precisions at which the tuned model answers as well, beside the one that it was trained at: a
+    base of 4 or 16 bits under the adapter, the adapter `merged` into 16 bits, or merged and rounded
+    to `fp8`, for which vLLM is needed. A model answers differently at another precision."""
+    endpoints: dict[EndpointName, EndpointSpec] = {}
+    """Models behind endpoints that answer as well, each an arm of the comparison, by the name that
+    the report gives it."""
     verifier: Literal["auto", "number", "choice", "math", "text", "none"] = "auto"
     """How an answer is compared with the reference answer. `auto` chooses by looking at the
     reference answers; `none` measures no accuracy."""
@@ -223,6 +252,21 @@ class EvaluateSpec(Closed):
     def _each_precision_once(self) -> Self:
         if len(set(self.precisions)) < len(self.precisions):
             raise ValueError("'precisions' names one twice; name each once")
+        return self
+
+    @model_validator(mode="after")
+    def _endpoints_are_arms_of_their_own(self) -> Self:
+        for name, endpoint in self.endpoints.items():
+            if name.split("-")[0] in ("base", "asked", "tuned"):
+                raise ValueError(
+                    f"an endpoint is called '{name}', as an arm of the run itself is or may be; "
+                    "call it by the model that it serves"
+                )
+            if endpoint.instructed and self.instruction is None:
+                raise ValueError(
+                    f"endpoint '{name}' is to be told the instruction, and there is none; give "
+                    "'instruction', or leave out 'instructed'"
+                )
         return self
 
 

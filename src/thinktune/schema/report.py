@@ -15,8 +15,6 @@ ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 BASE: Final = "base"
 ASKED: Final = "asked"
 TUNED: Final = "tuned"
-ENDPOINT: Final = "endpoint"
-Precision = Literal["nf4", "16bit"]
 Verifier = Literal["number", "choice", "math", "text", "none"]
 Direction = Literal["higher", "lower", "neither"]
 Outcome = Literal["better", "worse", "no evidence", "too few questions"]

@@ -13,7 +13,7 @@ from thinktune.schema.closed import Closed
 from thinktune.schema.manifest import AdapterSource
 from thinktune.schema.recipe import Recipe
 
-NOT_IN_DIGEST: dict[str, Any] = {"store": "", "code": None}
+NOT_IN_DIGEST: dict[str, Any] = {"store": "", "code": None, "planned_s": None}
 """Fields of a task that its result digest leaves out. Another version of the code can give another
 result, but a run that its user has named continues all the same."""
 
@@ -70,6 +70,8 @@ class RunFacts(Closed):
     """Datasets of the catalog that the recipe compares training rows with, by name."""
     init_from: AdapterSource | None = None
     """The adapter of `train.init_from`, as it was when the run was made."""
+    planned_s: dict[str, float] = {}
+    """Seconds that the plan predicts, by stage."""
 
 
 class StageTask(Closed):
@@ -82,6 +84,9 @@ class StageTask(Closed):
     code: str | None = None
     """`code_version()` of the launcher. A stage whose code differs refuses to start. Null accepts
     any code."""
+    planned_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds that the plan predicts for the stage, which the manifest records. Null where it
+    predicts none."""
     model_name: str
     """Name of the model in the catalog."""
     model: ModelEntry
@@ -89,7 +94,8 @@ class StageTask(Closed):
     @classmethod
     def of(cls, facts: RunFacts) -> Self:
         """The stage's task in that run."""
-        return cls(**cls.own_fields(facts), **_shared_fields(facts))
+        planned_s = facts.planned_s.get(cls.model_fields["stage"].default)
+        return cls(**cls.own_fields(facts), **_shared_fields(facts), planned_s=planned_s)
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:

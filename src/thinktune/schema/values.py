@@ -43,6 +43,9 @@ class TopologyValues(Values):
     through a headless Service."""
     processes_per_node: Annotated[int, Field(ge=1)]
     """Number of processes in each pod, one per GPU. The stage starts them itself."""
+    shards: Annotated[int, Field(ge=1)]
+    """Number of pods that divide the work and know nothing of each other. More than one make an
+    Indexed Job in which each is tried again by itself."""
 
 
 class ResourceValues(Values):
@@ -140,7 +143,7 @@ class AccessValues(Values):
     """Namespace of a store inside the cluster, which replaces its addresses."""
     hub: bool
     """Whether the pod may connect to port 443 of any address, as prep does to fetch files."""
-    language_model: EndpointValues | None
+    language_models: tuple[EndpointValues, ...]
     """Language model that prep asks, if the recipe has one write a column. Null opens nothing."""
     dns: Dns
     extra: tuple[Egress, ...]

@@ -10,13 +10,18 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Literal
 
 from thinktune.schema.catalog import ChatTemplate, ModelEntry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
 from thinktune.text.conversation import Exchange, Query, Reason, Unusable
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN
+
+Role = Literal["system", "user", "assistant"]
 
 BEFORE_REASONING = f"{THINK_OPEN}\n"
 AFTER_REASONING = f"\n{THINK_CLOSE}\n\n"
@@ -217,6 +222,17 @@ class Renderer:
             return unmarked
         marked = [line for line in answer.splitlines() if line.startswith(marker)]
         return marked[-1][len(marker) :].strip() if marked else unmarked
+
+
+def turns_of(model: ModelEntry, prompt: Sequence[Piece]) -> list[tuple[Role, str]]:
+    """The turns of a prompt that a Renderer made for this model: who speaks, and what is said."""
+    layout = LAYOUTS[model.chat_template]
+    openings: dict[str, Role] = {layout.user[0]: "user", layout.assistant[0]: "assistant"}
+    return [
+        (openings.get(opening.text, "system"), piece.text.removeprefix(layout.before_text))
+        for opening, piece in pairwise([Piece("", True), *prompt])
+        if not piece.control
+    ]
 
 
 def _turn(around: tuple[str, str], text: str) -> list[Piece]:

@@ -143,7 +143,7 @@ def test_where_a_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_assumptions_hang_on_a_narrow_terminal() -> None:
     ended = thinktune("plan", "qwen-32b", more={"COLUMNS": "80"})
-    lines = ended.out.split("Assumptions\n")[1].splitlines()
+    lines = ended.out.split("Assumptions\n")[1].split("The whole run\n")[0].splitlines()
     planned = json.loads(thinktune("plan", "qwen-32b", "--output", "json").out)
     assert all(len(line) <= 80 and line.startswith("  ") for line in lines)
     starts = [line for line in lines if not line.startswith("    ")]

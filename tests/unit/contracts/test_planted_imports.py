@@ -13,6 +13,7 @@ import thinktune
 PACKAGE = Path(thinktune.__file__).parent
 ROOT = Path(__file__).parents[3]
 PLANTED = [
+    ("tasks/prep/sheet.py", "import openpyxl", "sheets of Excel"),
     ("store/commit.py", "import boto3", "boto3: store.s3"),
     ("store/s3_store.py", "import botocore", "boto3: store.s3"),
     ("launch/status/why.py", "from kubernetes import client", "the Kubernetes client"),

@@ -31,6 +31,14 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.exit_codes import EXIT_CODES
 from thinktune.schema.manifest import Manifest, Progress
 from thinktune.schema.pipeline import Pipeline, PipelineStage
+from thinktune.schema.ratings import (
+    AgreementReport,
+    ArmRatings,
+    JudgeAgreement,
+    RatingsReport,
+    SheetKey,
+    SheetProblem,
+)
 from thinktune.schema.recipe import Recipe
 from thinktune.schema.report import (
     ArmFacts,
@@ -53,6 +61,7 @@ MODELS = (
     Recipe, Cluster, TaskValues, ConductorValues, PrepTask, TrainTask, EvaluateTask, Manifest,
     Progress, Pipeline, PipelineStage, PodTermination, Plan, Alternative, Topology, OnHardware,
     PlanVsActual, Report, MetricResult, PairedTest, ArmFacts, SideBySide, ShownAnswer,
+    RatingsReport, AgreementReport, JudgeAgreement, ArmRatings, SheetKey, SheetProblem,
 )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from launching import CATALOG, commit_stage, depends
 
-from thinktune.launch.local import run_local
+from thinktune.launch.local import Needs, ask_module, run_local
 from thinktune.launch.runs import Run, make_run
 from thinktune.recipes.compose import load_recipe
+from thinktune.schema.comparison import ComparisonRequest
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.stages import STAGES
 from thinktune.store import Store
@@ -78,3 +79,9 @@ def test_a_stage_that_fails_has_its_exit_code(run: Run, say: Say) -> None:
     with pytest.raises(StageFailed, match="prep failed with exit code 64") as failed:
         run_local(old, CPU, until="prep", say=say)
     assert failed.value.code == 64
+
+
+def test_a_program_whose_packages_are_not_installed() -> None:
+    request = ComparisonRequest(store="file:///none", runs=(), metrics=(), out="x")
+    with pytest.raises(InputMissing, match=r"no_such_package.*pip install 'thinktune\[review\]'"):
+        ask_module("thinktune.none", request, Needs("review", ("json", "no_such_package")))

@@ -4,6 +4,7 @@ from typing import Any
 
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.recipes.compose import load_catalog
+from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.recipe import Recipe
 
 CATALOG = load_catalog()
@@ -17,7 +18,7 @@ def a_recipe(model: str, hardware: str, **changes: Any) -> Recipe:
     return Recipe.parse({**written, "data": data, "train": train, **changes}, "test")
 
 
-def plan_of(recipe: Recipe) -> Plan:
-    """Its plan on the shipped catalog."""
+def plan_of(recipe: Recipe, dataset: DatasetEntry | None = None) -> Plan:
+    """Its plan on the shipped catalog; `dataset` says how many rows there are."""
     model, hardware = CATALOG.models[recipe.model], CATALOG.hardware[recipe.hardware]
-    return make_plan(recipe, model, hardware, CATALOG.hardware)
+    return make_plan(recipe, model, hardware, CATALOG.hardware, dataset=dataset)

@@ -8,7 +8,7 @@ from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
 from thinktune.text.conversation import Exchange, Query, Turn, Unusable
-from thinktune.text.templates import Renderer
+from thinktune.text.templates import Renderer, turns_of
 
 MODELS = load_catalog().models
 DATA = DataSpec(
@@ -111,3 +111,16 @@ def test_a_slip_in_a_pattern(name: str, pattern: str, meant: str) -> None:
         Renderer(tiny_entry(), DATA.model_copy(update={name: pattern}))
     assert raised.value.remedy == f"write {meant}"
     Renderer(tiny_entry(), DATA.model_copy(update={"prompt": "\\frac{a}{b} {question}"}))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_turns_are_found_again_in_the_prompt_of_every_model(name: str) -> None:
+    before = (Turn(role="user", text="Hello."), Turn(role="assistant", text="What is it?"))
+    query = Query(question="2 + 2?", before=before, system="Be brief.")
+    data = DataSpec(dataset="inventory-sums")
+    assert turns_of(MODELS[name], Renderer(MODELS[name], data).prompt(query)) == [
+        ("system", "Be brief."),
+        ("user", "Hello."),
+        ("assistant", "What is it?"),
+        ("user", "2 + 2?"),
+    ]

@@ -90,7 +90,9 @@ class Observed:
         if self.job["spec"].get("suspend"):
             return "waiting"
         running = [pod for pod in self.pods if pod["status"].get("phase") == "Running"]
-        return "running" if len(running) >= self.nodes else "pending"
+        # Shards know nothing of each other: one that runs does not wait for the others.
+        needed = 1 if "backoffLimitPerIndex" in self.job["spec"] else self.nodes
+        return "running" if len(running) >= needed else "pending"
 
     def condition(self, kind: str) -> Object | None:
         """The Job's condition of that kind, where it holds."""

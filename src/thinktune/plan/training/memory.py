@@ -216,19 +216,10 @@ def host_memory(work: Workload, on_device: int) -> int:
     """Bytes of host memory that a pod needs; `on_device` is what a rank takes on its device."""
     if work.gpus_per_node == 0:
         return on_device + HOST_RESERVE_BYTES
-    released = released_bytes(work.model)
+    released = shapes.released_bytes(work.model)
     # The rank that saves holds a checkpoint, and once more while it is written.
     copies = 2 * checkpoint(work)
     return work.gpus_per_node * HOST_PROCESS_BYTES + min(SHARD_BYTES, released) + copies
-
-
-def released_bytes(model: ModelEntry) -> int:
-    """Bytes of the released weights on disk."""
-    if model.packaged is not None:
-        # GGUF, unpacked to 16 bits by prep.
-        return 2 * model.parameters
-    sizes = {"float8_e4m3fn": 1, "bfloat16": 2, "float16": 2, "float32": 4}
-    return sizes[model.dtype] * model.parameters
 
 
 def checkpoint(work: Workload) -> int:
@@ -242,7 +233,7 @@ def disk(work: Workload) -> int:
     """Bytes of local disk: the weights, a checkpoint per rank that resumes, data. With a store on
     the node itself also those that are kept."""
     kept = max(_kept_checkpoints(work.train) + 1, work.gpus_per_node)
-    return released_bytes(work.model) + kept * checkpoint(work) + DISK_RESERVE_BYTES
+    return shapes.released_bytes(work.model) + kept * checkpoint(work) + DISK_RESERVE_BYTES
 
 
 def _kept_checkpoints(train: TrainSpec) -> int:

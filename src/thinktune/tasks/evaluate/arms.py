@@ -1,56 +1,28 @@
-"""The arms of an evaluation: which model answers, asked how, at which precision, and by what."""
+"""What answers for the arms of an evaluation: an engine for each precision."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from thinktune.schema.report import ASKED, BASE, TUNED, Precision
+from thinktune.schema.arms import Arm
+from thinktune.schema.engines import INSTRUCTION_MARGIN_TOKENS, Chosen, choose
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.recipe import MERGED, Precision
 from thinktune.schema.stages import EvaluateTask
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.report.build import ArmInfo
-from thinktune.tasks.generate.choose import Chosen, choose, vllm_installed
 from thinktune.tasks.generate.protocol import Engine
 from thinktune.tasks.generate.transformers import TransformersEngine
-from thinktune.tasks.generate.vllm import VllmEngine
-from thinktune.tasks.model.base import compute_capability
+from thinktune.tasks.generate.vllm import VllmEngine, vllm_installed
+from thinktune.tasks.model.base import (
+    Base,
+    compute_capability,
+    compute_dtype,
+    local_device,
+)
+from thinktune.tasks.model.merge import merge
 from thinktune.tasks.runtime.progress import Reporter
-
-PRECISION_WORDS: dict[Precision, str] = {"nf4": "4-bit NF4 base", "16bit": "16-bit base"}
-MARGIN_TOKENS = 64
-"""Room in the window for an instruction's tokens beyond those that were counted."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to answer the questions."""
-
-    name: str
-    label: str
-    precision: Precision
-    adapter: bool = False
-    instructed: bool = False
-    """Whether the recipe's instruction stands behind each question."""
-
-    def precision_words(self) -> str:
-        """The weights as they would be served."""
-        return PRECISION_WORDS[self.precision] + (", adapter unmerged" if self.adapter else "")
-
-
-def arms_of(task: EvaluateTask) -> list[Arm]:
-    """In the order in which people read them. Arms of one precision stand together."""
-    spec, own = task.evaluate, task.base
-    arms = [Arm(BASE, "the base model", own)]
-    if spec.instruction is not None:
-        label = "the base model, asked in words"
-        arms.append(Arm(ASKED, label, own, instructed=True))
-    arms.append(Arm(TUNED, "the tuned model", own, adapter=True))
-    for precision in spec.precisions:
-        if precision != own:
-            label = f"the tuned model on a {PRECISION_WORDS[precision]}"
-            arms.append(Arm(f"{TUNED}-{precision}", label, precision, adapter=True))
-    return arms
 
 
 class Engines:
@@ -71,6 +43,12 @@ class Engines:
             vllm_installed=vllm_installed(),
         )
         reporter.say(f"answers come from {self.chosen.name}: {self.chosen.reason}")
+        self._reporter = reporter
+        self._merged = inputs.folder / "merged"
+        if "fp8" in task.evaluate.precisions and self.chosen.name != "vllm":
+            fault = f"answers come from {self.chosen.name}, which has no FP8 ({self.chosen.reason})"
+            remedy = "leave fp8 out, or evaluate on a GPU of compute capability 8.0 or more"
+            raise SpecInvalid("evaluate.precisions", fault, remedy)
 
     def info(self, arm: Arm) -> ArmInfo:
         """What the report says of an arm."""
@@ -84,27 +62,50 @@ class Engines:
             yield engine
 
     def _make(self, precision: Precision) -> Engine:
-        task, adapter = self._task, self._inputs.folder / "train"
+        task, base = self._task, _base_of(precision)
+        adapter = self._inputs.folder / "train" if precision not in MERGED else None
+        weights = self._weights if adapter is not None else self._merged_weights()
         if self.chosen.name == "transformers":
             return TransformersEngine(
-                self._weights,
+                weights,
                 adapter,
                 entry=task.model,
-                base=precision,
+                base=base,
                 dtype=task.dtype,
                 rows=task.evaluate.batch_size,
             )
         prompt = max(len(row["prompt_ids"]) for row in self._inputs.rows)
-        words = len((task.evaluate.instruction or "").encode()) + MARGIN_TOKENS
+        words = len((task.evaluate.instruction or "").encode()) + INSTRUCTION_MARGIN_TOKENS
         return VllmEngine(
-            self._weights,
+            weights,
             adapter,
             repo=task.model.repo,
-            base=precision,
+            base=base,
+            fp8=precision == "fp8",
             dtype=task.dtype,
             window=prompt + words + task.evaluate.max_new_tokens,
             context=task.model.context,
         )
+
+    def _merged_weights(self) -> Path:
+        """The folder with the merged model, which is made once."""
+        if not self._merged.exists():
+            self._reporter.say("merges the adapter into the base, in fp32")
+            device = local_device()
+            merge(
+                self._weights,
+                self._inputs.folder / "train",
+                self._merged,
+                base=self._task.base,
+                dtype=compute_dtype(self._task.dtype, device),
+                device=device,
+                beat=self._reporter.heartbeat,
+            )
+        return self._merged
+
+
+def _base_of(precision: Precision) -> Base:
+    return "nf4" if precision == "nf4" else "16bit"
 
 
 def engine_version(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import Arm
 from thinktune.schema.checkpoint_scores import (
     CheckpointScore,
     CheckpointsReport,
@@ -28,11 +29,12 @@ from thinktune.schema.manifest import Manifest
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import Store, fetch, manifest_digest, new_attempt, open_store, read_manifest
 from thinktune.store.adapters import CONFIG_FILE, WEIGHTS_FILE, checkpoint_steps
-from thinktune.tasks.evaluate.arms import Arm, Engines
+from thinktune.tasks.evaluate.arms import Engines
+from thinktune.tasks.evaluate.asking import ask_arm
 from thinktune.tasks.evaluate.inputs import Inputs, read_questions
 from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Registry, Setup
 from thinktune.tasks.evaluate.samples import Judged
-from thinktune.tasks.evaluate.stage import ask, judging_rules
+from thinktune.tasks.evaluate.stage import judging_rules
 from thinktune.tasks.evaluate.statistics import bootstrap_interval
 from thinktune.tasks.evaluate.verdicts import judge_all, verifier_of
 from thinktune.tasks.model.adapter import write_peft_form
@@ -131,7 +133,7 @@ def _metrics(
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     arm = Arm(f"step-{step}", f"the adapter of step {step}", task.base, adapter=True)
     with engines.open(task.base) as engine:
-        samples = ask(task, context, inputs, engine, arm, tokenizer, None)
+        samples = ask_arm(task, context, inputs, engine, arm, tokenizer)
     rules = judging_rules(task, inputs, tokenizer_file, context.stop)
     found: dict[str, list[Judged]] = defaultdict(list)
     for judged in judge_all(samples, inputs.questions, rules):

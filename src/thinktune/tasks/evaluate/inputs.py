@@ -75,7 +75,7 @@ def read_questions(
     if not rows:
         fault = "no question was held out"
         raise DataInvalid("prep", fault, "set data.split.test_rows and run again")
-    if task.evaluate.instruction is not None:
+    if task.evaluate.instruction is not None or task.evaluate.endpoints:
         _check_pieces(rows[0])
     return facts, rows
 
@@ -96,7 +96,10 @@ def _check_pair(task: EvaluateTask, prep: Manifest, train: Manifest) -> None:
 def _check_pieces(row: dict[str, Any]) -> None:
     """An older prep kept the prompt as one text, to which no words can be added."""
     if "pieces" not in row:
-        fault = "its questions hold no parts of the prompt, which evaluate.instruction needs"
+        fault = (
+            "its questions hold no parts of the prompt, which evaluate.instruction and "
+            "evaluate.endpoints need"
+        )
         raise InputMissing("prep", fault, "delete that artifact and run prep again")
 
 

@@ -1,6 +1,7 @@
 """A language model judges answers: whether they agree with the reference, and from 1 to 5.
 
-Called by `stage`. A reply that is none of the allowed ones is no verdict; it never counts as wrong.
+Called by `stage`; `people.agreement` reads the replies. A reply that is none of the allowed ones is
+no verdict; it never counts as wrong.
 """
 
 import json
@@ -87,20 +88,31 @@ def verdicts(
 ) -> dict[str, JudgeVerdict]:
     """What the replies come to, by the sample's key. An answer with nothing outside of its think
     part is wrong and has the lowest rating without being sent."""
-    by_sample: dict[str, dict[str, str | None]] = {}
-    for reply in replies:
-        by_sample.setdefault(reply.sample, {})[reply.asked] = reply.text
-    found = {
-        sample: JudgeVerdict(
-            correct=_agreed([said.get(order) for order in ORDERS]) if spec.correct else None,
-            rating=_rating(said.get(RATING)),
-        )
-        for sample, said in by_sample.items()
-    }
+    found = verdicts_of(replies)
     nothing = JudgeVerdict(
         correct=False if spec.correct else None, rating=1.0 if spec.rating is not None else None
     )
     return found | {sample.key: nothing for sample in samples if not _answer(sample)}
+
+
+def verdicts_of(replies: Sequence[Reply]) -> dict[str, JudgeVerdict]:
+    """What replies come to, by the key of the sample that was sent."""
+    by_sample: dict[str, dict[str, str | None]] = {}
+    for reply in replies:
+        by_sample.setdefault(reply.sample, {})[reply.asked] = reply.text
+    return {
+        sample: JudgeVerdict(
+            correct=_agreed([said.get(order) for order in ORDERS]),
+            rating=_rating(said.get(RATING)),
+        )
+        for sample, said in by_sample.items()
+    }
+
+
+def read_replies(path: Path) -> list[Reply]:
+    """What `write_replies` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [Reply(**json.loads(line)) for line in file]
 
 
 def write_replies(replies: Sequence[Reply], path: Path) -> None:

@@ -4,50 +4,49 @@ All get the same prompts, sampling and stop ids. Files of the artifact: `report.
 `report.html`, `report.md`, `samples.jsonl`, and `judge.jsonl` where a language model judged.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.errors import Preempted, ThinktuneError
-from thinktune.schema.keys import parts_prefix, stage_prefix
+from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
-from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
+from thinktune.tasks.evaluate.arms import Engines
+from thinktune.tasks.evaluate.asking import ask_all
+from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
-from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
+from thinktune.tasks.evaluate.inputs import Inputs, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
-from thinktune.tasks.evaluate.report.build import build_report, manifest_metrics
+from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
 from thinktune.tasks.evaluate.report.wording import terminal_summary
-from thinktune.tasks.evaluate.samples import Judged, Sample, sample_key
+from thinktune.tasks.evaluate.samples import Judged, Sample
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
-from thinktune.tasks.generate.answers import AnswerStore, generate
-from thinktune.tasks.generate.protocol import Engine, Request, Sampling
 from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import utc_now
 from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.labels import LabelList
-from thinktune.text.tokens import Encoder
 
 INCOMPLETE = "incomplete"
 """Folder of the stage where a report stands whose judge gave up; it is no artifact."""
 
 
-def run(task: EvaluateTask, context: Context) -> Manifest:
-    """Runs the stage and commits its artifact."""
+def run(task: EvaluateTask, context: Context) -> Manifest | None:
+    """Runs the stage and commits its artifact; None where this is a shard and others still
+    answer, of which the last one commits."""
     metrics = Registry.discover()
     check_requirements(task.evaluate.require, metrics)
     with tempfile.TemporaryDirectory(prefix="thinktune-evaluate-") as temporary:
@@ -57,9 +56,14 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
             task.model, inputs.prep.revisions["model"], context, folder / "model", weights=True
         )
         check_judge(task.evaluate.judge)
+        check_endpoints(task.evaluate)
         engines = Engines(task, inputs, weights, context.reporter)
         tokenizer_file = weights / "tokenizer.json"
-        samples = ask_all(task, context, inputs, engines, tokenizer_file)
+        own = ask_all(task, context, inputs, engines, tokenizer_file)
+        if own is None:
+            context.reporter.say("its part is answered; the last of the other pods judges")
+            return None
+        samples = own + ask_endpoints(task, context, inputs)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
@@ -82,86 +86,11 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
             template_sha256=inputs.prep.template_sha256,
             revisions=inputs.prep.revisions,
             versions=versions(),
-            metrics=manifest_metrics(report),
+            metrics={**manifest_metrics(report), "planned_s": task.planned_s},
             created=utc_now(),
         )
     context.reporter.say("done\n\n" + terminal_summary(report))
     return manifest
-
-
-def ask_all(
-    task: EvaluateTask, context: Context, inputs: Inputs, engines: Engines, tokenizer_file: Path
-) -> list[Sample]:
-    """The answers of all arms to all questions, those of an earlier attempt included."""
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    # It parses the tokenizer's file twice more, for prompts that prep did not render.
-    encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
-    samples: list[Sample] = []
-    for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
-        with engines.open(precision) as engine:
-            for arm in arms:
-                samples += ask(task, context, inputs, engine, arm, tokenizer, encoder)
-    return samples
-
-
-def ask(
-    task: EvaluateTask,
-    context: Context,
-    inputs: Inputs,
-    engine: Engine,
-    arm: Arm,
-    tokenizer: Tokenizer,
-    encoder: Encoder | None,
-) -> list[Sample]:
-    """The answers of one arm. `encoder` is needed for one that is instructed."""
-    spec = task.evaluate
-    sampling = Sampling(
-        temperature=spec.temperature,
-        top_p=spec.top_p,
-        max_new_tokens=spec.max_new_tokens,
-        stop_ids=inputs.facts.stop_ids,
-    )
-    computed = (engine.name, engine_version(engine.name), arm.precision, task.dtype)
-    decides = [*inputs.digests().values(), *computed]
-    identity = hashlib.sha256("\n".join([*decides, sampling.digest()]).encode()).hexdigest()
-    kept = AnswerStore(context.store, parts_prefix(task.run), identity)
-    instruction = spec.instruction if arm.instructed else None
-    prompts = {
-        row["id"]: row["prompt_ids"]
-        if instruction is None or encoder is None
-        else asked_in_words(row, instruction, encoder)
-        for row in inputs.rows
-    }
-    asked = [(number, row) for number in range(spec.samples) for row in inputs.rows]
-    requests = [_request(task, arm, number, row["id"], prompts[row["id"]]) for number, row in asked]
-    phase = f"generate {arm.name}"
-    answers = generate(engine, requests, sampling, kept, context, phase=phase)
-    return [
-        Sample(
-            question_id=row["id"],
-            arm=arm.name,
-            sample=number,
-            text=tokenizer.decode(list(answer.ids), skip_special_tokens=False),
-            prompt_opens_think=inputs.facts.opens_think,
-            tokens=len(answer.ids),
-            finished=answer.finished,
-            reference=row["reference"],
-        )
-        for (number, row), answer in zip(asked, answers, strict=True)
-    ]
-
-
-def _request(
-    task: EvaluateTask, arm: Arm, number: int, question: str, prompt_ids: Sequence[int]
-) -> Request:
-    """Its seed is the same for all arms: what they are asked differs in nothing else."""
-    seeded = f"{task.evaluate.seed}:{number}:{question}"
-    return Request(
-        id=sample_key(arm.name, number, question),
-        prompt_ids=tuple(prompt_ids),
-        seed=int.from_bytes(hashlib.sha256(seeded.encode()).digest()[:4], "big"),
-        adapter=arm.adapter,
-    )
 
 
 def _judge(
@@ -234,11 +163,16 @@ def _report(
         run=task.run,
         model=task.model.repo,
         setup=setup,
-        arms={arm.name: engines.info(arm) for arm in arms_of(task)},
+        arms=_arm_infos(task, engines),
         judged=judged,
         versions=versions(),
         metrics=metrics,
     )
+
+
+def _arm_infos(task: EvaluateTask, engines: Engines) -> dict[str, ArmInfo]:
+    own = {arm.name: engines.info(arm) for arm in arms_of(task.evaluate, task.base)}
+    return own | {name: endpoint_info(name, e) for name, e in task.evaluate.endpoints.items()}
 
 
 def _labels(task: EvaluateTask) -> LabelList | None:

@@ -6,7 +6,7 @@ shares, means, F1 scores and rates.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ POWER = 0.80
 RESAMPLES = 10_000
 RESAMPLES_AT_ONCE = 250
 """Bounds the memory of resampling: this many vectors over all questions at a time."""
+DEFINED_SHARE = 0.95
+"""A figure that fewer resamples have than this has no interval."""
 FEW_QUESTIONS = 30
 """Below this, a test that rejects nothing is said to have had too few questions."""
 
@@ -113,15 +115,38 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """95% percentile interval of tuned's figure minus the other's, questions resampled with all
     their answers."""
+    found = [
+        aggregate(times @ tuned) - aggregate(times @ other)
+        for times in _resamples(len(other), seed)
+    ]
+    return _percentiles(np.concatenate(found))
+
+
+def figure_interval(
+    contributions: Contributions, aggregate: Aggregate, *, seed: int
+) -> tuple[float, float] | None:
+    """95% percentile interval of one figure, as `bootstrap_interval`. None where too many resamples
+    have no figure (NaN), and without questions."""
+    if not len(contributions):
+        return None
+    found = np.concatenate(
+        [aggregate(times @ contributions) for times in _resamples(len(contributions), seed)]
+    )
+    defined = found[np.isfinite(found)]
+    return _percentiles(defined) if len(defined) >= DEFINED_SHARE * len(found) else None
+
+
+def _resamples(questions: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each question is drawn, (resamples, questions), some resamples at a time."""
     generator = np.random.default_rng(seed)
-    questions = len(other)
-    found = []
     for _ in range(RESAMPLES // RESAMPLES_AT_ONCE):
-        times = generator.multinomial(
+        yield generator.multinomial(
             questions, np.full(questions, 1 / questions), size=RESAMPLES_AT_ONCE
         ).astype(float)
-        found.append(aggregate(times @ tuned) - aggregate(times @ other))
-    low, high = np.quantile(np.concatenate(found), [ALPHA / 2, 1 - ALPHA / 2])
+
+
+def _percentiles(found: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(found, [ALPHA / 2, 1 - ALPHA / 2])
     return float(low), float(high)
 
 

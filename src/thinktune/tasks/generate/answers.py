@@ -8,7 +8,8 @@ be read, or is of another generation, is passed over, and its answers are made a
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from thinktune.schema.closed import Closed
@@ -61,6 +62,11 @@ class AnswerStore:
                     found.setdefault(request.id, answer)
         return found
 
+    def all_of(self, requests: Sequence[Request]) -> list[Answer] | None:
+        """The answers to all requests in their order; None while one is missing."""
+        known = self.known(requests)
+        return [known[request.id] for request in requests] if len(known) == len(requests) else None
+
     def put(self, answered: Sequence[tuple[Request, Answer]]) -> None:
         """Writes one part. Whatever lies under its name already is replaced."""
         answers = [
@@ -90,6 +96,22 @@ class AnswerStore:
         return hashlib.sha256(json.dumps([*decides, *said]).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the requests a process answers, of so many processes."""
+
+    index: int = 0
+    of: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Shard":
+        """The pod's, as the chart says; the whole where it says nothing."""
+        return cls(
+            int(environment.get("THINKTUNE_SHARD", "0")),
+            int(environment.get("THINKTUNE_SHARDS", "1")),
+        )
+
+
 def generate(
     engine: Engine,
     requests: Sequence[Request],
@@ -98,13 +120,15 @@ def generate(
     context: Context,
     *,
     phase: str,
-) -> list[Answer]:
+    shard: Shard = Shard(),
+) -> list[Answer] | None:
     """The answers to all requests in their order; asks the engine only for what is not kept yet.
 
-    `phase` is what the progress calls it.
+    A shard answers requests of its own, whatever GPU it has; None while those of other shards are
+    missing. `phase` is what the progress calls it.
     """
     known = kept.known(requests)
-    batches = engine.batches(requests, sampling)
+    batches = engine.batches(requests[shard.index :: shard.of], sampling)
     some = [tuple(request for request in batch if request.id not in known) for batch in batches]
     missing = [batch for batch in some if batch]
     whole, left = engine.work(batches, sampling), engine.work(missing, sampling)
@@ -117,6 +141,8 @@ def generate(
     finally:
         writing.flush()  # what has come is paid for, whatever ended the engine
     writing.check()
+    if len(known) < len(requests):
+        return kept.all_of(requests)
     return [known[request.id] for request in requests]
 
 

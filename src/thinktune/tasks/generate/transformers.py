@@ -5,7 +5,7 @@ It runs wherever PyTorch does.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.engines import rows_at_once
 from thinktune.tasks.generate.drawing import Drawing
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import (
-    UNPACKED_SHARE,
     Base,
     Dtype,
     compute_dtype,
@@ -37,19 +37,6 @@ from thinktune.tasks.model.base import (
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-CPU_ROWS = 16
-"""Requests in a batch on a CPU, where more of them save little."""
-MOST_ROWS = 512
-USABLE = 0.8
-"""Share of a GPU's memory that weights, cache and logits may take."""
-PACKED_BYTES = 0.7
-"""Bytes per weight of a 4-bit base, its embeddings in 16 bits."""
-LOGIT_BYTES = 32
-"""Bytes per row and entry of the vocabulary while a token is drawn: logits, probabilities, their
-order and sums."""
-CACHE_COPIES = 1.25
-"""The cache grows by copying one layer at a time."""
-
 
 class TransformersEngine:
     """See `protocol.Engine`."""
@@ -61,22 +48,22 @@ class TransformersEngine:
     def __init__(
         self,
         weights: Path,
-        adapter: Path,
+        adapter: Path | None,
         *,
         entry: ModelEntry,
         base: Base,
         dtype: Dtype,
         rows: int | None = None,
     ) -> None:
-        """`weights` and `adapter` are folders. `rows`: requests in a batch; None takes as many as
-        the device's memory holds."""
+        """`weights` and `adapter` are folders; without an adapter, no request may want it. `rows`:
+        requests in a batch; None takes as many as the device's memory holds."""
         self._weights = weights
         self._adapter = adapter
         self._entry = entry
         self._base: Base = base
         self._dtype: Dtype = dtype
         self._rows = rows
-        self._model: PeftModel | None = None
+        self._model: PreTrainedModel | PeftModel | None = None
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
         """Neighbors in length share a batch, so that little is padding."""
@@ -99,7 +86,7 @@ class TransformersEngine:
         for batch in batches:
             model = self._loaded(reporter)
             # Not around the yield: the caller may never come back for the rest.
-            with nullcontext() if batch[0].adapter else model.disable_adapter():
+            with _base_alone(model) if not batch[0].adapter else nullcontext():
                 answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
 
@@ -111,19 +98,9 @@ class TransformersEngine:
 
     def _fitting(self, tokens: int) -> int:
         """How many rows of that length fit the GPU beside the weights, which may be unpacked."""
-        memory = device_memory(local_device())
-        if memory is None:
-            return CPU_ROWS
-        model = self._entry
-        cached = 2 * model.layers * model.kv_heads * model.head_size * 2 * tokens
-        row = CACHE_COPIES * cached + LOGIT_BYTES * model.vocabulary
-        weights = 2 * model.parameters
-        if self._base == "nf4" and weights > UNPACKED_SHARE * memory:
-            weights = int(PACKED_BYTES * model.parameters)
-        left = USABLE * memory - weights
-        return max(1, min(MOST_ROWS, int(left / row)))
+        return rows_at_once(self._entry, self._base, tokens, device_memory(local_device()))
 
-    def _loaded(self, reporter: Reporter) -> PeftModel:
+    def _loaded(self, reporter: Reporter) -> PreTrainedModel | PeftModel:
         """The model, loaded when the first batch needs it: a finished evaluation needs none."""
         if self._model is None:
             device = local_device()
@@ -131,9 +108,15 @@ class TransformersEngine:
             reporter.say(f"loads {self._entry.repo} ({self._base})")
             base = load_base(self._weights, self._base, dtype, device, attention="sdpa")
             unpack(base)
-            self._model = PeftModel.from_pretrained(base, str(self._adapter)).eval()
+            if self._adapter is not None:
+                base = PeftModel.from_pretrained(base, str(self._adapter))
+            self._model = base.eval()
             reporter.say(f"{device_name(device)}, {dtype}".replace("torch.", ""))
         return self._model
+
+
+def _base_alone(model: PreTrainedModel | PeftModel) -> AbstractContextManager[Any]:
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 class _TokenWatch(StoppingCriteria):  # type: ignore[misc]

@@ -4,27 +4,25 @@ vLLM computes in a process of its own. A thread here collects what it finishes, 
 can be asked to stop, and notices when that process dies or hangs.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
+from thinktune.schema.engines import MEMORY_SHARE, MOST_SEQUENCES, vllm_window
+from thinktune.schema.errors import DataInvalid, InternalError
+from thinktune.schema.serving import lora_rank_setting
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes as max_lora_rank."""
-WINDOW_STEP = 1024
-"""The window is rounded up to a multiple of this, so that compiled graphs are found again."""
-MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -43,6 +41,20 @@ ENVIRONMENT = {
 }
 
 
+def vllm_installed() -> bool:
+    """Whether vLLM can be imported; it is not imported."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def prepare(environment: MutableMapping[str, str]) -> None:
+    """Sets what vLLM reads when it is imported, unless it is set already. Its compiled graphs go to
+    the volume that pods share, where there is one, so that only the first start compiles them."""
+    for name, value in ENVIRONMENT.items():
+        environment.setdefault(name, value)
+    if cache := environment.get("THINKTUNE_CACHE"):
+        environment.setdefault("VLLM_CACHE_ROOT", f"{cache}/vllm")
+
+
 class VllmEngine:
     """See `protocol.Engine`."""
 
@@ -52,23 +64,25 @@ class VllmEngine:
     def __init__(
         self,
         weights: Path,
-        adapter: Path,
+        adapter: Path | None,
         *,
         repo: str,
         base: Base,
         dtype: Dtype,
         window: int,
         context: int | None = None,
+        fp8: bool = False,
     ) -> None:
-        """`weights` and `adapter` are folders; `repo` is what the log calls the model. `window`:
-        tokens of the longest prompt with its answer. `context`: the most that the model has."""
+        """`weights` and `adapter` are folders; without an adapter, no request may want it. `repo`
+        is what the log calls the model. `window`: tokens of the longest prompt with its answer.
+        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8."""
         self._weights = weights
         self._adapter = adapter
         self._repo = repo
         self._base: Base = base
         self._dtype: Dtype = dtype
-        rounded = -(-window // WINDOW_STEP) * WINDOW_STEP
-        self._window = rounded if context is None else min(rounded, context)
+        self._quantization = "fp8" if fp8 else "bitsandbytes" if base == "nf4" else None
+        self._window = vllm_window(window, context)
         self._engine: Any = None
 
     def batches(self, requests: Sequence[Request], sampling: Sampling) -> list[Batch]:
@@ -118,7 +132,7 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
 
-        adapter = LoRARequest("tuned", 1, str(self._adapter))
+        adapter = LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
         for request in requests:
             params = SamplingParams(
                 temperature=sampling.temperature,
@@ -144,8 +158,7 @@ class VllmEngine:
     def _loaded(self, reporter: Reporter, stop: Stop) -> Any:
         """vLLM's engine, started when the first answer is asked for."""
         if self._engine is None:
-            for name, value in ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            prepare(os.environ)
             from vllm import LLM
 
             reporter.say(f"starts vLLM with {self._repo} ({self._base})")
@@ -172,17 +185,20 @@ class VllmEngine:
             "model": str(self._weights),
             "skip_tokenizer_init": True,  # prompts and answers are token ids
             "dtype": dtype,
-            "quantization": "bitsandbytes" if self._base == "nf4" else None,
+            "quantization": self._quantization,
             # The release's own sampling settings and end tokens would mix with the recipe's.
             "generation_config": "vllm",
             "max_model_len": self._window,
             "max_num_seqs": MOST_SEQUENCES,
-            "enable_lora": True,
-            "max_loras": 1,
-            "max_lora_rank": _rank_setting(self._adapter),
             "seed": 0,
             "disable_log_stats": True,
         }
+        if self._adapter is not None:
+            settings |= {
+                "enable_lora": True,
+                "max_loras": 1,
+                "max_lora_rank": _rank_setting(self._adapter),
+            }
         if device.type == "cuda":
             return settings | {"gpu_memory_utilization": MEMORY_SHARE}
         return settings | {"enforce_eager": True}
@@ -282,10 +298,7 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    if rank > RANKS[-1]:
-        fault = f"rank {rank}, and vLLM takes {RANKS[-1]} at most"
-        raise SpecInvalid("train.rank", fault, "set evaluate.engine=transformers")
-    return next(setting for setting in RANKS if setting >= rank)
+    return lora_rank_setting(rank, "train.rank", "set evaluate.engine=transformers")
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

@@ -20,13 +20,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from thinktune.schema.engines import UNPACKED_SHARE
 from thinktune.schema.errors import DeviceUnusable
 
 Base = Literal["nf4", "16bit"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-
-UNPACKED_SHARE = 0.4
-"""Largest share of a GPU's memory that unpacked weights may take beside an evaluation's cache."""
 
 
 def local_device() -> torch.device:

@@ -21,7 +21,6 @@ from thinktune.schema.errors import DataInvalid, ThinktuneError
 from thinktune.schema.keys import cache_prefix
 from thinktune.store import fetch, open_store, read_manifest
 from thinktune.store.data_files import data_files, is_remote
-from thinktune.tasks.prep.answering import answer
 from thinktune.tasks.prep.batches import batched
 from thinktune.tasks.prep.ledger import Ledger
 from thinktune.tasks.prep.preparation import Batch, Preparation, Prepared
@@ -30,6 +29,7 @@ from thinktune.tasks.prep.recognition import Layout, recognized
 from thinktune.tasks.prep.rows import question_key
 from thinktune.tasks.prep.selection import DUPLICATE, SeenColumns, check_columns
 from thinktune.tasks.prep.sources import from_bucket, readable, records_of
+from thinktune.tasks.runtime.answering import answer
 from thinktune.text.estimate import Estimate
 from thinktune.text.templates import Renderer
 from thinktune.text.tokens import Encoder

@@ -14,9 +14,10 @@ from thinktune.llm.estimate import Estimate
 from thinktune.llm.generate import plan
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.stages import PrepTask
-from thinktune.tasks.prep.answering import answer, quiet_context
+from thinktune.tasks.prep.answering import quiet_context
 from thinktune.tasks.prep.readers.records import Record
 from thinktune.tasks.prep.sources import open_source
+from thinktune.tasks.runtime.answering import answer
 from thinktune.tasks.runtime.stopping import Stop
 
 

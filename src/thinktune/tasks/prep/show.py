@@ -18,7 +18,7 @@ from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.store import Store, fetch, open_store, read_manifest
-from thinktune.tasks.prep.answering import answer
+from thinktune.tasks.runtime.answering import answer
 
 
 def main() -> NoReturn:

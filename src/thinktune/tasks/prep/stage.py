@@ -241,6 +241,6 @@ def _commit(
         template_sha256=card.template_sha256,
         revisions=revisions,
         versions={"thinktune": thinktune.__version__, **libraries},
-        metrics=card.counts(),
+        metrics={**card.counts(), "planned_s": task.planned_s},
         created=utc_now(),
     )

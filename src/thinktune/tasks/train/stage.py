@@ -228,6 +228,7 @@ def _summary(
         "device": device_name(accelerator.device),
         **_peaks(accelerator),
         "planned_gpu_memory_bytes": forecast.gpu_memory_bytes if forecast else None,
+        "planned_s": task.planned_s,
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from tiny_tokenizer import tiny_entry
 from tokenizers import Tokenizer
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.errors import InputMissing
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PromptFacts
@@ -17,7 +18,9 @@ from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import Store, commit, open_store
 from thinktune.tasks.evaluate import stage
+from thinktune.tasks.evaluate.asking import ask_all
 from thinktune.tasks.evaluate.inputs import Inputs
+from thinktune.tasks.evaluate.samples import Sample
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
@@ -112,7 +115,15 @@ def put(store: Store, folder: Path, kind: str, **files: str) -> Manifest:
 
 def asked(
     store: Store, folder: Path, tokenizer_file: Path, *, adapter: str = "one", **spec: object
-) -> tuple[Recorder, list[stage.Sample]]:
+) -> tuple[Recorder, list[Sample]]:
+    recorder, samples = asked_in_part(store, folder, tokenizer_file, adapter=adapter, **spec)
+    assert samples is not None
+    return recorder, samples
+
+
+def asked_in_part(
+    store: Store, folder: Path, tokenizer_file: Path, *, adapter: str = "one", **spec: object
+) -> tuple[Recorder, list[Sample] | None]:
     recorder = Recorder()
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
     elsewhere = open_store(f"file://{folder}/{adapter}/store")
@@ -124,7 +135,7 @@ def asked(
         QUESTIONS,
     )
     engines = OneEngine(recorder)
-    samples = stage.ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
+    samples = ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
     return recorder, samples
 
 
@@ -181,7 +192,7 @@ def test_other_precisions_are_arms_of_the_tuned_model(
     )
     assert [sample.arm for sample in samples[::5]] == ["base", "tuned", "tuned-16bit"]
     assert [request.adapter for request in recorder.requests[::5]] == [False, True, True]
-    arms = stage.arms_of(task(store, precisions=["16bit"]))
+    arms = arms_of(task(store, precisions=["16bit"]).evaluate, "nf4")
     assert [arm.precision_words() for arm in arms] == [
         "4-bit NF4 base",
         "4-bit NF4 base, adapter unmerged",
@@ -194,6 +205,35 @@ def test_a_second_attempt_asks_nothing(store: Store, tmp_path: Path, tokenizer_f
     again, same = asked(store, tmp_path / "2", tokenizer_file)
     assert again.requests == []
     assert same == samples
+
+
+def test_shards_divide_the_questions_and_the_last_one_has_all_answers(
+    store: Store, tmp_path: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, expected = asked(open_store(f"file://{tmp_path}/other"), tmp_path / "w", tokenizer_file)
+    monkeypatch.setenv("THINKTUNE_SHARDS", "3")
+    requests, found = [], []
+    for index in (2, 0, 1):
+        monkeypatch.setenv("THINKTUNE_SHARD", str(index))
+        recorder, samples = asked_in_part(store, tmp_path / str(index), tokenizer_file)
+        requests.append([request.id for request in recorder.requests])
+        found.append(samples)
+    assert found == [None, None, expected]
+    assert sorted(id_ for some in requests for id_ in some) == sorted(
+        request.id for request in whole.requests
+    )
+    assert max(map(len, requests)) - min(map(len, requests)) <= 2  # one for each arm
+
+
+def test_a_shard_that_was_killed_at_its_end_finds_the_others_answers(
+    store: Store, tmp_path: Path, tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THINKTUNE_SHARDS", "2")
+    for index, expected in ((0, False), (1, True), (0, True)):
+        monkeypatch.setenv("THINKTUNE_SHARD", str(index))
+        recorder, samples = asked_in_part(store, tmp_path / f"{index}{expected}", tokenizer_file)
+        assert (samples is not None) is expected
+    assert recorder.requests == []
 
 
 @pytest.mark.parametrize("other", [{"verifier": "none"}, {"require": {}}, {"side_by_side": 9}])
@@ -262,5 +302,5 @@ def test_an_older_prep_has_no_place_for_words(store: Store, tmp_path: Path) -> N
     )
     put(store, tmp_path, "train", adapter_config_json="{}")
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
-    with pytest.raises(InputMissing, match="instruction needs; delete that artifact"):
+    with pytest.raises(InputMissing, match="endpoints need; delete that artifact"):
         stage.run(task(store, instruction="End in a line."), context)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from thinktune.schema.report import PairedTest
 from thinktune.tasks.evaluate.statistics import (
     adjusted,
     bootstrap_interval,
+    figure_interval,
     holm,
     mcnemar_p,
     mcnemar_test,
@@ -75,6 +77,26 @@ def test_bootstrap_of_a_mean_is_the_textbook_s() -> None:
     half = 1.96 * draws.std() / 20
     assert low == pytest.approx(draws.mean() - half, abs=0.01)
     assert high == pytest.approx(draws.mean() + half, abs=0.01)
+
+
+def test_the_interval_of_one_figure_is_that_of_its_difference_from_nothing() -> None:
+    scores = np.random.default_rng(0).normal(0.5, 0.2, size=400)
+    parts = np.stack([scores, np.ones(400)], axis=1)
+    nothing = np.stack([np.zeros(400), np.ones(400)], axis=1)
+    found = figure_interval(parts, ratio, seed=3)
+    assert found == pytest.approx(bootstrap_interval(nothing, parts, ratio, seed=3))
+
+
+def test_a_figure_that_many_resamples_lack_has_no_interval() -> None:
+    def undefined_without_first(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(sums[..., 1] > 0, sums[..., 0], np.nan)
+
+    parts = np.ones((20, 2))
+    parts[1:, 1] = 0  # a third of the resamples lack the first question
+    assert figure_interval(parts, undefined_without_first, seed=0) is None
+    parts[:10, 1] = 1
+    assert figure_interval(parts, undefined_without_first, seed=0) == (20.0, 20.0)
+    assert figure_interval(np.zeros((0, 2)), ratio, seed=0) is None
 
 
 def test_permutation_agrees_with_counting_by_hand() -> None:

@@ -153,3 +153,15 @@ def test_asked_to_stop_it_stops(engine: Engine, context: Context) -> None:
     with pytest.raises(Preempted):
         next(engine.generate([batch("b", adapter=False)], GREEDY, context.reporter, context.stop))
     assert context.reporter._done == 1
+
+
+def test_without_an_adapter_it_is_the_base(
+    engine: Engine, tiny_folder: Path, context: Context
+) -> None:
+    alone = TransformersEngine(tiny_folder, None, entry=tiny_entry(), base="16bit", dtype="float32")
+    some = batch("base", adapter=False)
+    found = [
+        ids(list(each.generate([some], GREEDY, context.reporter, Stop())))
+        for each in (engine, alone)
+    ]
+    assert found[0] == found[1]

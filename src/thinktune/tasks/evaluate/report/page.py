@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -20,15 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from thinktune.schema.report import SHARE, Histogram, MetricResult, Report
 from thinktune.tasks.evaluate.report.browser import pack_samples
-from thinktune.tasks.evaluate.report.wording import (
-    figure,
-    p_value,
-    percent,
-    plain,
-    plain_or_none,
-    signed,
-    table,
-)
+from thinktune.tasks.evaluate.report.template import environment
+from thinktune.tasks.evaluate.report.wording import table
 from thinktune.tasks.evaluate.samples import Judged, Question
 
 # Colors stand for the page's CSS variables, so that one drawing serves light and dark.
@@ -98,30 +90,19 @@ def write_html(
     Where there is no training, or no lengths, the figure of that is left out.
     """
     packed, clipped = pack_samples(report, questions, judged)
-    environment = Environment(
-        loader=PackageLoader("thinktune.tasks.evaluate.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent,
-        p_value=p_value,
-        plain=plain,
-        signed=signed,
-        figure=figure,
-        compared=plain_or_none,
-    )
-    page = environment.get_template("report.html.j2").render(
-        report=report,
-        rows=table(report),
-        packed=packed,
-        clipped=clipped,
-        figures=_drawings(report, training, lengths),
-        rules=_rules(report),
-        notes=[result.note for result in report.metrics.values() if result.note],
-        reasons=[result for result in report.metrics.values() if result.why_none],
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            rows=table(report),
+            packed=packed,
+            clipped=clipped,
+            figures=_drawings(report, training, lengths),
+            rules=_rules(report),
+            notes=[result.note for result in report.metrics.values() if result.note],
+            reasons=[result for result in report.metrics.values() if result.why_none],
+        )
     )
     path.write_text(page, encoding="utf-8")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from thinktune.recipes.compose import load_catalog
+from thinktune.schema.engines import choose
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import EngineChoice
-from thinktune.tasks.generate.choose import choose
 
 MODELS = load_catalog().models
 DENSE, MIXTURE = MODELS["r1-distill-qwen-1.5b"], MODELS["deepseek-r1"]

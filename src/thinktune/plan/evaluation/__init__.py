@@ -1,0 +1,1 @@
+"""What an evaluation takes: engine, answers at once, memory and time."""
