@@ -8,6 +8,11 @@ def stage_prefix(run: str, stage: Stage) -> str:
     return f"runs/{run}/{stage}"
 
 
+def beside_prefix(run: str, name: str) -> str:
+    """Artifact that a stage commits beside its own, such as `runs/<run>/benchmarks/medqa`."""
+    return f"runs/{run}/{name}"
+
+
 def checkpoints_prefix(run: str) -> str:
     """Checkpoints of a run's training: `runs/<run>/train/checkpoints`."""
     return f"{stage_prefix(run, 'train')}/checkpoints"

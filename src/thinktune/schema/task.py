@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from thinktune.schema.benchmark import BenchmarkSource
 from thinktune.schema.catalog import Count, DatasetEntry, ModelEntry
 from thinktune.schema.closed import Closed
 from thinktune.schema.recipe import Recipe
@@ -67,6 +68,8 @@ class RunFacts(Closed):
     """Digest of the user's own file, where the recipe names one."""
     test_sets: dict[str, DatasetEntry] = {}
     """Datasets of the catalog that the recipe compares training rows with, by name."""
+    benchmarks: dict[str, BenchmarkSource] = {}
+    """The recipe's benchmarks that have a dataset, by name."""
 
 
 class StageTask(Closed):
@@ -100,6 +103,15 @@ class StageTask(Closed):
         Manifests hold it, and a finished stage is known by it.
         """
         return self.model_copy(update=NOT_IN_DIGEST).digest()
+
+    def commits_beside(self) -> dict[str, str]:
+        """Artifacts that the stage commits beside its own: task digests by their names in the
+        run."""
+        return {}
+
+    def reads_beside(self) -> tuple[str, ...]:
+        """Artifacts that it reads beside those of earlier stages, by their names in the run."""
+        return ()
 
 
 def _shared_fields(facts: RunFacts) -> dict[str, Any]:
