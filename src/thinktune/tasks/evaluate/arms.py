@@ -116,7 +116,7 @@ class Engines:
                 dtype=task.dtype,
                 rows=task.evaluate.batch_size,
             )
-        prompt = max(len(row["prompt_ids"]) for row in self._inputs.rows)
+        prompt = self._inputs.longest_prompt()
         words = len((task.evaluate.instruction or "").encode()) + MARGIN_TOKENS
         return VllmEngine(
             weights,

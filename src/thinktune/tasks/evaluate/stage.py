@@ -7,7 +7,7 @@ All get the same prompts, sampling and stop ids. Files of the artifact: `report.
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -22,11 +22,13 @@ from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
 from thinktune.tasks.evaluate.arms import Arm, Engines, arms_of, engine_version
+from thinktune.tasks.evaluate.benchmarks import judge_benchmarks, write_samples
 from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
+from thinktune.tasks.evaluate.report.benchmarks import Benchmark
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
@@ -60,15 +62,20 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
         check_endpoints(task.evaluate)
         engines = Engines(task, inputs, weights, context.reporter)
         tokenizer_file = weights / "tokenizer.json"
-        samples = ask_all(task, context, inputs, engines, tokenizer_file)
+        asked = ask_all(task, context, inputs, engines, tokenizer_file)
+        samples = asked.pop(None)
         samples += ask_endpoints(task, context, inputs)
+        for name, of_benchmark in inputs.benchmarks.items():
+            asked[name] += ask_endpoints(task, context, of_benchmark)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
         fault = _judge(task, context, inputs, samples, replies)
         judged = _judged(task, context, inputs, samples, replies, tokenizer_file)
-        report = _report(task, inputs, judged, engines, metrics)
+        benchmarks = judge_benchmarks(task, context, inputs, asked, judged, tokenizer_file)
+        report = _report(task, inputs, judged, engines, metrics, benchmarks)
         _write_files(inputs, report, judged, replies, output)
+        write_samples(benchmarks, output)
         if fault is not None:
             _keep_incomplete(task, context, output)
             raise fault
@@ -79,7 +86,7 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
             kind="evaluate",
             run=task.run,
             attempt=context.attempt,
-            inputs=inputs.digests(),
+            inputs=inputs.pinned(),
             task_sha256=task.result_digest(),
             template_sha256=inputs.prep.template_sha256,
             revisions=inputs.prep.revisions,
@@ -93,16 +100,23 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
 
 def ask_all(
     task: EvaluateTask, context: Context, inputs: Inputs, engines: Engines, tokenizer_file: Path
-) -> list[Sample]:
-    """The answers of all arms to all questions, those of an earlier attempt included."""
+) -> dict[str | None, list[Sample]]:
+    """The answers of all arms to the held-out questions (None) and to those of each benchmark, by
+    its name; those of an earlier attempt included."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     # It parses the tokenizer's file twice more, for prompts that prep did not render.
     encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
-    samples: list[Sample] = []
+    questions: dict[str | None, Inputs] = {None: inputs}
+    questions.update(inputs.benchmarks)
+    samples: dict[str | None, list[Sample]] = {name: [] for name in questions}
     for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
             for arm in arms:
-                samples += ask(task, context, inputs, engine, arm, tokenizer, encoder)
+                for name, each in questions.items():
+                    phase = f"generate {arm.name}" + (f" {name}" if name else "")
+                    samples[name] += ask(
+                        task, context, each, engine, arm, tokenizer, encoder, phase=phase
+                    )
     return samples
 
 
@@ -114,8 +128,11 @@ def ask(
     arm: Arm,
     tokenizer: Tokenizer,
     encoder: Encoder | None,
+    *,
+    phase: str,
 ) -> list[Sample]:
-    """The answers of one arm. `encoder` is needed for one that is instructed."""
+    """The answers of one arm. `encoder` is needed for one that is instructed; `phase` is what the
+    progress calls it."""
     spec = task.evaluate
     sampling = Sampling(
         temperature=spec.temperature,
@@ -136,7 +153,6 @@ def ask(
     }
     asked = [(number, row) for number in range(spec.samples) for row in inputs.rows]
     requests = [_request(task, arm, number, row["id"], prompts[row["id"]]) for number, row in asked]
-    phase = f"generate {arm.name}"
     answers = generate(engine, requests, sampling, kept, context, phase=phase)
     return [
         Sample(
@@ -223,6 +239,7 @@ def _report(
     judged: Sequence[Judged],
     engines: Engines,
     metrics: Registry,
+    benchmarks: Mapping[str, Benchmark],
 ) -> Report:
     spec, questions = task.evaluate, inputs.questions
     setup = Setup(spec, task.final_answer, verifier_of(spec.verifier, questions), questions)
@@ -234,6 +251,7 @@ def _report(
         judged=judged,
         versions=versions(),
         metrics=metrics,
+        benchmarks=benchmarks,
     )
 
 

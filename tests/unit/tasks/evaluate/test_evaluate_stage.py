@@ -125,7 +125,7 @@ def asked(
     )
     engines = OneEngine(recorder)
     samples = stage.ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
-    return recorder, samples
+    return recorder, samples[None]
 
 
 @pytest.fixture
