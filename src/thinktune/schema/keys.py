@@ -43,6 +43,11 @@ def parts_prefix(run: str) -> str:
     return f"{stage_prefix(run, 'evaluate')}/parts"
 
 
+def likelihoods_prefix(run: str) -> str:
+    """What an evaluation has measured of reference completions, by model."""
+    return f"{stage_prefix(run, 'evaluate')}/likelihoods"
+
+
 def cache_prefix(kind: str, name: str, revision: str) -> str:
     """A model or dataset fetched once: `cache/<kind>/<owner>--<name>@<revision>`."""
     return f"cache/{kind}/{name.replace('/', '--')}@{revision}"

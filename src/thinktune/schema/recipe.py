@@ -210,6 +210,8 @@ class EvaluateSpec(Closed):
     """Labels that answers name, for precision, recall and F1. Null measures none."""
     judge: JudgeSpec | None = None
     """A language model that judges the answers. Null asks none."""
+    perplexity: Annotated[bool, Field(exclude_if=absent_if_empty)] = False
+    """Measure how likely each model finds the reference completions of the held-out questions."""
     benchmarks: Annotated[
         dict[BenchmarkName, BenchmarkSpec], Field(exclude_if=absent_if_empty)
     ] = {}

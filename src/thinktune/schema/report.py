@@ -26,6 +26,9 @@ REPORT_FORMAT: Final = 3
 SHARE = "share"
 """The unit of a metric that is a fraction of 1; people read it in percent."""
 
+PERPLEXITY = "perplexity"
+"""The unit of a metric that is e to the power of nats per token; people read three decimals."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Tally = Annotated[int, Field(ge=0)]
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
+from thinktune.tasks.evaluate.perplexity import measure, measures
 from thinktune.tasks.evaluate.report.benchmarks import Benchmark
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
@@ -36,7 +37,7 @@ from thinktune.tasks.evaluate.report.wording import terminal_summary
 from thinktune.tasks.evaluate.samples import Judged, Sample, sample_key
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
 from thinktune.tasks.generate.answers import AnswerStore, generate
-from thinktune.tasks.generate.protocol import Engine, Request, Sampling
+from thinktune.tasks.generate.protocol import Engine, Likelihood, Request, Sampling
 from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
@@ -63,16 +64,16 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
         engines = Engines(task, inputs, weights, context.reporter)
         tokenizer_file = weights / "tokenizer.json"
         asked = ask_all(task, context, inputs, engines, tokenizer_file)
-        samples = asked.pop(None)
+        samples = asked.samples.pop(None)
         samples += ask_endpoints(task, context, inputs)
         for name, of_benchmark in inputs.benchmarks.items():
-            asked[name] += ask_endpoints(task, context, of_benchmark)
+            asked.samples[name] += ask_endpoints(task, context, of_benchmark)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
         fault = _judge(task, context, inputs, samples, replies)
-        judged = _judged(task, context, inputs, samples, replies, tokenizer_file)
-        benchmarks = judge_benchmarks(task, context, inputs, asked, judged, tokenizer_file)
+        judged = _judged(task, context, inputs, samples, replies, tokenizer_file, asked.likelihoods)
+        benchmarks = judge_benchmarks(task, context, inputs, asked.samples, judged, tokenizer_file)
         report = _report(task, inputs, judged, engines, metrics, benchmarks)
         _write_files(inputs, report, judged, replies, output)
         write_samples(benchmarks, output)
@@ -98,26 +99,39 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
     return manifest
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the models of this run say."""
+
+    samples: dict[str | None, list[Sample]]
+    """Answers to the held-out questions (None) and to those of each benchmark, by its name."""
+    likelihoods: dict[tuple[str, str], Likelihood]
+    """Of reference completions, by arm and question; empty unless the recipe asks for them."""
+
+
 def ask_all(
     task: EvaluateTask, context: Context, inputs: Inputs, engines: Engines, tokenizer_file: Path
-) -> dict[str | None, list[Sample]]:
-    """The answers of all arms to the held-out questions (None) and to those of each benchmark, by
-    its name; those of an earlier attempt included."""
+) -> Asked:
+    """What all arms of this run say, with what they said to an earlier attempt."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     # It parses the tokenizer's file twice more, for prompts that prep did not render.
-    encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
+    spec = task.evaluate
+    needed = spec.instruction is not None or spec.perplexity
+    encoder = Encoder(tokenizer_file) if needed else None
     questions: dict[str | None, Inputs] = {None: inputs}
     questions.update(inputs.benchmarks)
-    samples: dict[str | None, list[Sample]] = {name: [] for name in questions}
+    asked = Asked({name: [] for name in questions}, {})
     for precision, arms in groupby(arms_of(task), key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
             for arm in arms:
                 for name, each in questions.items():
                     phase = f"generate {arm.name}" + (f" {name}" if name else "")
-                    samples[name] += ask(
+                    asked.samples[name] += ask(
                         task, context, each, engine, arm, tokenizer, encoder, phase=phase
                     )
-    return samples
+                if encoder is not None and measures(task, arm):
+                    asked.likelihoods.update(measure(task, context, inputs, engine, arm, encoder))
+    return asked
 
 
 def ask(
@@ -218,6 +232,7 @@ def _judged(
     samples: Sequence[Sample],
     replies: Sequence[Reply],
     tokenizer_file: Path,
+    likelihoods: Mapping[tuple[str, str], Likelihood],
 ) -> list[Judged]:
     spec = task.evaluate
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
@@ -227,6 +242,7 @@ def _judged(
         count_tokens=lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids),
         labels=_labels(task),
         judge=verdicts(spec.judge, samples, replies) if spec.judge is not None else {},
+        likelihoods=likelihoods,
         stop=lambda: context.stop.check("evaluate"),
     )
     context.reporter.say(f"judges {len(samples)} answers")

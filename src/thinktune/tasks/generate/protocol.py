@@ -58,6 +58,28 @@ class Answer:
     """Whether the model ended it by itself; otherwise the token limit cut it off."""
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A text that is given, not generated: how likely a model finds it is asked."""
+
+    id: str
+    """Unique among the completions of a call."""
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    """What stands behind the prompt, at least one token."""
+    adapter: bool
+    """As `Request.adapter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a model finds a completion behind its prompt."""
+
+    log_probability: float
+    """Sum over its tokens of the natural logarithm of each one's probability, at temperature 1."""
+    tokens: int
+
+
 class Engine(Protocol):
     """Answers requests with the base model or with the tuned adapter on it."""
 
@@ -84,6 +106,12 @@ class Engine(Protocol):
         Moves `reporter` by `work` in all, and says on the way that work goes on. Asked to stop by
         `stop`, it raises Preempted soon; answers given before remain valid.
         """
+
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """One for each completion, in their order. Moves `reporter` by one for each. Asked to stop
+        by `stop`, it raises Preempted soon."""
 
     def close(self) -> None:
         """Gives back memory and processes. It may be called more than once."""

@@ -22,7 +22,15 @@ from transformers import (
 
 from thinktune.schema.catalog import ModelEntry
 from thinktune.tasks.generate.drawing import Drawing
-from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
+from thinktune.tasks.generate.likelihood import likelihoods, scored_batches
+from thinktune.tasks.generate.protocol import (
+    Answer,
+    Batch,
+    Completion,
+    Likelihood,
+    Request,
+    Sampling,
+)
 from thinktune.tasks.model.base import (
     UNPACKED_SHARE,
     Base,
@@ -102,6 +110,20 @@ class TransformersEngine:
             with _base_alone(model) if not batch[0].adapter else nullcontext():
                 answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
+
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """As `protocol.Engine.likelihoods`."""
+        found: dict[str, Likelihood] = {}
+        for batch in scored_batches(completions):
+            stop.check("evaluate")
+            model = self._loaded(reporter)
+            with _base_alone(model) if not batch[0].adapter else nullcontext():
+                of_batch = likelihoods(model, batch)
+            found.update(zip((each.id for each in batch), of_batch, strict=True))
+            reporter.advance(len(batch))
+        return [found[each.id] for each in completions]
 
     def close(self) -> None:
         """Gives the model's memory back."""

@@ -5,6 +5,7 @@ can be asked to stop, and notices when that process dies or hangs.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import queue
@@ -15,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
-from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
+from thinktune.tasks.generate.protocol import (
+    Answer,
+    Batch,
+    Completion,
+    Likelihood,
+    Request,
+    Sampling,
+)
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
@@ -25,6 +33,9 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 WINDOW_STEP = 1024
 """The window is rounded up to a multiple of this, so that compiled graphs are found again."""
 MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
+SCORED_TOKENS = 2048
+"""Tokens of a step while likelihoods are measured: at a vocabulary of 152,000, their logits take
+3 GB."""
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -60,13 +71,16 @@ class VllmEngine:
         window: int,
         context: int | None = None,
         fp8: bool = False,
+        scores: bool = False,
     ) -> None:
         """`weights` and `adapter` are folders; without an adapter, no request may want it. `repo`
         is what the log calls the model. `window`: tokens of the longest prompt with its answer.
-        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8."""
+        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8. `scores`:
+        whether likelihoods will be asked for."""
         self._weights = weights
         self._adapter = adapter
         self._repo = repo
+        self._scores = scores
         self._base: Base = base
         self._dtype: Dtype = dtype
         self._quantization = "fp8" if fp8 else "bitsandbytes" if base == "nf4" else None
@@ -108,6 +122,29 @@ class VllmEngine:
             self.close()
             raise
 
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """As `protocol.Engine.likelihoods`, by vLLM's log-probabilities of prompts."""
+        found: dict[str, Likelihood] = {}
+        if not completions:
+            return []
+        self._check_lengths(completions)
+        engine = self._loaded(reporter, stop)
+        asked = {each.id: each for each in completions}
+        try:
+            for adapter in (False, True):  # apart, as in `generate`
+                for each in completions:
+                    if each.adapter == adapter:
+                        self._add_completion(engine, each)
+                for output in _Collector(engine).outputs(reporter, stop):
+                    reporter.advance(1)
+                    found[output.request_id] = _likelihood(output, asked[output.request_id])
+        except BaseException:
+            self.close()
+            raise
+        return [found[each.id] for each in completions]
+
     def close(self) -> None:
         """Ends vLLM's process, which gives the GPU back."""
         engine, self._engine = self._engine, None
@@ -118,10 +155,9 @@ class VllmEngine:
 
     def _add(self, engine: Any, requests: Sequence[Request], sampling: Sampling) -> None:
         from vllm import SamplingParams
-        from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
 
-        adapter = LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
+        adapter = self._lora()
         for request in requests:
             params = SamplingParams(
                 temperature=sampling.temperature,
@@ -136,11 +172,34 @@ class VllmEngine:
             with_adapter = adapter if request.adapter else None
             engine.add_request(request.id, prompt, params, lora_request=with_adapter)
 
-    def _check_lengths(self, requests: Sequence[Request]) -> None:
+    def _add_completion(self, engine: Any, completion: Completion) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        # One token is the least that it generates; nobody reads it.
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = {"prompt_token_ids": [*completion.prompt_ids, *completion.ids]}
+        adapter = self._lora() if completion.adapter else None
+        engine.add_request(completion.id, prompt, params, lora_request=adapter)
+
+    def _lora(self) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
+
+    def _check_lengths(self, requests: Sequence[Request] | Sequence[Completion]) -> None:
         """Raises DataInvalid for a prompt that leaves no room for an answer."""
         for request in requests:
-            if len(request.prompt_ids) >= self._window:
-                fault = f"its prompt has {len(request.prompt_ids)} tokens of {self._window}"
+            tokens = len(request.prompt_ids)
+            tokens += len(request.ids) if isinstance(request, Completion) else 0
+            if tokens >= self._window:
+                fault = f"its prompt has {tokens} tokens of {self._window}"
                 remedy = "lower data.max_tokens, so that shorter questions are held out"
                 raise DataInvalid(f"request {request.id}", fault, remedy)
 
@@ -190,6 +249,9 @@ class VllmEngine:
                 "max_lora_rank": _rank_setting(self._adapter),
             }
         if device.type == "cuda":
+            if self._scores:
+                # The logits of a whole step are in memory at once, in fp32 too.
+                settings |= {"max_num_batched_tokens": SCORED_TOKENS}
             return settings | {"gpu_memory_utilization": MEMORY_SHARE}
         return settings | {"enforce_eager": True}
 
@@ -282,6 +344,13 @@ def _answer(output: Any, sampling: Sampling) -> Answer:
     if ids and ids[-1] in sampling.stop_ids:
         ids = ids[:-1]
     return Answer(output.request_id, ids, finished=said.finish_reason == "stop")
+
+
+def _likelihood(output: Any, completion: Completion) -> Likelihood:
+    """From what vLLM says of each token of a prompt: its own log-probability among others."""
+    said = output.prompt_logprobs[len(completion.prompt_ids) :]
+    found = [each[token].logprob for token, each in zip(completion.ids, said, strict=True)]
+    return Likelihood(math.fsum(found), len(found))
 
 
 def _rank_setting(adapter: Path) -> int:

@@ -124,8 +124,8 @@ def asked(
         QUESTIONS,
     )
     engines = OneEngine(recorder)
-    samples = stage.ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
-    return recorder, samples[None]
+    asked = stage.ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
+    return recorder, asked.samples[None]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from thinktune.schema.report import (
     BASE,
+    PERPLEXITY,
     SHARE,
     TUNED,
     ArmFacts,
@@ -66,6 +67,8 @@ def significant(test: PairedTest) -> bool:
 
 def figure(value: float | None, unit: str) -> str:
     """A value in its unit."""
+    if unit == PERPLEXITY and value is not None:
+        return f"{value:,.3f}"
     return percent(value) if unit == SHARE else plain(value)
 
 
@@ -139,7 +142,7 @@ def signed(difference: float | None, unit: str) -> str:
     if unit == SHARE:
         return points(difference)
     sign = "+" if difference is not None and difference > 0 else ""
-    return (sign + plain(difference)).replace("-", MINUS)
+    return (sign + figure(difference, unit)).replace("-", MINUS)
 
 
 def terminal_summary(report: Report) -> str:
