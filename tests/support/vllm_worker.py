@@ -46,6 +46,7 @@ def main() -> None:
         base=given["base"],
         dtype="auto",
         window=given["window"],
+        scores=scenario == "likelihoods",
     )
     with tempfile.TemporaryDirectory() as folder:
         reporter = Reporter(open_store(f"file://{folder}"), "r", "evaluate", "a")

@@ -48,6 +48,11 @@ def likelihoods_prefix(run: str) -> str:
     return f"{stage_prefix(run, 'evaluate')}/likelihoods"
 
 
+def timings_key(run: str, attempt: str) -> str:
+    """How long one attempt of an evaluation generated answers; part of no artifact."""
+    return f"{stage_prefix(run, 'evaluate')}/timings/{attempt}.json"
+
+
 def cache_prefix(kind: str, name: str, revision: str) -> str:
     """A model or dataset fetched once: `cache/<kind>/<owner>--<name>@<revision>`."""
     return f"cache/{kind}/{name.replace('/', '--')}@{revision}"

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from thinktune.schema.errors import Preempted, ThinktuneError
-from thinktune.schema.keys import parts_prefix, stage_prefix
+from thinktune.schema.keys import parts_prefix, stage_prefix, timings_key
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
@@ -38,6 +38,7 @@ from thinktune.tasks.evaluate.samples import Judged, Sample, sample_key
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
 from thinktune.tasks.generate.answers import AnswerStore, generate
 from thinktune.tasks.generate.protocol import Engine, Likelihood, Request, Sampling
+from thinktune.tasks.generate.timings import Timings
 from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
@@ -118,6 +119,7 @@ def ask_all(
     spec = task.evaluate
     needed = spec.instruction is not None or spec.perplexity
     encoder = Encoder(tokenizer_file) if needed else None
+    timings = Timings(context.store, timings_key(task.run, context.attempt), context.reporter)
     questions: dict[str | None, Inputs] = {None: inputs}
     questions.update(inputs.benchmarks)
     asked = Asked({name: [] for name in questions}, {})
@@ -127,7 +129,15 @@ def ask_all(
                 for name, each in questions.items():
                     phase = f"generate {arm.name}" + (f" {name}" if name else "")
                     asked.samples[name] += ask(
-                        task, context, each, engine, arm, tokenizer, encoder, phase=phase
+                        task,
+                        context,
+                        each,
+                        engine,
+                        arm,
+                        tokenizer,
+                        encoder,
+                        phase=phase,
+                        timings=timings,
                     )
                 if encoder is not None and measures(task, arm):
                     asked.likelihoods.update(measure(task, context, inputs, engine, arm, encoder))
@@ -144,6 +154,7 @@ def ask(
     encoder: Encoder | None,
     *,
     phase: str,
+    timings: Timings,
 ) -> list[Sample]:
     """The answers of one arm. `encoder` is needed for one that is instructed; `phase` is what the
     progress calls it."""
@@ -167,7 +178,7 @@ def ask(
     }
     asked = [(number, row) for number in range(spec.samples) for row in inputs.rows]
     requests = [_request(task, arm, number, row["id"], prompts[row["id"]]) for number, row in asked]
-    answers = generate(engine, requests, sampling, kept, context, phase=phase)
+    answers = generate(engine, requests, sampling, kept, context, phase=phase, timings=timings)
     return [
         Sample(
             question_id=row["id"],

@@ -17,6 +17,7 @@ from thinktune.schema.manifest import Sha256
 from thinktune.schema.prompt import TokenId
 from thinktune.store import ObjectMissing, Store
 from thinktune.tasks.generate.protocol import Answer, Batch, Engine, Request, Sampling
+from thinktune.tasks.generate.timings import Timing, Timings
 from thinktune.tasks.runtime.entry import Context
 
 PART_ANSWERS = 64
@@ -98,10 +99,11 @@ def generate(
     context: Context,
     *,
     phase: str,
+    timings: Timings | None = None,
 ) -> list[Answer]:
     """The answers to all requests in their order; asks the engine only for what is not kept yet.
 
-    `phase` is what the progress calls it.
+    `phase` is what the progress calls it. `timings` is told how long that took.
     """
     known = kept.known(requests)
     batches = engine.batches(requests, sampling)
@@ -110,13 +112,17 @@ def generate(
     whole, left = engine.work(batches, sampling), engine.work(missing, sampling)
     context.reporter.phase(phase, whole, engine.unit, done=whole - left)
     writing = _Writing(kept, missing, engine.name)
+    began, new = time.monotonic(), []
     try:
         for answer in engine.generate(missing, sampling, context.reporter, context.stop):
             writing.add(answer)
             known[answer.request_id] = answer
+            new.append(answer)
     finally:
         writing.flush()  # what has come is paid for, whatever ended the engine
     writing.check()
+    if timings is not None and new:
+        timings.add(phase, Timing.of(engine.name, new, time.monotonic() - began))
     return [known[request.id] for request in requests]
 
 

@@ -6,7 +6,7 @@ knows nothing of the store: the caller leaves out what is answered already (`ans
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -56,6 +56,9 @@ class Answer:
     """Without the token that ended it."""
     finished: bool
     """Whether the model ended it by itself; otherwise the token limit cut it off."""
+    seconds: float | None = field(default=None, compare=False)
+    """How long it took, beside what was computed with it; None where the engine does not tell, or
+    an earlier attempt gave it. It is no part of what the answer is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ Base and tuned are one model in memory, the adapter off and on, so that they dif
 It runs wherever PyTorch does.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -204,6 +206,7 @@ def _generate(
     if sampling.temperature > 0:
         seeds = [request.seed for request in batch]
         processors.append(_Drawn(Drawing(seeds, sampling.temperature, sampling.top_p)))
+    began = time.monotonic()
     with torch.inference_mode():
         out = model.generate(
             input_ids=ids.to(model.device),
@@ -217,8 +220,9 @@ def _generate(
         )
     stop.check("generation")
     reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
+    seconds = time.monotonic() - began  # of all: a batch ends with its longest answer
     return [
-        _until_stop(request.id, row[longest:].tolist(), sampling.stop_ids)
+        replace(_until_stop(request.id, row[longest:].tolist(), sampling.stop_ids), seconds=seconds)
         for request, row in zip(batch, out, strict=True)
     ]
 

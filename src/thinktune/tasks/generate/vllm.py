@@ -248,6 +248,10 @@ class VllmEngine:
                 "max_loras": 1,
                 "max_lora_rank": _rank_setting(self._adapter),
             }
+            if self._scores:
+                # Else vLLM expects an adapter on the head too, whose kernels take the logits of
+                # sampled tokens alone: 0.32 dies of those of a prompt.
+                settings["lora_target_modules"] = _targets(self._adapter)
         if device.type == "cuda":
             if self._scores:
                 # The logits of a whole step are in memory at once, in fp32 too.
@@ -351,6 +355,12 @@ def _likelihood(output: Any, completion: Completion) -> Likelihood:
     said = output.prompt_logprobs[len(completion.prompt_ids) :]
     found = [each[token].logprob for token, each in zip(completion.ids, said, strict=True)]
     return Likelihood(math.fsum(found), len(found))
+
+
+def _targets(adapter: Path) -> list[str]:
+    """Names of the layers that the adapter is on."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return sorted(config["target_modules"])
 
 
 def _rank_setting(adapter: Path) -> int:
