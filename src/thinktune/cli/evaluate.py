@@ -9,6 +9,7 @@ from rich.table import Table
 
 from thinktune.cli.data_output import clean
 from thinktune.cli.options import output_option, store_option, store_url
+from thinktune.cli.reference import compare_with, reference_option
 from thinktune.launch.local import ask_module
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
 from thinktune.schema.exit_codes import ExitCode
@@ -97,9 +98,16 @@ def _show_score(report: ScoreReport) -> None:
     "--metric", "metrics", metavar="NAME", multiple=True,
     help="Metric to compare. Can be repeated.  [default: all that some run has]",
 )  # fmt: skip
+@reference_option
 @store_option
 @output_option
-def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, output: str) -> int:
+def compare(
+    runs: tuple[str, ...],
+    metrics: tuple[str, ...],
+    reference: str | None,
+    store: str | None,
+    output: str,
+) -> int:
     """Compare the evaluations of several runs.
 
     Shows the tuned model's figures of each run, the base model's in parentheses, and whether the
@@ -109,8 +117,11 @@ def compare(runs: tuple[str, ...], metrics: tuple[str, ...], store: str | None, 
     Examples:
       thinktune compare demo-05e818b6 demo-7f20cc11
       thinktune compare RUN RUN --metric accuracy --output json
+      thinktune compare RUN --reference final-answer
     """
     opened = open_store(store_url(store))
+    if reference is not None:
+        return compare_with(reference, runs, opened, output)
     found = {run: _figures(opened, run) for run in runs}
     known = _metric_names(found)
     for name in metrics:

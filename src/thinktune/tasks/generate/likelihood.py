@@ -6,10 +6,9 @@ vocabulary decides how much memory it takes.
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel
 
 from thinktune.tasks.generate.protocol import Completion, Likelihood
 
@@ -38,25 +37,23 @@ def _length(completion: Completion) -> int:
     return len(completion.prompt_ids) + len(completion.ids)
 
 
-def likelihoods(
-    model: PreTrainedModel | PeftModel, batch: Sequence[Completion]
-) -> list[Likelihood]:
-    """Those of one batch. Padding stands behind the texts, where nothing before it looks."""
-    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+def likelihoods(causal: Any, batch: Sequence[Completion]) -> list[Likelihood]:
+    """Those of one batch. `causal` is a causal model of transformers. Padding stands behind the
+    texts, where nothing before it looks."""
     texts = [[*each.prompt_ids, *each.ids] for each in batch]
     longest = max(map(len, texts))
     ids = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
     with torch.inference_mode():
         hidden = causal.model(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+            input_ids=ids.to(causal.device),
+            attention_mask=mask.to(causal.device),
             use_cache=False,
         ).last_hidden_state
         return [_of_text(causal, states, each) for states, each in zip(hidden, batch, strict=True)]
 
 
-def _of_text(causal: PreTrainedModel, states: torch.Tensor, each: Completion) -> Likelihood:
+def _of_text(causal: Any, states: torch.Tensor, each: Completion) -> Likelihood:
     """`states`: the last layer's, (tokens, hidden). The state before a token predicts it."""
     first = len(each.prompt_ids) - 1
     states = states[first : first + len(each.ids)]

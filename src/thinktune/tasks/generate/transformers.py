@@ -122,7 +122,8 @@ class TransformersEngine:
             stop.check("evaluate")
             model = self._loaded(reporter)
             with _base_alone(model) if not batch[0].adapter else nullcontext():
-                of_batch = likelihoods(model, batch)
+                causal = model.get_base_model() if isinstance(model, PeftModel) else model
+                of_batch = likelihoods(causal, batch)
             found.update(zip((each.id for each in batch), of_batch, strict=True))
             reporter.advance(len(batch))
         return [found[each.id] for each in completions]
