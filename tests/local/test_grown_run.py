@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command import COMMAND, environment
+from command import COMMAND, environment, thinktune
 from letters import commit_letters, letter_rows
 from workshop import Workshop, artifact, manifest, manifests_or_parts, wait_for
 
@@ -19,6 +19,7 @@ from thinktune.store import open_store, read_manifest
 LETTERS = (
     *("--set", "evaluate.benchmarks.letters.dataset=letters"),
     *("--set", "evaluate.benchmarks.letters.questions=12"),
+    *("--set", "evaluate.perplexity=true"),
     *("--set", "evaluate.batch_size=4", "--set", "evaluate.max_new_tokens=8"),
 )
 
@@ -62,9 +63,18 @@ def test_data_and_adapter_stay(shop: Workshop, grown: dict[str, Manifest], tmp_p
     assert letters.accuracy["tuned"] == pytest.approx(sum(right) / 12)
     assert "<h2>letters</h2>" in (folder / "report.html").read_text()
     assert "### letters" in (folder / "report.md").read_text()
+    perplexity = found.metrics["perplexity"]
+    assert perplexity.values["asked"] is None
+    assert perplexity.values["tuned"] < perplexity.values["base"]  # type: ignore[operator]
     metrics = manifest(shop.store, "grown", "evaluate").metrics
     assert metrics["tuned_letters_accuracy"] == letters.accuracy["tuned"]
     assert metrics["letters_accuracy_p"] == letters.tests["base"].p
+    told = thinktune("compare", "grown", "--reference", "final-answer", "--store", shop.store)
+    lines = [line.split() for line in told.out.splitlines()]
+    shown = f"{metrics['tuned_perplexity']:.3g}"
+    assert any(line[:1] == ["Perplexity"] and shown in line for line in lines)
+    assert "The run has not measured: Accuracy by the judge, MedQA in letters." in told.out
+    assert "The run asked 8 questions, the reference 326." in told.out
 
 
 def test_killed_in_a_benchmark_it_gives_the_same_report(

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinktune.cli.data_output import clean
+from thinktune.cli.lm_eval import lm_eval
 from thinktune.cli.options import output_option, store_option, store_url
 from thinktune.cli.reference import compare_with, reference_option
 from thinktune.launch.local import ask_module
@@ -70,6 +71,9 @@ def score(
     else:
         _show_score(ScoreReport.model_validate_json(answered))
     return int(ExitCode.DONE)
+
+
+evaluate.add_command(lm_eval)
 
 
 def _show_score(report: ScoreReport) -> None:
