@@ -34,6 +34,8 @@ class Inputs:
     """Rows of prep's test.parquet, or of a benchmark's questions in the same columns."""
     benchmark: Manifest | None = None
     """The benchmark whose questions these are; None for the held-out ones."""
+    behind: str = ""
+    """What a benchmark says behind each question, which stays the last that is said."""
     benchmarks: Mapping[str, "Inputs"] = field(default_factory=dict)
     """The same artifacts with the questions of each benchmark of a dataset."""
 
@@ -110,7 +112,8 @@ def _benchmark(task: EvaluateTask, context: Context, inputs: Inputs, name: str) 
     folder = inputs.folder / BENCHMARKS / name
     fetch(context.store, prefix, manifest, folder, names=["questions.parquet"])
     rows = pq.read_table(folder / "questions.parquet").to_pylist()
-    return replace(inputs, rows=rows, benchmark=manifest)
+    behind = task.benchmarks[name].spec.asks_for(task.final_answer, options=True)
+    return replace(inputs, rows=rows, benchmark=manifest, behind=behind)
 
 
 def _check_pair(task: EvaluateTask, prep: Manifest, train: Manifest) -> None:
@@ -136,9 +139,19 @@ def _check_pieces(row: dict[str, Any]) -> None:
         raise InputMissing("prep", fault, "delete that artifact and run prep again")
 
 
-def asked_in_words(row: dict[str, Any], instruction: str, encoder: Encoder) -> list[int]:
-    """The prompt of a row with the instruction behind its question, as token ids."""
+def asked_in_words(
+    row: dict[str, Any], instruction: str, encoder: Encoder, behind: str = ""
+) -> list[int]:
+    """The prompt of a row with the instruction behind its question, as token ids. `behind`: as in
+    `Inputs`."""
     pieces = [Piece(piece["text"], piece["control"]) for piece in row["pieces"]]
     last = max(n for n, piece in enumerate(pieces) if not piece.control)
-    pieces[last] = Piece(f"{pieces[last].text}\n\n{instruction}", control=False)
+    pieces[last] = Piece(with_instruction(pieces[last].text, instruction, behind), control=False)
     return encoder.prompt_ids(pieces)
+
+
+def with_instruction(question: str, instruction: str, behind: str = "") -> str:
+    """A turn with the instruction behind its question, before what a benchmark says there."""
+    if behind and question.count(behind) == 1:
+        return question.replace(behind, f"{instruction}\n\n{behind}")
+    return f"{question}\n\n{instruction}"

@@ -173,7 +173,7 @@ def ask(
     prompts = {
         row["id"]: row["prompt_ids"]
         if instruction is None or encoder is None
-        else asked_in_words(row, instruction, encoder)
+        else asked_in_words(row, instruction, encoder, inputs.behind)
         for row in inputs.rows
     }
     asked = [(number, row) for number in range(spec.samples) for row in inputs.rows]

@@ -4,8 +4,6 @@ vLLM computes in a process of its own. A thread here collects what it finishes, 
 can be asked to stop, and notices when that process dies or hangs.
 """
 
-import json
-import math
 import multiprocessing
 import os
 import queue
@@ -15,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
+from thinktune.schema.errors import DataInvalid, InternalError
 from thinktune.tasks.generate.protocol import (
     Answer,
     Batch,
@@ -24,12 +22,18 @@ from thinktune.tasks.generate.protocol import (
     Request,
     Sampling,
 )
+from thinktune.tasks.generate.vllm_requests import (
+    answer_of,
+    answer_params,
+    likelihood_of,
+    rank_setting,
+    scored_params,
+    targets_of,
+)
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes as max_lora_rank."""
 WINDOW_STEP = 1024
 """The window is rounded up to a multiple of this, so that compiled graphs are found again."""
 MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
@@ -116,7 +120,7 @@ class VllmEngine:
                 self._add(engine, some, sampling)
                 for output in _Collector(engine).outputs(reporter, stop):
                     reporter.advance(1)
-                    yield _answer(output, sampling)
+                    yield answer_of(output, sampling)
         except BaseException:
             # Nothing of a generation that was given up may turn up in the next one.
             self.close()
@@ -139,7 +143,7 @@ class VllmEngine:
                         self._add_completion(engine, each)
                 for output in _Collector(engine).outputs(reporter, stop):
                     reporter.advance(1)
-                    found[output.request_id] = _likelihood(output, asked[output.request_id])
+                    found[output.request_id] = likelihood_of(output, asked[output.request_id])
         except BaseException:
             self.close()
             raise
@@ -154,39 +158,17 @@ class VllmEngine:
         engine.engine_core.shutdown()
 
     def _add(self, engine: Any, requests: Sequence[Request], sampling: Sampling) -> None:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         adapter = self._lora()
         for request in requests:
-            params = SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p if sampling.temperature > 0 else 1.0,
-                max_tokens=sampling.max_new_tokens,
-                stop_token_ids=list(sampling.stop_ids),
-                seed=request.seed if sampling.temperature > 0 else None,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
+            params = answer_params(request, sampling)
             prompt = {"prompt_token_ids": list(request.prompt_ids)}
             with_adapter = adapter if request.adapter else None
             engine.add_request(request.id, prompt, params, lora_request=with_adapter)
 
     def _add_completion(self, engine: Any, completion: Completion) -> None:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        # One token is the least that it generates; nobody reads it.
-        params = SamplingParams(
-            temperature=0.0,
-            max_tokens=1,
-            prompt_logprobs=0,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
         prompt = {"prompt_token_ids": [*completion.prompt_ids, *completion.ids]}
         adapter = self._lora() if completion.adapter else None
-        engine.add_request(completion.id, prompt, params, lora_request=adapter)
+        engine.add_request(completion.id, prompt, scored_params(), lora_request=adapter)
 
     def _lora(self) -> Any:
         from vllm.lora.request import LoRARequest
@@ -246,12 +228,12 @@ class VllmEngine:
             settings |= {
                 "enable_lora": True,
                 "max_loras": 1,
-                "max_lora_rank": _rank_setting(self._adapter),
+                "max_lora_rank": rank_setting(self._adapter),
             }
             if self._scores:
                 # Else vLLM expects an adapter on the head too, whose kernels take the logits of
                 # sampled tokens alone: 0.32 dies of those of a prompt.
-                settings["lora_target_modules"] = _targets(self._adapter)
+                settings["lora_target_modules"] = targets_of(self._adapter)
         if device.type == "cuda":
             if self._scores:
                 # The logits of a whole step are in memory at once, in fp32 too.
@@ -340,37 +322,6 @@ class _Collector:
 def _broken(fault: str) -> InternalError:
     remedy = "run the same command again: answers that had finished are kept"
     return InternalError("engine vllm", fault, remedy)
-
-
-def _answer(output: Any, sampling: Sampling) -> Answer:
-    said = output.outputs[0]
-    ids = tuple(said.token_ids)
-    if ids and ids[-1] in sampling.stop_ids:
-        ids = ids[:-1]
-    return Answer(output.request_id, ids, finished=said.finish_reason == "stop")
-
-
-def _likelihood(output: Any, completion: Completion) -> Likelihood:
-    """From what vLLM says of each token of a prompt: its own log-probability among others."""
-    said = output.prompt_logprobs[len(completion.prompt_ids) :]
-    found = [each[token].logprob for token, each in zip(completion.ids, said, strict=True)]
-    return Likelihood(math.fsum(found), len(found))
-
-
-def _targets(adapter: Path) -> list[str]:
-    """Names of the layers that the adapter is on."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return sorted(config["target_modules"])
-
-
-def _rank_setting(adapter: Path) -> int:
-    """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    if rank > RANKS[-1]:
-        fault = f"rank {rank}, and vLLM takes {RANKS[-1]} at most"
-        raise SpecInvalid("train.rank", fault, "set evaluate.engine=transformers")
-    return next(setting for setting in RANKS if setting >= rank)
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:
