@@ -180,6 +180,8 @@ class BenchmarkResult(Closed):
     """Share of the right answers, by arm; null where it was not measured."""
     tests: dict[ArmName, PairedTest]
     """The tuned model's tests against other arms, by the other arm's name."""
+    precision_tests: dict[ArmName, PairedTest] = {}
+    """As in `MetricResult`."""
     cut_off: dict[ArmName, Share]
     """Share of the answers that the limit cut off, by arm."""
     unreadable: dict[ArmName, Share]

@@ -29,7 +29,7 @@ from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
 from thinktune.tasks.evaluate.perplexity import measure, measures
-from thinktune.tasks.evaluate.report.benchmarks import Benchmark
+from thinktune.tasks.evaluate.report.benchmarks import Benchmark, benchmark_metric
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
@@ -53,7 +53,8 @@ INCOMPLETE = "incomplete"
 def run(task: EvaluateTask, context: Context) -> Manifest:
     """Runs the stage and commits its artifact."""
     metrics = Registry.discover()
-    check_requirements(task.evaluate.require, metrics)
+    named = map(benchmark_metric, task.evaluate.benchmarks)
+    check_requirements(task.evaluate.require, metrics, named)
     with tempfile.TemporaryDirectory(prefix="thinktune-evaluate-") as temporary:
         folder = Path(temporary)
         inputs = read_inputs(task, context, folder)
@@ -74,10 +75,10 @@ def run(task: EvaluateTask, context: Context) -> Manifest:
         output.mkdir()
         fault = _judge(task, context, inputs, samples, replies)
         judged = _judged(task, context, inputs, samples, replies, tokenizer_file, asked.likelihoods)
-        benchmarks = judge_benchmarks(task, context, inputs, asked.samples, judged, tokenizer_file)
-        report = _report(task, inputs, judged, engines, metrics, benchmarks)
+        apart = judge_benchmarks(task, context, inputs, asked.samples, judged, tokenizer_file)
+        report = _report(task, inputs, judged, engines, metrics, apart)
         _write_files(inputs, report, judged, replies, output)
-        write_samples(benchmarks, output)
+        write_samples(apart, output)
         if fault is not None:
             _keep_incomplete(task, context, output)
             raise fault

@@ -7,9 +7,14 @@ import numpy as np
 
 from thinktune.schema.benchmark import BenchmarkSpec
 from thinktune.schema.manifest import MetricValue
-from thinktune.schema.report import BASE, BenchmarkResult, Verifier
+from thinktune.schema.report import BASE, BenchmarkResult, MetricResult, Verifier
 from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Setup
-from thinktune.tasks.evaluate.report.comparing import ByQuestion, by_question, paired_tests
+from thinktune.tasks.evaluate.report.comparing import (
+    ByQuestion,
+    by_question,
+    paired_tests,
+    precision_tests,
+)
 from thinktune.tasks.evaluate.samples import Judged, Question
 from thinktune.text.verifiers import CHECK_RULES
 
@@ -47,6 +52,7 @@ def measured(
         verifier=benchmark.verifier,
         accuracy={arm: accuracy.figure(lists[arm], scores[arm]) for arm in arms},
         tests=paired_tests(accuracy, lists, own.spec),
+        precision_tests=precision_tests(accuracy, lists, own.spec),
         cut_off={arm: _share(answers[arm], lambda each: not each.sample.finished) for arm in arms},
         unreadable={arm: _share(answers[arm], _unreadable) for arm in arms},
         tokens_median={arm: _median(answers[arm]) for arm in arms},
@@ -55,11 +61,34 @@ def measured(
     )
 
 
+def benchmark_metric(name: str) -> str:
+    """What a benchmark's accuracy is called among the metrics: in the manifest, and in
+    `evaluate.require`."""
+    return f"{name.replace('-', '_')}_accuracy"
+
+
+def as_metric(result: BenchmarkResult, accuracy: Metric) -> MetricResult:
+    """The accuracy as the gate compares it."""
+    return MetricResult(
+        label=accuracy.name,
+        direction=accuracy.direction,
+        unit=accuracy.unit,
+        source=result.source,
+        rule=result.rule,
+        questions=result.questions,
+        values=result.accuracy,
+        tests=result.tests,
+        precision_tests=result.precision_tests,
+        note=None,
+        why_none=None,
+    )
+
+
 def benchmark_figures(results: Mapping[str, BenchmarkResult]) -> dict[str, MetricValue]:
     """The figures that stand in the manifest of a report's artifact."""
     figures: dict[str, MetricValue] = {}
     for name, result in results.items():
-        key = f"{name.replace('-', '_')}_accuracy"
+        key = benchmark_metric(name)
         figures |= {f"{arm}_{key}": value for arm, value in result.accuracy.items()}
         figures[f"{name.replace('-', '_')}_questions"] = result.questions
         if (test := result.tests.get(BASE)) is not None:

@@ -12,13 +12,11 @@ import numpy as np
 from thinktune.schema import manifest
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import (
-    BASE,
-    TUNED,
     ArmFacts,
     BenchmarkResult,
+    Gate,
     Histogram,
     MetricResult,
-    PairedTest,
     Report,
     Rules,
     SamplingFacts,
@@ -31,10 +29,17 @@ from thinktune.tasks.evaluate.gate import gate
 from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Registry, Setup
 from thinktune.tasks.evaluate.report.benchmarks import (
     Benchmark,
+    as_metric,
     benchmark_figures,
+    benchmark_metric,
     measured,
 )
-from thinktune.tasks.evaluate.report.comparing import ByQuestion, by_question, paired_tests
+from thinktune.tasks.evaluate.report.comparing import (
+    ByQuestion,
+    by_question,
+    paired_tests,
+    precision_tests,
+)
 from thinktune.tasks.evaluate.report.wording import cut_off_sentences, usual_sentence
 from thinktune.tasks.evaluate.samples import Judged, Question
 
@@ -93,7 +98,7 @@ def build_report(
         marker=setup.marker,
         verifier=VerifierChoice(requested=spec.verifier, used=setup.verifier),
         arms=facts,
-        gate=gate(spec.require, results, {name: metrics[name].direction for name in spec.require}),
+        gate=_gate(spec, results, of_benchmarks, metrics),
         metrics=results,
         benchmarks=of_benchmarks,
         thinking_lengths=_thinking_lengths(answers),
@@ -118,6 +123,22 @@ def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
         if result.test is not None:
             figures[f"{name}_p"] = result.test.p
     return figures | benchmark_figures(report.benchmarks)
+
+
+def _gate(
+    spec: EvaluateSpec,
+    results: Mapping[str, MetricResult],
+    benchmarks: Mapping[str, BenchmarkResult],
+    metrics: Registry,
+) -> Gate:
+    found = dict(results) | {
+        benchmark_metric(name): as_metric(result, metrics["accuracy"])
+        for name, result in benchmarks.items()
+    }
+    directions = {
+        name: (found[name] if name in found else metrics[name]).direction for name in spec.require
+    }
+    return gate(spec.require, found, directions)
 
 
 def _results(
@@ -171,7 +192,7 @@ def _measured(metric: Metric, judged: Mapping[str, ByQuestion], setup: Setup) ->
         questions=scored,
         values={arm: metric.figure(answers[arm], scores[arm]) for arm in judged},
         tests=paired_tests(metric, answers, setup.spec) if metric.tested else {},
-        precision_tests=_precision_tests(metric, answers, setup.spec),
+        precision_tests=precision_tests(metric, answers, setup.spec),
         details=_details(metric, answers),
         note=None,
         why_none=None if scored else described.why_none,
@@ -186,18 +207,6 @@ def _details(
     by_arm = {arm: metric.details(of_arm) for arm, of_arm in answers.items()}
     parts = dict.fromkeys(part for found in by_arm.values() for part in found)
     return {part: {arm: found.get(part) for arm, found in by_arm.items()} for part in parts}
-
-
-def _precision_tests(
-    metric: Metric, answers: Mapping[str, Sequence[Answers]], spec: EvaluateSpec
-) -> dict[str, PairedTest]:
-    """The tuned model at other precisions against the base, for the gate."""
-    if not metric.tested:
-        return {}
-    others = [arm for arm in answers if arm.startswith(f"{TUNED}-")]
-    pairs = {arm: {BASE: answers[BASE], arm: answers[arm]} for arm in others}
-    found = {arm: paired_tests(metric, pair, spec, arm) for arm, pair in pairs.items()}
-    return {arm: tests[BASE] for arm, tests in found.items() if BASE in tests}
 
 
 def _headline(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from thinktune.schema.recipe import EvaluateSpec
-from thinktune.schema.report import TUNED, PairedTest
+from thinktune.schema.report import BASE, TUNED, PairedTest
 from thinktune.tasks.evaluate import statistics
 from thinktune.tasks.evaluate.metrics.registry import Answers, Metric
 from thinktune.tasks.evaluate.samples import Judged, Question
@@ -61,3 +61,15 @@ def paired_tests(
             aggregate = metric.aggregate
             found[arm] = statistics.permutation_test(other_parts, tuned_parts, aggregate, seed=seed)
     return found
+
+
+def precision_tests(
+    metric: Metric, answers: Mapping[str, Sequence[Answers]], spec: EvaluateSpec
+) -> dict[str, PairedTest]:
+    """The tuned model at other precisions against the base, for the gate."""
+    if not metric.tested:
+        return {}
+    others = [arm for arm in answers if arm.startswith(f"{TUNED}-")]
+    pairs = {arm: {BASE: answers[BASE], arm: answers[arm]} for arm in others}
+    found = {arm: paired_tests(metric, pair, spec, arm) for arm, pair in pairs.items()}
+    return {arm: tests[BASE] for arm, tests in found.items() if BASE in tests}

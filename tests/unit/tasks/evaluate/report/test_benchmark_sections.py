@@ -13,6 +13,7 @@ from thinktune.schema.benchmark import BenchmarkSpec
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import Report
+from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
 from thinktune.tasks.evaluate.report.benchmarks import Benchmark
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
@@ -52,7 +53,9 @@ def right(n: int) -> str:
     return f"<think>so</think>\nFinal Answer: {'ABCD'[n % 4]}"
 
 
-def report(benchmarks: dict[str, Benchmark]) -> tuple[Report, list[Question], list[Judged]]:
+def report(
+    benchmarks: dict[str, Benchmark], **spec: object
+) -> tuple[Report, list[Question], list[Judged]]:
     wrong = {"base": [n % 2 for n in range(QUESTIONS)], "tuned": [0] * QUESTIONS}
     own = [
         Question(id=f"q{n}", question="?", answer=str(n), reference=str(n), group="hard")
@@ -66,7 +69,7 @@ def report(benchmarks: dict[str, Benchmark]) -> tuple[Report, list[Question], li
         for n in range(QUESTIONS)
         for arm in ARMS
     ]
-    setup = Setup(EvaluateSpec(), None, "number", own)
+    setup = Setup(EvaluateSpec.model_validate(spec), None, "number", own)
     built = build_report(
         run="r",
         model="tiny",
@@ -119,6 +122,21 @@ def test_holm_is_over_the_tests_of_the_whole_report(
     alone = without.metrics["accuracy"].tests["base"]
     assert alone.p == accuracy.p
     assert alone.holm_p < accuracy.holm_p
+
+
+def test_the_gate_can_require_a_benchmark() -> None:
+    base = [right(n + n % 2) for n in range(QUESTIONS)]
+    tuned = [right(n) for n in range(QUESTIONS)]
+    require = {"medqa_us_accuracy": {"at_least": 0.9, "not_worse_by": 0.02}}
+    for first, second, promoted in ((base, tuned, True), (tuned, base, False)):
+        found = report({"medqa-us": letters(first, second)}, require=require)[0].gate
+        assert found.promoted is promoted
+        assert [each.met for each in found.requirements] == [promoted] * 2
+    metrics = Registry.discover()
+    wanted = EvaluateSpec.model_validate({"require": require}).require
+    check_requirements(wanted, metrics, ["medqa_us_accuracy"])
+    with pytest.raises(SpecInvalid, match="there is no metric 'medqa_us_accuracy'"):
+        check_requirements(wanted, metrics)
 
 
 def test_each_page_has_its_section(
