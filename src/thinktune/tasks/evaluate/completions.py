@@ -16,8 +16,9 @@ from thinktune.text.tokens import Encoder
 def completions(
     task: EvaluateTask, rows: Sequence[Mapping[str, Any]], encoder: Encoder, *, adapter: bool
 ) -> list[Completion]:
-    """The reference completions as they would be learned. Raises DataInvalid where the tokenizer
-    no longer gives the prompts that prep wrote."""
+    """The reference completions as they would be learned, less those that fill the model's whole
+    context, which no engine takes. Raises DataInvalid where the tokenizer no longer gives the
+    prompts that prep wrote."""
     end = LAYOUTS[task.model.chat_template].assistant[1]
     found = []
     for row in rows:
@@ -29,7 +30,8 @@ def completions(
             fault = "its prompt has other tokens than prep's"
             raise DataInvalid(f"question {row['id']}", fault, "run prep again, in a new run")
         prompt_ids, rest = ids[: encoded.prompt_tokens], ids[encoded.prompt_tokens :]
-        found.append(Completion(row["id"], prompt_ids, rest, adapter))
+        if len(ids) < task.model.context:
+            found.append(Completion(row["id"], prompt_ids, rest, adapter))
     return found
 
 
@@ -38,4 +40,4 @@ def longest_completion(
 ) -> int:
     """Tokens of the longest prompt with its completion."""
     each = completions(task, rows, encoder, adapter=False)
-    return max(len(one.prompt_ids) + len(one.ids) for one in each)
+    return max((len(one.prompt_ids) + len(one.ids) for one in each), default=0)

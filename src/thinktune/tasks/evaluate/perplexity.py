@@ -47,6 +47,8 @@ def measure(
 ) -> dict[tuple[str, str], Likelihood]:
     """What one arm's model says of each held-out question's completion, by arm and question."""
     asked = completions(task, inputs.rows, encoder, adapter=arm.adapter)
+    if left := len(inputs.rows) - len(asked):
+        context.reporter.say(f"perplexity: {left} completions fill the context and are left out")
     decides = [*inputs.digests().values(), engine.name, engine_version(engine.name)]
     decides += [arm.precision, task.dtype, json.dumps([[c.id, c.ids, c.adapter] for c in asked])]
     identity = hashlib.sha256("\n".join(decides).encode()).hexdigest()

@@ -120,6 +120,11 @@ def test_completions_are_what_would_be_learned(tokenizer_file: Path) -> None:
         assert each.adapter
     whole = max(len(each.prompt_ids) + len(each.ids) for each in found)
     assert longest_completion(task("file:///x"), rows, encoder) == whole
+    small = task("file:///x").model.model_copy(update={"context": whole})
+    own = task("file:///x").model_copy(update={"model": small})
+    kept = completions(own, rows, encoder, adapter=False)
+    assert 0 < len(kept) < len(rows)
+    assert longest_completion(own, rows, encoder) < whole
     rows[2]["prompt_ids"] = [1, 2, 3]
     with pytest.raises(DataInvalid, match="question q2: its prompt has other tokens"):
         completions(task("file:///x"), rows, encoder, adapter=True)
