@@ -4,6 +4,7 @@ PYTHON ?= python3
 EXTRAS ?= launch prep train evaluate dev
 SYNC ?=
 MODEL ?=
+JOB ?=
 RUN ?=
 ROOM ?=
 SET ?=
@@ -48,7 +49,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo reproduce test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +68,10 @@ setup: $(UV) ## Install the locked packages into .venv (EXTRAS="launch" for a la
 
 demo: setup ## Run all stages on this machine: prep, QLoRA training and evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
+
+reproduce: setup ## Run the recipe of a published job and print its figures beside the run's: JOB=final-answer
+	@$(BIN)/python tools/reproduce.py $(or $(JOB),-h) $(if $(RUN),--run $(RUN)) $(if $(STORE),--store $(STORE)) \
+		$(if $(wildcard $(CLUSTER)),--cluster $(CLUSTER)) $(addprefix --set ,$(SET))
 
 test: lint unit interpreted charts local ## Run all checks and tests except those on a cluster or a GPU
 

@@ -18,13 +18,13 @@ from transformers import AutoModelForCausalLM
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.data import DataSpec
 from thinktune.store import open_store
-from thinktune.tasks.generate.protocol import Answer, Request, Sampling
+from thinktune.tasks.generate.protocol import Answer, Completion, Request, Sampling
 from thinktune.tasks.generate.transformers import TransformersEngine
 from thinktune.tasks.prep.gguf_weights import packaged_file, unpack
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.conversation import Query
-from thinktune.text.templates import Renderer
+from thinktune.text.templates import Piece, Renderer
 from thinktune.text.tokens import Encoder
 
 PYTHON = os.environ.get("THINKTUNE_VLLM_PYTHON", "")
@@ -82,9 +82,15 @@ def sampling_of(weights: Path, tokens: int = 40) -> Sampling:
 
 
 def by_vllm(
-    scenario: str, weights: Path, adapter: Path, requests: list[Request], sampling: Sampling
+    scenario: str,
+    weights: Path,
+    adapter: Path,
+    requests: list[Request],
+    sampling: Sampling,
+    **more: Any,
 ) -> list[Any]:
     given = {
+        **more,
         "weights": str(weights),
         "adapter": str(adapter),
         "base": "16bit",
@@ -130,6 +136,32 @@ def test_answers_are_those_of_transformers(
     }
     for request in requests:
         _same_up_to_a_tie(engine, request, found[request.id], expected[request.id])
+
+
+def test_likelihoods_are_those_of_transformers(
+    weights: Path, adapter: Path, requests: list[Request], tmp_path: Path
+) -> None:
+    encoder = Encoder(weights / "tokenizer.json")
+    said = encoder.prompt_ids([Piece("Water is a liquid. Red, green and blue. One, two.", False)])
+    texts = [
+        Completion(each.id, each.prompt_ids, tuple(said[: 3 + 4 * n]), each.adapter)
+        for n, each in enumerate(requests[:3] + requests[4:7])
+    ]
+    given = [[each.id, each.prompt_ids, each.ids, each.adapter] for each in texts]
+    sampling = sampling_of(weights, 5)
+    *lines, _, left = by_vllm(
+        "likelihoods", weights, adapter, requests, sampling, completions=given
+    )
+    assert left == {"children": 0}
+    engine = TransformersEngine(weights, adapter, entry=ENTRY, base="16bit", dtype="float32")
+    reporter = Reporter(open_store(f"file://{tmp_path}"), "r", "evaluate", "a")
+    expected = engine.likelihoods(texts, reporter, Stop())
+    assert [tokens for _, tokens in lines] == [each.tokens for each in expected]
+    per_token = [total / tokens for total, tokens in lines]
+    assert per_token == pytest.approx(
+        [each.log_probability / each.tokens for each in expected], abs=0.01
+    )
+    assert per_token[:3] != pytest.approx(per_token[3:], abs=0.05)  # tuned and base
 
 
 def _same_up_to_a_tie(

@@ -2,8 +2,9 @@
 
     python vllm_worker.py SCENARIO
 
-`answers` answers all requests. `killed` and `hangs` send SIGKILL or SIGSTOP to vLLM's process after
-the first answer. Each line is an answer, or what ended the generation.
+`answers` answers all requests, `likelihoods` first says those of the completions. `killed` and
+`hangs` send SIGKILL or SIGSTOP to vLLM's process after the first answer. Each line is an answer, or
+what ended the generation.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from thinktune.schema.errors import ThinktuneError
 from thinktune.store import open_store
 from thinktune.tasks.generate import vllm
-from thinktune.tasks.generate.protocol import Request, Sampling
+from thinktune.tasks.generate.protocol import Completion, Request, Sampling
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
@@ -45,12 +46,19 @@ def main() -> None:
         base=given["base"],
         dtype="auto",
         window=given["window"],
+        scores=scenario == "likelihoods",
     )
     with tempfile.TemporaryDirectory() as folder:
         reporter = Reporter(open_store(f"file://{folder}"), "r", "evaluate", "a")
         batches = engine.batches(requests, sampling)
         reporter.phase("generate", engine.work(batches, sampling), engine.unit)
         sent = False
+        if scenario == "likelihoods":
+            texts = [Completion(*each) for each in given["completions"]]
+            for each in engine.likelihoods(texts, reporter, Stop()):
+                say([each.log_probability, each.tokens])
+            requests = requests[:1]  # it answers afterwards, too
+            batches = engine.batches(requests, sampling)
         try:
             for answer in engine.generate(batches, sampling, reporter, Stop()):
                 say([answer.request_id, answer.ids, answer.finished])

@@ -13,8 +13,10 @@ from rich.table import Table
 
 from thinktune.cli.data_output import clean
 from thinktune.cli.evaluate_checkpoints import checkpoints
+from thinktune.cli.lm_eval import lm_eval
 from thinktune.cli.options import output_option, store_option, store_url
 from thinktune.cli.people import agreement, sheet
+from thinktune.cli.reference import compare_with, reference_option
 from thinktune.launch.local import COMPARISON, MATHEMATICS, ask_module
 from thinktune.schema.comparison import ComparisonRequest
 from thinktune.schema.errors import InputMissing, SpecInvalid, near_misses
@@ -81,6 +83,9 @@ def score(
     return int(ExitCode.DONE)
 
 
+evaluate.add_command(lm_eval)
+
+
 def _show_score(report: ScoreReport) -> None:
     if report.accuracy is None or report.ci95 is None:
         click.echo(f"none of {report.rows} rows has a verdict")
@@ -115,12 +120,14 @@ evaluate.add_command(agreement)
     "--html", "page", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Also write the comparison as a page, in one file.",
 )  # fmt: skip
+@reference_option
 @store_option
 @output_option
 def compare(
     runs: tuple[str, ...],
     metrics: tuple[str, ...],
     page: Path | None,
+    reference: str | None,
     store: str | None,
     output: str,
 ) -> int:
@@ -134,8 +141,11 @@ def compare(
       thinktune compare demo-05e818b6 demo-7f20cc11
       thinktune compare RUN RUN --metric accuracy --output json
       thinktune compare RUN RUN RUN --html comparison.html
+      thinktune compare RUN --reference final-answer
     """
     opened = open_store(store_url(store))
+    if reference is not None:
+        return compare_with(reference, runs, opened, output)
     found = {run: _figures(opened, run) for run in runs}
     known = _metric_names(found)
     for name in metrics:

@@ -47,7 +47,7 @@ def run_pipeline(
     """
     for each in plan.stages:
         tail = Tail(kube, say) if logs else None
-        watch = Watch(plan.run, each.stage, kube, store, say)
+        watch = Watch(plan.run, each.stage, kube, store, say, each.beside)
         try:
             _follow_stage(_Stage(each, watch, patience_s), tail)
         finally:

@@ -17,6 +17,7 @@ from thinktune.plan.training.comparison import OnHardware, on_all_hardware
 from thinktune.plan.training.plan import Plan, make_plan
 from thinktune.recipes.code_version import code_version
 from thinktune.recipes.compose import OWN_FILE, Catalog
+from thinktune.schema.benchmark import BenchmarkSource
 from thinktune.schema.catalog import DatasetEntry, HardwareEntry, ModelEntry
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import DataInvalid, SpecInvalid
@@ -164,6 +165,7 @@ def pipeline_of(run: Run, stages: Sequence[Stage], cluster: Cluster) -> Pipeline
             stage=stage,
             release=release_name(run.id, stage),
             task_sha256=run.tasks[stage].result_digest(),
+            beside=tuple(run.tasks[stage].commits_beside()),
         )
         for stage in stages
     )
@@ -221,6 +223,11 @@ def _tasks(
             if name in catalog.datasets
         },
         init_from=adapter,
+        benchmarks={
+            name: BenchmarkSource(spec=spec, entry=catalog.datasets[spec.dataset])
+            for name, spec in recipe.evaluate.benchmarks.items()
+            if spec.dataset is not None
+        },
     )
     return {stage: STAGE_INFO[stage].task.of(facts) for stage in STAGES}
 

@@ -107,7 +107,10 @@ def _is_at_work(job: Object) -> bool:
 
 def left(pipeline: Pipeline, kube: Kube, store: Store) -> bool:
     """Whether a stage of it is not done."""
-    seen = [observe(pipeline.run, each.stage, kube, store) for each in pipeline.stages]
+    seen = [
+        observe(pipeline.run, each.stage, kube, store, beside=each.beside)
+        for each in pipeline.stages
+    ]
     return any(each.state != "done" for each in seen)
 
 
@@ -146,9 +149,10 @@ def _ensure_stage(
     """Installs first and looks afterwards: of two submits at one moment Helm lets one do it."""
     run = request.run
     values = stage_values(run, stage, request.cluster, wait=wait)
+    beside = tuple(run.tasks[stage].commits_beside())
     release, refusal = release_name(run.id, stage), None
     for _ in range(TRIES):
-        seen = observe(run.id, stage, kube, store)
+        seen = observe(run.id, stage, kube, store, beside=beside)
         if seen.state == "done":
             return
         if seen.job is not None and seen.state == "stopping":

@@ -190,11 +190,24 @@ def _check_names(recipe: Recipe, catalog: Catalog, place: str) -> None:
     ]
     if recipe.data.dataset != OWN_FILE:
         named.append(("data.dataset", recipe.data.dataset, catalog.datasets))
+    named += [
+        (f"evaluate.benchmarks.{benchmark}.dataset", spec.dataset, catalog.datasets)
+        for benchmark, spec in recipe.evaluate.benchmarks.items()
+        if spec.dataset is not None
+    ]
     for field, name, known in named:
         if name not in known:
             more = [*known, OWN_FILE] if field == "data.dataset" else known
             fault = f"{field} '{name}' is not in the catalog"
             raise SpecInvalid(place, fault, near_misses(name, more))
+    balance = recipe.data.balance
+    for benchmark, spec in recipe.evaluate.benchmarks.items():
+        for group in spec.groups:
+            groups = balance.values if balance is not None else ()
+            if group not in groups:
+                fault = f"evaluate.benchmarks.{benchmark}: no held-out question has group '{group}'"
+                remedy = near_misses(group, groups) if groups else "balance the rows: data.balance"
+                raise SpecInvalid(place, fault, remedy)
     try:
         target_names(catalog.models[recipe.model], recipe.train)
     except SpecInvalid as error:

@@ -8,6 +8,11 @@ def stage_prefix(run: str, stage: Stage) -> str:
     return f"runs/{run}/{stage}"
 
 
+def beside_prefix(run: str, name: str) -> str:
+    """Artifact that a stage commits beside its own, such as `runs/<run>/benchmarks/medqa`."""
+    return f"runs/{run}/{name}"
+
+
 def checkpoints_prefix(run: str) -> str:
     """Checkpoints of a run's training: `runs/<run>/train/checkpoints`."""
     return f"{stage_prefix(run, 'train')}/checkpoints"
@@ -51,6 +56,16 @@ def sheets_prefix(run: str) -> str:
 def ratings_key(run: str) -> str:
     """What people's ratings of a run came to, where somebody kept that."""
     return f"{sheets_prefix(run)}/ratings.json"
+
+
+def likelihoods_prefix(run: str) -> str:
+    """What an evaluation has measured of reference completions, by model."""
+    return f"{stage_prefix(run, 'evaluate')}/likelihoods"
+
+
+def timings_key(run: str, attempt: str) -> str:
+    """How long one attempt of an evaluation generated answers; part of no artifact."""
+    return f"{stage_prefix(run, 'evaluate')}/timings/{attempt}.json"
 
 
 def cache_prefix(kind: str, name: str, revision: str) -> str:

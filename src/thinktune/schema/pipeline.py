@@ -4,6 +4,11 @@ The launcher follows it (`submit --follow`), and so does the conductor's Job (`s
 which gets it as JSON from a ConfigMap.
 """
 
+from typing import Annotated
+
+from pydantic import Field
+
+from thinktune.schema.benchmark import absent_if_empty
 from thinktune.schema.closed import Closed
 from thinktune.schema.manifest import Sha256
 from thinktune.schema.stages import STAGES, Stage
@@ -18,6 +23,8 @@ class PipelineStage(Closed):
     """Name of its Helm release, which is the name of its Job too."""
     task_sha256: Sha256
     """`StageTask.result_digest()`: which artifact it is to commit."""
+    beside: Annotated[tuple[str, ...], Field(exclude_if=absent_if_empty)] = ()
+    """Names in the run of what it is to commit beside that artifact."""
 
 
 class Pipeline(Closed):

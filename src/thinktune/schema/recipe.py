@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from thinktune.schema.benchmark import BenchmarkName, BenchmarkSpec, absent_if_empty
 from thinktune.schema.catalog import Count, Name, Revision
 from thinktune.schema.closed import Closed, added
 from thinktune.schema.data import DataSpec, Fraction, Seed
@@ -240,6 +241,13 @@ class EvaluateSpec(Closed):
     """Labels that answers name, for precision, recall and F1. Null measures none."""
     judge: JudgeSpec | None = None
     """A language model that judges the answers. Null asks none."""
+    perplexity: Annotated[bool, Field(exclude_if=absent_if_empty)] = False
+    """Measure how likely each model finds the reference completions of the held-out questions."""
+    benchmarks: Annotated[
+        dict[BenchmarkName, BenchmarkSpec], Field(exclude_if=absent_if_empty)
+    ] = {}
+    """Questions that are reported apart from the held-out ones, such as those of a public test set,
+    by the name that the report gives them."""
     require: dict[str, Requirement] = {}
     """What the tuned model must reach to be promoted, by metric, at each precision that it is
     judged at. The manifest says whether it does."""

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from thinktune.schema.benchmark import absent_if_empty
 from thinktune.schema.closed import Closed
 
 ArmName = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
@@ -24,6 +25,9 @@ too few questions to show anything."""
 REPORT_FORMAT: Final = 3
 SHARE = "share"
 """The unit of a metric that is a fraction of 1; people read it in percent."""
+
+PERPLEXITY = "perplexity"
+"""The unit of a metric that is e to the power of nats per token; people read three decimals."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Tally = Annotated[int, Field(ge=0)]
@@ -163,6 +167,34 @@ class ArmFacts(Closed):
     """Median length of the answers in tokens, thinking included."""
 
 
+class BenchmarkResult(Closed):
+    """What all arms come to on questions that are reported apart from the held-out ones."""
+
+    source: str
+    """Where the questions are from: dataset and revision, or groups of the held-out questions."""
+    questions: Tally
+    """Number of questions that were asked."""
+    verifier: Verifier
+    """How answers were checked."""
+    accuracy: dict[ArmName, float | None]
+    """Share of the right answers, by arm; null where it was not measured."""
+    tests: dict[ArmName, PairedTest]
+    """The tuned model's tests against other arms, by the other arm's name."""
+    precision_tests: dict[ArmName, PairedTest] = {}
+    """As in `MetricResult`."""
+    cut_off: dict[ArmName, Share]
+    """Share of the answers that the limit cut off, by arm."""
+    unreadable: dict[ArmName, Share]
+    """Share of the answers in which nothing was found to compare, by arm. They count as wrong."""
+    tokens_median: dict[ArmName, float]
+    """Median length of the answers in tokens, by arm."""
+    training_rows_alike: Tally | None
+    """Training rows that are like one of the questions. Null where nobody looked: the held-out
+    questions have been kept apart."""
+    rule: str
+    """How answers were checked, in sentences for people."""
+
+
 class Histogram(Closed):
     """Counts of all arms in common bins."""
 
@@ -252,6 +284,8 @@ class Report(Closed):
     """Whether the tuned model may be served."""
     metrics: dict[str, MetricResult]
     """Results by the metric's name, in the order in which people read them."""
+    benchmarks: Annotated[dict[str, BenchmarkResult], Field(exclude_if=absent_if_empty)] = {}
+    """Results of the recipe's benchmarks, by name."""
     thinking_lengths: Histogram
     """Thinking tokens per answer, over the answers with a think part."""
     rules: Rules

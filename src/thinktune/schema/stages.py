@@ -5,8 +5,11 @@ A stage is one container: `python -m <module> --task FILE`. Adding one means a r
 task that it gets, its package, its settings in the recipe if it has any, and its page in docs/.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
+from pydantic import Field
+
+from thinktune.schema.benchmark import BenchmarkSource, absent_if_empty
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.closed import added
 from thinktune.schema.data import DataSpec
@@ -15,6 +18,8 @@ from thinktune.schema.recipe import EvaluateSpec, TrainSpec
 from thinktune.schema.task import NOT_IN_DIGEST, Execution, Forecast, RunFacts, StageTask
 
 Stage = Literal["prep", "train", "evaluate"]
+BENCHMARKS = "benchmarks"
+"""Folder of a run that holds the artifacts of its benchmarks."""
 
 
 class PrepTask(StageTask):
@@ -27,6 +32,8 @@ class PrepTask(StageTask):
     """Digest of the user's own file at submission. Prep rejects a file with another digest."""
     test_sets: dict[str, DatasetEntry] = {}
     """Datasets of the catalog that training rows are compared with, by name."""
+    benchmarks: Annotated[dict[str, BenchmarkSource], Field(exclude_if=absent_if_empty)] = {}
+    """Benchmarks whose questions it renders, each into an artifact beside its own."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -36,15 +43,22 @@ class PrepTask(StageTask):
             "data": facts.recipe.data,
             "source_sha256": facts.source_sha256,
             "test_sets": facts.test_sets,
+            "benchmarks": facts.benchmarks,
         }
 
     def result_digest(self) -> str:
         """As `StageTask.result_digest`. The user's file is identified by its content, not by its
-        path, and the dataset's description decides nothing."""
+        path, and the dataset's description decides nothing. Benchmarks are artifacts of their own,
+        so that a run which gains one keeps its adapter."""
         data = self.data.model_copy(update={"path": None}) if self.source_sha256 else self.data
         dataset = self.dataset.model_copy(update={"description": ""})
-        neutral = {"data": data, "dataset": dataset}
+        neutral = {"data": data, "dataset": dataset, "benchmarks": {}}
         return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
+
+    def commits_beside(self) -> dict[str, str]:
+        """As `StageTask.commits_beside`: the benchmarks."""
+        own = self.result_digest()
+        return {f"{BENCHMARKS}/{n}": of.made_by(own) for n, of in self.benchmarks.items()}
 
 
 class TrainTask(StageTask):
@@ -86,6 +100,8 @@ class EvaluateTask(StageTask):
     """Precision of the base model under the adapter, which is the one it was trained on."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type in which answers are computed, which is the one of the training."""
+    benchmarks: Annotated[dict[str, BenchmarkSource], Field(exclude_if=absent_if_empty)] = {}
+    """The benchmarks that prep renders for this run."""
 
     @classmethod
     def own_fields(cls, facts: RunFacts) -> dict[str, Any]:
@@ -96,12 +112,17 @@ class EvaluateTask(StageTask):
             "final_answer": recipe.data.final_answer,
             "base": recipe.train.base,
             "dtype": recipe.train.dtype,
+            "benchmarks": facts.benchmarks,
         }
 
     def result_digest(self) -> str:
         """As `StageTask.result_digest`: how many pods divide the questions decides nothing."""
         neutral = {"evaluate": self.evaluate.model_copy(update={"shards": 1})}
         return self.model_copy(update=NOT_IN_DIGEST | neutral).digest()
+
+    def reads_beside(self) -> tuple[str, ...]:
+        """As `StageTask.reads_beside`: the benchmarks."""
+        return tuple(f"{BENCHMARKS}/{name}" for name in self.benchmarks)
 
 
 class StageInfo(NamedTuple):

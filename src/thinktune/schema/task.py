@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from thinktune.schema.benchmark import BenchmarkSource
 from thinktune.schema.catalog import Count, DatasetEntry, ModelEntry
 from thinktune.schema.closed import Closed
 from thinktune.schema.manifest import AdapterSource
@@ -72,6 +73,8 @@ class RunFacts(Closed):
     """The adapter of `train.init_from`, as it was when the run was made."""
     planned_s: dict[str, float] = {}
     """Seconds that the plan predicts, by stage."""
+    benchmarks: dict[str, BenchmarkSource] = {}
+    """The recipe's benchmarks that have a dataset, by name."""
 
 
 class StageTask(Closed):
@@ -109,6 +112,15 @@ class StageTask(Closed):
         Manifests hold it, and a finished stage is known by it.
         """
         return self.model_copy(update=NOT_IN_DIGEST).digest()
+
+    def commits_beside(self) -> dict[str, str]:
+        """Artifacts that the stage commits beside its own: task digests by their names in the
+        run."""
+        return {}
+
+    def reads_beside(self) -> tuple[str, ...]:
+        """Artifacts that it reads beside those of earlier stages, by their names in the run."""
+        return ()
 
 
 def _shared_fields(facts: RunFacts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ serving all use the prompts that are rendered here; the digest of template and p
 manifests.
 """
 
+import copy
 import difflib
 import hashlib
 import json
@@ -200,6 +201,20 @@ class Renderer:
         opened = layout.before_text + BEFORE_REASONING if self.opens_think else ""
         pieces.append(Piece(layout.assistant[0] + opened, True))
         return tuple(piece for piece in pieces if piece.text)
+
+    def with_answers_checked(self, behind: str, *, options: bool) -> "Renderer":
+        """Asks as this one does, with the options of the question, if it has some, and `behind`
+        below it. An answer is its own reference."""
+        pattern = self._data.prompt
+        if "{options}" in pattern:
+            asked = "{options}" if options else ""
+            pattern = pattern.replace("{options}", "\n\n".join(filter(None, (asked, behind))))
+        else:
+            asked = WITH_OPTIONS if options else PLAIN_PROMPT
+            pattern = pattern.replace("{question}", "\n\n".join(filter(None, (asked, behind))))
+        checked = copy.copy(self)
+        checked._data = self._data.model_copy(update={"prompt": pattern, "answer": "{answer}"})
+        return checked
 
     def _stripped(self, text: str) -> str:
         return text.strip() if self._layout.strips else text

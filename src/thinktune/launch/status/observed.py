@@ -13,7 +13,7 @@ from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.charts import release_name
 from thinktune.launch.cluster.kube import RUN_LABEL, STAGE_LABEL, Kube
 from thinktune.schema.errors import InputMissing, SpecInvalid
-from thinktune.schema.keys import logs_prefix, progress_key, stage_prefix
+from thinktune.schema.keys import beside_prefix, logs_prefix, progress_key, stage_prefix
 from thinktune.schema.manifest import Manifest, Progress
 from thinktune.schema.stages import STAGES, Stage
 from thinktune.schema.termination import PodTermination
@@ -123,9 +123,15 @@ def _moment(text: str) -> datetime:
 
 
 def observe(
-    run: str, stage: Stage, kube: Kube, store: Store, before: Observed | None = None
+    run: str,
+    stage: Stage,
+    kube: Kube,
+    store: Store,
+    before: Observed | None = None,
+    beside: Sequence[str] = (),
 ) -> Observed:
-    """The stage as it is now. What `before` saw for good is not fetched again."""
+    """The stage as it is now. What `before` saw for good is not fetched again. `beside` names what
+    the stage commits beside its artifact, without which it is not done."""
     labels = f"{RUN_LABEL}={run},{STAGE_LABEL}={stage}"
     jobs = kube.jobs(labels)
     job = max(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), default=None)
@@ -136,11 +142,17 @@ def observe(
         stage,
         job,
         kube.pods(f"{labels},job-name={job['metadata']['name']}") if job else (),
-        read_manifest(store, stage_prefix(run, stage)),
+        _manifest(run, stage, store, beside),
         read_progress(store, run, stage),
         _terminations(store, prefix, names, before.terminations if before else ()),
         [name.removesuffix(".log") for name in names if name.endswith(".log")],
     )
+
+
+def _manifest(run: str, stage: Stage, store: Store, beside: Sequence[str]) -> Manifest | None:
+    manifest = read_manifest(store, stage_prefix(run, stage))
+    whole = all(read_manifest(store, beside_prefix(run, name)) for name in beside)
+    return manifest if whole else None
 
 
 def observe_all(run: str, kube: Kube, store: Store) -> list[Observed]:

@@ -4,7 +4,7 @@ Used by whoever follows: `conductor` and `logs -f`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from thinktune.launch.cluster.api import Forbidden
 from thinktune.launch.cluster.kube import Kube
@@ -24,8 +24,18 @@ Say = Callable[[str], None]
 class Watch:
     """Observes one stage, and says what is in the way, once."""
 
-    def __init__(self, run: str, stage: Stage, kube: Kube, store: Store, say: Say) -> None:
+    def __init__(
+        self,
+        run: str,
+        stage: Stage,
+        kube: Kube,
+        store: Store,
+        say: Say,
+        beside: Sequence[str] = (),
+    ) -> None:
+        """`beside`: see `observe`."""
         self.run = run
+        self._beside = beside
         self.stage = stage
         self.kube = kube
         self.store = store
@@ -37,7 +47,9 @@ class Watch:
 
     def observe(self) -> Observed:
         """The stage as it is now. Raises what API and store raise."""
-        self._before = observe(self.run, self.stage, self.kube, self.store, self._before)
+        self._before = observe(
+            self.run, self.stage, self.kube, self.store, self._before, self._beside
+        )
         return self._before
 
     def attempt(self, look: Callable[[], Observed]) -> Observed | None:

@@ -10,6 +10,7 @@ from thinktune.schema.engines import INSTRUCTION_MARGIN_TOKENS, Chosen, choose
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.recipe import MERGED, Precision
 from thinktune.schema.stages import EvaluateTask
+from thinktune.tasks.evaluate.completions import longest_completion
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.report.build import ArmInfo
 from thinktune.tasks.generate.protocol import Engine
@@ -23,6 +24,7 @@ from thinktune.tasks.model.base import (
 )
 from thinktune.tasks.model.merge import merge
 from thinktune.tasks.runtime.progress import Reporter
+from thinktune.text.tokens import Encoder
 
 
 class Engines:
@@ -74,8 +76,11 @@ class Engines:
                 dtype=task.dtype,
                 rows=task.evaluate.batch_size,
             )
-        prompt = max(len(row["prompt_ids"]) for row in self._inputs.rows)
         words = len((task.evaluate.instruction or "").encode()) + INSTRUCTION_MARGIN_TOKENS
+        window = self._inputs.longest_prompt() + words + task.evaluate.max_new_tokens
+        if task.evaluate.perplexity:
+            encoder = Encoder(self._weights / "tokenizer.json")
+            window = max(window, longest_completion(task, self._inputs.rows, encoder) + 1)
         return VllmEngine(
             weights,
             adapter,
@@ -83,8 +88,9 @@ class Engines:
             base=base,
             fp8=precision == "fp8",
             dtype=task.dtype,
-            window=prompt + words + task.evaluate.max_new_tokens,
+            window=window,
             context=task.model.context,
+            scores=task.evaluate.perplexity,
         )
 
     def _merged_weights(self) -> Path:

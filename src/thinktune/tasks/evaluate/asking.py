@@ -11,19 +11,31 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from thinktune.schema.arms import Arm, arms_of
-from thinktune.schema.keys import parts_prefix
+from thinktune.schema.keys import parts_prefix, timings_key
 from thinktune.schema.stages import EvaluateTask
 from thinktune.tasks.evaluate.arms import Engines, engine_version
 from thinktune.tasks.evaluate.inputs import Inputs, asked_in_words
+from thinktune.tasks.evaluate.perplexity import measure, measures
 from thinktune.tasks.evaluate.samples import Sample, sample_key
 from thinktune.tasks.generate.answers import AnswerStore, Shard, generate
-from thinktune.tasks.generate.protocol import Answer, Engine, Request, Sampling
+from thinktune.tasks.generate.protocol import Answer, Engine, Likelihood, Request, Sampling
+from thinktune.tasks.generate.timings import Timings
 from thinktune.tasks.runtime.entry import Context
 from thinktune.text.tokens import Encoder
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
+    """What the models of this run say."""
+
+    samples: dict[str | None, list[Sample]]
+    """Answers to the held-out questions (None) and to those of each benchmark, by its name."""
+    likelihoods: dict[tuple[str, str], Likelihood]
+    """Of reference completions, by arm and question; empty unless the recipe asks for them."""
+
+
+@dataclass(frozen=True)
+class _Requests:
     """What one arm is asked, and where its answers are kept."""
 
     arm: Arm
@@ -35,39 +47,58 @@ class _Asked:
 
 def ask_all(
     task: EvaluateTask, context: Context, inputs: Inputs, engines: Engines, tokenizer_file: Path
-) -> list[Sample] | None:
-    """The answers of all arms to all questions, those of an earlier attempt included; None where
-    this process is a shard, and others still answer."""
+) -> Asked | None:
+    """What all arms of this run say, with what they said to an earlier attempt; None where this
+    process is a shard, and others still answer."""
     # It parses the tokenizer's file twice more, for prompts that prep did not render.
-    encoder = Encoder(tokenizer_file) if task.evaluate.instruction is not None else None
+    needed = task.evaluate.instruction is not None or task.evaluate.perplexity
+    encoder = Encoder(tokenizer_file) if needed else None
     shard = Shard.from_environment(os.environ)
-    all_asked: list[_Asked] = []
-    answers: dict[str, list[Answer] | None] = {}
-    for precision, arms in groupby(
-        arms_of(task.evaluate, task.base), key=lambda arm: arm.precision
-    ):
+    timings = Timings(context.store, timings_key(task.run, context.attempt), context.reporter)
+    questions: dict[str | None, Inputs] = {None: inputs}
+    questions.update(inputs.benchmarks)
+    all_asked: list[tuple[str | None, _Requests, list[Answer] | None]] = []
+    likelihoods: dict[tuple[str, str], Likelihood] = {}
+    arms = arms_of(task.evaluate, task.base)
+    for precision, some in groupby(arms, key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
-            for arm in arms:
-                asked = _asked(task, context, inputs, engine, arm, encoder)
-                all_asked.append(asked)
-                answers[arm.name] = generate(
-                    engine,
-                    asked.requests,
-                    asked.sampling,
-                    asked.kept,
-                    context,
-                    phase=f"generate {arm.name}",
-                    shard=shard,
-                )
+            for arm in some:
+                for name, each in questions.items():
+                    asked = _requests(task, context, each, engine, arm, encoder)
+                    phase = f"generate {arm.name}" + (f" {name}" if name else "")
+                    found = _answers(engine, asked, context, phase, timings, shard)
+                    all_asked.append((name, asked, found))
+                if encoder is not None and measures(task, arm):
+                    likelihoods |= measure(task, context, inputs, engine, arm, encoder)
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    samples: list[Sample] = []
-    for asked in all_asked:
+    samples: dict[str | None, list[Sample]] = {name: [] for name in questions}
+    for name, asked, found in all_asked:
         # Other shards may have finished while this one answered for later arms.
-        found = answers[asked.arm.name] or asked.kept.all_of(asked.requests)
-        if found is None:
+        answers = found or asked.kept.all_of(asked.requests)
+        if answers is None:
             return None
-        samples += _samples(task, inputs, asked.arm, found, tokenizer)
-    return samples
+        samples[name] += _samples(task, questions[name], asked.arm, answers, tokenizer)
+    return Asked(samples, likelihoods)
+
+
+def _answers(
+    engine: Engine,
+    asked: _Requests,
+    context: Context,
+    phase: str,
+    timings: Timings,
+    shard: Shard,
+) -> list[Answer] | None:
+    return generate(
+        engine,
+        asked.requests,
+        asked.sampling,
+        asked.kept,
+        context,
+        phase=phase,
+        timings=timings,
+        shard=shard,
+    )
 
 
 def ask_arm(
@@ -79,7 +110,7 @@ def ask_arm(
     tokenizer: Tokenizer,
 ) -> list[Sample]:
     """The answers of one arm that is not instructed, all from this process."""
-    asked = _asked(task, context, inputs, engine, arm, None)
+    asked = _requests(task, context, inputs, engine, arm, None)
     answers = generate(
         engine, asked.requests, asked.sampling, asked.kept, context, phase=f"generate {arm.name}"
     )
@@ -87,14 +118,14 @@ def ask_arm(
     return _samples(task, inputs, arm, answers, tokenizer)
 
 
-def _asked(
+def _requests(
     task: EvaluateTask,
     context: Context,
     inputs: Inputs,
     engine: Engine,
     arm: Arm,
     encoder: Encoder | None,
-) -> _Asked:
+) -> _Requests:
     """`encoder` is needed for an arm that is instructed."""
     spec = task.evaluate
     sampling = Sampling(
@@ -110,7 +141,7 @@ def _asked(
     prompts = {
         row["id"]: row["prompt_ids"]
         if instruction is None or encoder is None
-        else asked_in_words(row, instruction, encoder)
+        else asked_in_words(row, instruction, encoder, inputs.behind)
         for row in inputs.rows
     }
     requests = [
@@ -118,7 +149,7 @@ def _asked(
         for number, row in _draws(task, inputs)
     ]
     kept = AnswerStore(context.store, parts_prefix(task.run), identity)
-    return _Asked(arm, requests, sampling, kept)
+    return _Requests(arm, requests, sampling, kept)
 
 
 def _draws(task: EvaluateTask, inputs: Inputs) -> Iterator[tuple[int, dict[str, Any]]]:

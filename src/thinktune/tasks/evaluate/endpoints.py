@@ -19,7 +19,7 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.llm import LlmSpec
 from thinktune.schema.recipe import EndpointSpec, EvaluateSpec
 from thinktune.schema.stages import EvaluateTask
-from thinktune.tasks.evaluate.inputs import Inputs
+from thinktune.tasks.evaluate.inputs import Inputs, with_instruction
 from thinktune.tasks.evaluate.report.build import ArmInfo
 from thinktune.tasks.evaluate.samples import Sample
 from thinktune.tasks.runtime.entry import Context
@@ -69,7 +69,7 @@ def _ask(
         stop=lambda: context.stop.requested,
         progress=told_by(context.reporter, f"ask {name}"),
     ) as asker:
-        for outcome in asker.ask(_requests(task, inputs.rows, endpoint)):
+        for outcome in asker.ask(_requests(task, inputs.rows, endpoint, inputs.behind)):
             request = outcome.request
             reasons.update([outcome.reason] if outcome.reason is not None else [])
             found[request.id, request.draft] = _sample(name, outcome, references)
@@ -100,7 +100,7 @@ def sampled_as(spec: EvaluateSpec, endpoint: EndpointSpec) -> LlmSpec:
 
 
 def _requests(
-    task: EvaluateTask, rows: Sequence[Mapping[str, Any]], endpoint: EndpointSpec
+    task: EvaluateTask, rows: Sequence[Mapping[str, Any]], endpoint: EndpointSpec, behind: str
 ) -> Iterator[Request]:
     spec = task.evaluate
     for number in range(spec.samples):
@@ -108,7 +108,8 @@ def _requests(
             pieces = [Piece(piece["text"], piece["control"]) for piece in row["pieces"]]
             turns = [Message(role, text) for role, text in turns_of(task.model, pieces)]
             if endpoint.instructed:
-                turns[-1] = Message(turns[-1].role, f"{turns[-1].content}\n\n{spec.instruction}")
+                said = with_instruction(turns[-1].content, str(spec.instruction), behind)
+                turns[-1] = Message(turns[-1].role, said)
             yield Request(row["id"], tuple(turns), draft=number)
 
 

@@ -4,7 +4,7 @@ Called by `report.build`. A figure that was not measured meets no requirement, n
 over too few questions.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from thinktune.schema.errors import SpecInvalid, near_misses
 from thinktune.schema.recipe import Requirement
@@ -20,9 +20,14 @@ from thinktune.tasks.evaluate.metrics.registry import Registry
 from thinktune.tasks.evaluate.statistics import FEW_QUESTIONS
 
 
-def check_requirements(wanted: Mapping[str, Requirement], metrics: Registry) -> None:
-    """Raises SpecInvalid for a metric that does not exist, or has no test to compare by."""
+def check_requirements(
+    wanted: Mapping[str, Requirement], metrics: Registry, benchmarks: Iterable[str] = ()
+) -> None:
+    """Raises SpecInvalid for a metric that does not exist, or has no test to compare by.
+    `benchmarks`: what the accuracies of the recipe's benchmarks are called."""
     known = {metric.name: metric for metric in metrics}
+    for name in benchmarks:
+        known[name] = metrics["accuracy"]
     for name, requirement in wanted.items():
         place = f"evaluate.require.{name}"
         if name not in known:

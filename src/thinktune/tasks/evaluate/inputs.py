@@ -1,6 +1,7 @@
 """What an evaluation reads: the artifacts of prep and train, and the held-out questions."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from thinktune.schema.errors import DataInvalid, InputMissing
-from thinktune.schema.keys import stage_prefix
+from thinktune.schema.keys import beside_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PromptFacts
-from thinktune.schema.stages import EvaluateTask
-from thinktune.store import fetch, manifest_digest
+from thinktune.schema.stages import BENCHMARKS, EvaluateTask
+from thinktune.store import fetch, manifest_digest, read_manifest
 from thinktune.tasks.evaluate.samples import Question
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
@@ -30,11 +31,33 @@ class Inputs:
     """Holds their files, under `prep` and `train`."""
     facts: PromptFacts
     rows: list[dict[str, Any]]
-    """Rows of prep's test.parquet."""
+    """Rows of prep's test.parquet, or of a benchmark's questions in the same columns."""
+    benchmark: Manifest | None = None
+    """The benchmark whose questions these are; None for the held-out ones."""
+    behind: str = ""
+    """What a benchmark says behind each question, which stays the last that is said."""
+    benchmarks: Mapping[str, "Inputs"] = field(default_factory=dict)
+    """The same artifacts with the questions of each benchmark of a dataset."""
 
     def digests(self) -> dict[str, str]:
-        """What pins the artifacts."""
-        return {"prep": manifest_digest(self.prep), "train": manifest_digest(self.train)}
+        """What decides the answers to these questions, beside the questions themselves."""
+        own = {"prep": manifest_digest(self.prep), "train": manifest_digest(self.train)}
+        if self.benchmark is not None:
+            own["benchmark"] = manifest_digest(self.benchmark)
+        return own
+
+    def pinned(self) -> dict[str, str]:
+        """What pins all that an evaluation reads."""
+        beside = {
+            f"{BENCHMARKS}/{name}": each.digests()["benchmark"]
+            for name, each in self.benchmarks.items()
+        }
+        return self.digests() | beside
+
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt of all."""
+        own = max(len(row["prompt_ids"]) for row in self.rows)
+        return max([own, *(each.longest_prompt() for each in self.benchmarks.values())])
 
     @cached_property
     def questions(self) -> list[Question]:
@@ -59,7 +82,9 @@ def read_inputs(task: EvaluateTask, context: Context, folder: Path) -> Inputs:
     _check_pair(task, prep, train)
     facts, rows = read_questions(task, context, prep, folder / "prep")
     fetch(context.store, stage_prefix(task.run, "train"), train, folder / "train")
-    return Inputs(prep, train, folder, facts, rows)
+    inputs = Inputs(prep, train, folder, facts, rows)
+    found = {name: _benchmark(task, context, inputs, name) for name in task.benchmarks}
+    return replace(inputs, benchmarks=found)
 
 
 def read_questions(
@@ -78,6 +103,26 @@ def read_questions(
     if task.evaluate.instruction is not None or task.evaluate.endpoints:
         _check_pieces(rows[0])
     return facts, rows
+
+
+def _benchmark(task: EvaluateTask, context: Context, inputs: Inputs, name: str) -> Inputs:
+    """The questions of a benchmark. Raises InputMissing where prep made none, or others."""
+    prefix = beside_prefix(task.run, f"{BENCHMARKS}/{name}")
+    place = context.store.location(prefix)
+    manifest = read_manifest(context.store, prefix)
+    remedy = "run prep again, which then makes it"
+    if manifest is None:
+        raise InputMissing(place, f"benchmark {name} is not there", remedy)
+    made_by = task.benchmarks[name].made_by(str(inputs.prep.task_sha256))
+    of = {"prep": manifest_digest(inputs.prep)}
+    if manifest.task_sha256 != made_by or manifest.inputs != of:
+        fault = f"benchmark {name} was made by another recipe or beside another prep"
+        raise InputMissing(place, fault, f"delete that artifact, and {remedy}")
+    folder = inputs.folder / BENCHMARKS / name
+    fetch(context.store, prefix, manifest, folder, names=["questions.parquet"])
+    rows = pq.read_table(folder / "questions.parquet").to_pylist()
+    behind = task.benchmarks[name].spec.asks_for(task.final_answer, options=True)
+    return replace(inputs, rows=rows, benchmark=manifest, behind=behind)
 
 
 def _check_pair(task: EvaluateTask, prep: Manifest, train: Manifest) -> None:
@@ -103,9 +148,19 @@ def _check_pieces(row: dict[str, Any]) -> None:
         raise InputMissing("prep", fault, "delete that artifact and run prep again")
 
 
-def asked_in_words(row: dict[str, Any], instruction: str, encoder: Encoder) -> list[int]:
-    """The prompt of a row with the instruction behind its question, as token ids."""
+def asked_in_words(
+    row: dict[str, Any], instruction: str, encoder: Encoder, behind: str = ""
+) -> list[int]:
+    """The prompt of a row with the instruction behind its question, as token ids. `behind`: as in
+    `Inputs`."""
     pieces = [Piece(piece["text"], piece["control"]) for piece in row["pieces"]]
     last = max(n for n, piece in enumerate(pieces) if not piece.control)
-    pieces[last] = Piece(f"{pieces[last].text}\n\n{instruction}", control=False)
+    pieces[last] = Piece(with_instruction(pieces[last].text, instruction, behind), control=False)
     return encoder.prompt_ids(pieces)
+
+
+def with_instruction(question: str, instruction: str, behind: str = "") -> str:
+    """A turn with the instruction behind its question, before what a benchmark says there."""
+    if behind and question.count(behind) == 1:
+        return question.replace(behind, f"{instruction}\n\n{behind}")
+    return f"{question}\n\n{instruction}"

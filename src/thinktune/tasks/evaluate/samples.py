@@ -5,6 +5,7 @@ The stage makes questions and samples, `verdicts` judges them, metrics read what
 
 from dataclasses import dataclass
 
+from thinktune.tasks.generate.protocol import Likelihood
 from thinktune.text.labels import Labels
 from thinktune.text.think import Parsed
 
@@ -95,3 +96,6 @@ class Judged:
     """None unless the recipe has labels and the reference names some."""
     judge: JudgeVerdict | None = None
     """None unless the recipe has a judge."""
+    likelihood: Likelihood | None = None
+    """Of the question's reference completion under this arm's model; None where it was not
+    measured."""

@@ -6,7 +6,7 @@ All get the same prompts, sampling and stop ids. Files of the artifact: `report.
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,20 @@ from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
 from thinktune.tasks.evaluate.arms import Engines
 from thinktune.tasks.evaluate.asking import ask_all
+from thinktune.tasks.evaluate.benchmarks import judge_benchmarks, write_samples
 from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
 from thinktune.tasks.evaluate.inputs import Inputs, read_inputs
 from thinktune.tasks.evaluate.judge import Reply, ask_judge, check_judge, verdicts, write_replies
 from thinktune.tasks.evaluate.metrics.registry import Registry, Setup
+from thinktune.tasks.evaluate.report.benchmarks import Benchmark, benchmark_metric
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
 from thinktune.tasks.evaluate.report.wording import terminal_summary
 from thinktune.tasks.evaluate.samples import Judged, Sample
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
+from thinktune.tasks.generate.protocol import Likelihood
 from thinktune.tasks.model.base import versions
 from thinktune.tasks.runtime.cache import fetch_model
 from thinktune.tasks.runtime.entry import Context
@@ -48,7 +51,8 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
     """Runs the stage and commits its artifact; None where this is a shard and others still
     answer, of which the last one commits."""
     metrics = Registry.discover()
-    check_requirements(task.evaluate.require, metrics)
+    named = map(benchmark_metric, task.evaluate.benchmarks)
+    check_requirements(task.evaluate.require, metrics, named)
     with tempfile.TemporaryDirectory(prefix="thinktune-evaluate-") as temporary:
         folder = Path(temporary)
         inputs = read_inputs(task, context, folder)
@@ -59,18 +63,23 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
         check_endpoints(task.evaluate)
         engines = Engines(task, inputs, weights, context.reporter)
         tokenizer_file = weights / "tokenizer.json"
-        own = ask_all(task, context, inputs, engines, tokenizer_file)
-        if own is None:
+        asked = ask_all(task, context, inputs, engines, tokenizer_file)
+        if asked is None:
             context.reporter.say("its part is answered; the last of the other pods judges")
             return None
-        samples = own + ask_endpoints(task, context, inputs)
+        samples = asked.samples.pop(None)
+        samples += ask_endpoints(task, context, inputs)
+        for name, of_benchmark in inputs.benchmarks.items():
+            asked.samples[name] += ask_endpoints(task, context, of_benchmark)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
         fault = _judge(task, context, inputs, samples, replies)
-        judged = _judged(task, context, inputs, samples, replies, tokenizer_file)
-        report = _report(task, inputs, judged, engines, metrics)
+        judged = _judged(task, context, inputs, samples, replies, tokenizer_file, asked.likelihoods)
+        apart = judge_benchmarks(task, context, inputs, asked.samples, judged, tokenizer_file)
+        report = _report(task, inputs, judged, engines, metrics, apart)
         _write_files(inputs, report, judged, replies, output)
+        write_samples(apart, output)
         if fault is not None:
             _keep_incomplete(task, context, output)
             raise fault
@@ -81,7 +90,7 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
             kind="evaluate",
             run=task.run,
             attempt=context.attempt,
-            inputs=inputs.digests(),
+            inputs=inputs.pinned(),
             task_sha256=task.result_digest(),
             template_sha256=inputs.prep.template_sha256,
             revisions=inputs.prep.revisions,
@@ -129,9 +138,12 @@ def _judged(
     samples: Sequence[Sample],
     replies: Sequence[Reply],
     tokenizer_file: Path,
+    likelihoods: Mapping[tuple[str, str], Likelihood],
 ) -> list[Judged]:
     spec = task.evaluate
-    rules = judging_rules(task, inputs, tokenizer_file, context.stop)
+    rules = replace(
+        judging_rules(task, inputs, tokenizer_file, context.stop), likelihoods=likelihoods
+    )
     if spec.judge is not None:
         rules = replace(rules, judge=verdicts(spec.judge, samples, replies))
     context.reporter.say(f"judges {len(samples)} answers")
@@ -156,6 +168,7 @@ def _report(
     judged: Sequence[Judged],
     engines: Engines,
     metrics: Registry,
+    benchmarks: Mapping[str, Benchmark],
 ) -> Report:
     spec, questions = task.evaluate, inputs.questions
     setup = Setup(spec, task.final_answer, verifier_of(spec.verifier, questions), questions)
@@ -167,6 +180,7 @@ def _report(
         judged=judged,
         versions=versions(),
         metrics=metrics,
+        benchmarks=benchmarks,
     )
 
 

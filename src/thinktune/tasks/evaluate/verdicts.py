@@ -10,6 +10,7 @@ from typing import Literal
 
 from thinktune.schema.report import Verifier
 from thinktune.tasks.evaluate.samples import Judged, JudgeVerdict, LabelVerdict, Question, Sample
+from thinktune.tasks.generate.protocol import Likelihood
 from thinktune.text.choices import option_letters
 from thinktune.text.final_answer import final_answer
 from thinktune.text.labels import LabelList
@@ -29,6 +30,8 @@ class Rules:
     labels: LabelList | None = None
     judge: Mapping[str, JudgeVerdict] = field(default_factory=dict)
     """What a language model says, by the sample's key."""
+    likelihoods: Mapping[tuple[str, str], Likelihood] = field(default_factory=dict)
+    """Those of reference completions, by arm and question."""
     stop: Callable[[], None] = lambda: None
     """Raises where the work is to end; asked several times a second."""
 
@@ -71,6 +74,7 @@ def judge_all(
                 group=question.group,
                 labels=_labels(each, question, rules.labels),
                 judge=rules.judge.get(sample.key),
+                likelihood=rules.likelihoods.get((sample.arm, sample.question_id)),
             )
         )
     return found

@@ -18,6 +18,7 @@ from thinktune.schema.manifest import Sha256
 from thinktune.schema.prompt import TokenId
 from thinktune.store import ObjectMissing, Store
 from thinktune.tasks.generate.protocol import Answer, Batch, Engine, Request, Sampling
+from thinktune.tasks.generate.timings import Timing, Timings
 from thinktune.tasks.runtime.entry import Context
 
 PART_ANSWERS = 64
@@ -120,12 +121,13 @@ def generate(
     context: Context,
     *,
     phase: str,
+    timings: Timings | None = None,
     shard: Shard = Shard(),
 ) -> list[Answer] | None:
     """The answers to all requests in their order; asks the engine only for what is not kept yet.
 
     A shard answers requests of its own, whatever GPU it has; None while those of other shards are
-    missing. `phase` is what the progress calls it.
+    missing. `phase` is what the progress calls it. `timings` is told how long that took.
     """
     known = kept.known(requests)
     batches = engine.batches(requests[shard.index :: shard.of], sampling)
@@ -134,13 +136,17 @@ def generate(
     whole, left = engine.work(batches, sampling), engine.work(missing, sampling)
     context.reporter.phase(phase, whole, engine.unit, done=whole - left)
     writing = _Writing(kept, missing, engine.name)
+    began, new = time.monotonic(), []
     try:
         for answer in engine.generate(missing, sampling, context.reporter, context.stop):
             writing.add(answer)
             known[answer.request_id] = answer
+            new.append(answer)
     finally:
         writing.flush()  # what has come is paid for, whatever ended the engine
     writing.check()
+    if timings is not None and new:
+        timings.add(phase, Timing.of(engine.name, new, time.monotonic() - began))
     if len(known) < len(requests):
         return kept.all_of(requests)
     return [known[request.id] for request in requests]

@@ -6,7 +6,7 @@ knows nothing of the store: the caller leaves out what is answered already (`ans
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -56,6 +56,31 @@ class Answer:
     """Without the token that ended it."""
     finished: bool
     """Whether the model ended it by itself; otherwise the token limit cut it off."""
+    seconds: float | None = field(default=None, compare=False)
+    """How long it took, beside what was computed with it; None where the engine does not tell, or
+    an earlier attempt gave it. It is no part of what the answer is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A text that is given, not generated: how likely a model finds it is asked."""
+
+    id: str
+    """Unique among the completions of a call."""
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    """What stands behind the prompt, at least one token."""
+    adapter: bool
+    """As `Request.adapter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a model finds a completion behind its prompt."""
+
+    log_probability: float
+    """Sum over its tokens of the natural logarithm of each one's probability, at temperature 1."""
+    tokens: int
 
 
 class Engine(Protocol):
@@ -84,6 +109,12 @@ class Engine(Protocol):
         Moves `reporter` by `work` in all, and says on the way that work goes on. Asked to stop by
         `stop`, it raises Preempted soon; answers given before remain valid.
         """
+
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """One for each completion, in their order. Moves `reporter` by one for each. Asked to stop
+        by `stop`, it raises Preempted soon."""
 
     def close(self) -> None:
         """Gives back memory and processes. It may be called more than once."""

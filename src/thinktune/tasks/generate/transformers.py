@@ -4,8 +4,10 @@ Base and tuned are one model in memory, the adapter off and on, so that they dif
 It runs wherever PyTorch does.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,15 @@ from transformers import (
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.engines import rows_at_once
 from thinktune.tasks.generate.drawing import Drawing
-from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
+from thinktune.tasks.generate.likelihood import likelihoods, scored_batches
+from thinktune.tasks.generate.protocol import (
+    Answer,
+    Batch,
+    Completion,
+    Likelihood,
+    Request,
+    Sampling,
+)
 from thinktune.tasks.model.base import (
     Base,
     Dtype,
@@ -89,6 +99,21 @@ class TransformersEngine:
             with _base_alone(model) if not batch[0].adapter else nullcontext():
                 answers = _generate(model, batch, sampling, reporter, stop)
             yield from answers
+
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """As `protocol.Engine.likelihoods`."""
+        found: dict[str, Likelihood] = {}
+        for batch in scored_batches(completions):
+            stop.check("evaluate")
+            model = self._loaded(reporter)
+            with _base_alone(model) if not batch[0].adapter else nullcontext():
+                causal = model.get_base_model() if isinstance(model, PeftModel) else model
+                of_batch = likelihoods(causal, batch)
+            found.update(zip((each.id for each in batch), of_batch, strict=True))
+            reporter.advance(len(batch))
+        return [found[each.id] for each in completions]
 
     def close(self) -> None:
         """Gives the model's memory back."""
@@ -159,6 +184,7 @@ def _generate(
     if sampling.temperature > 0:
         seeds = [request.seed for request in batch]
         processors.append(_Drawn(Drawing(seeds, sampling.temperature, sampling.top_p)))
+    began = time.monotonic()
     with torch.inference_mode():
         out = model.generate(
             input_ids=ids.to(model.device),
@@ -172,8 +198,9 @@ def _generate(
         )
     stop.check("generation")
     reporter.advance(sampling.max_new_tokens - (out.shape[1] - longest))
+    seconds = time.monotonic() - began  # of all: a batch ends with its longest answer
     return [
-        _until_stop(request.id, row[longest:].tolist(), sampling.stop_ids)
+        replace(_until_stop(request.id, row[longest:].tolist(), sampling.stop_ids), seconds=seconds)
         for request, row in zip(batch, out, strict=True)
     ]
 

@@ -5,7 +5,6 @@ can be asked to stop, and notices when that process dies or hangs.
 """
 
 import importlib.util
-import json
 import multiprocessing
 import os
 import queue
@@ -17,12 +16,29 @@ from typing import Any
 
 from thinktune.schema.engines import MEMORY_SHARE, MOST_SEQUENCES, vllm_window
 from thinktune.schema.errors import DataInvalid, InternalError
-from thinktune.schema.serving import lora_rank_setting
-from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
+from thinktune.tasks.generate.protocol import (
+    Answer,
+    Batch,
+    Completion,
+    Likelihood,
+    Request,
+    Sampling,
+)
+from thinktune.tasks.generate.vllm_requests import (
+    answer_of,
+    answer_params,
+    likelihood_of,
+    rank_setting,
+    scored_params,
+    targets_of,
+)
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
+SCORED_TOKENS = 2048
+"""Tokens of a step while likelihoods are measured: at a vocabulary of 152,000, their logits take
+3 GB."""
 LOOK_S = 0.5
 START_S = 3600.0
 """Seconds to load and compile; a large model from a slow disk takes long."""
@@ -72,13 +88,16 @@ class VllmEngine:
         window: int,
         context: int | None = None,
         fp8: bool = False,
+        scores: bool = False,
     ) -> None:
         """`weights` and `adapter` are folders; without an adapter, no request may want it. `repo`
         is what the log calls the model. `window`: tokens of the longest prompt with its answer.
-        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8."""
+        `context`: the most that the model has. `fp8`: round weights of 16 bits to FP8. `scores`:
+        whether likelihoods will be asked for."""
         self._weights = weights
         self._adapter = adapter
         self._repo = repo
+        self._scores = scores
         self._base: Base = base
         self._dtype: Dtype = dtype
         self._quantization = "fp8" if fp8 else "bitsandbytes" if base == "nf4" else None
@@ -113,11 +132,34 @@ class VllmEngine:
                 self._add(engine, some, sampling)
                 for output in _Collector(engine).outputs(reporter, stop):
                     reporter.advance(1)
-                    yield _answer(output, sampling)
+                    yield answer_of(output, sampling)
         except BaseException:
             # Nothing of a generation that was given up may turn up in the next one.
             self.close()
             raise
+
+    def likelihoods(
+        self, completions: Sequence[Completion], reporter: Reporter, stop: Stop
+    ) -> list[Likelihood]:
+        """As `protocol.Engine.likelihoods`, by vLLM's log-probabilities of prompts."""
+        found: dict[str, Likelihood] = {}
+        if not completions:
+            return []
+        self._check_lengths(completions)
+        engine = self._loaded(reporter, stop)
+        asked = {each.id: each for each in completions}
+        try:
+            for adapter in (False, True):  # apart, as in `generate`
+                for each in completions:
+                    if each.adapter == adapter:
+                        self._add_completion(engine, each)
+                for output in _Collector(engine).outputs(reporter, stop):
+                    reporter.advance(1)
+                    found[output.request_id] = likelihood_of(output, asked[output.request_id])
+        except BaseException:
+            self.close()
+            raise
+        return [found[each.id] for each in completions]
 
     def close(self) -> None:
         """Ends vLLM's process, which gives the GPU back."""
@@ -128,30 +170,30 @@ class VllmEngine:
         engine.engine_core.shutdown()
 
     def _add(self, engine: Any, requests: Sequence[Request], sampling: Sampling) -> None:
-        from vllm import SamplingParams
-        from vllm.lora.request import LoRARequest
-        from vllm.sampling_params import RequestOutputKind
-
-        adapter = LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
+        adapter = self._lora()
         for request in requests:
-            params = SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p if sampling.temperature > 0 else 1.0,
-                max_tokens=sampling.max_new_tokens,
-                stop_token_ids=list(sampling.stop_ids),
-                seed=request.seed if sampling.temperature > 0 else None,
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
+            params = answer_params(request, sampling)
             prompt = {"prompt_token_ids": list(request.prompt_ids)}
             with_adapter = adapter if request.adapter else None
             engine.add_request(request.id, prompt, params, lora_request=with_adapter)
 
-    def _check_lengths(self, requests: Sequence[Request]) -> None:
+    def _add_completion(self, engine: Any, completion: Completion) -> None:
+        prompt = {"prompt_token_ids": [*completion.prompt_ids, *completion.ids]}
+        adapter = self._lora() if completion.adapter else None
+        engine.add_request(completion.id, prompt, scored_params(), lora_request=adapter)
+
+    def _lora(self) -> Any:
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("tuned", 1, str(self._adapter)) if self._adapter else None
+
+    def _check_lengths(self, requests: Sequence[Request] | Sequence[Completion]) -> None:
         """Raises DataInvalid for a prompt that leaves no room for an answer."""
         for request in requests:
-            if len(request.prompt_ids) >= self._window:
-                fault = f"its prompt has {len(request.prompt_ids)} tokens of {self._window}"
+            tokens = len(request.prompt_ids)
+            tokens += len(request.ids) if isinstance(request, Completion) else 0
+            if tokens >= self._window:
+                fault = f"its prompt has {tokens} tokens of {self._window}"
                 remedy = "lower data.max_tokens, so that shorter questions are held out"
                 raise DataInvalid(f"request {request.id}", fault, remedy)
 
@@ -197,9 +239,16 @@ class VllmEngine:
             settings |= {
                 "enable_lora": True,
                 "max_loras": 1,
-                "max_lora_rank": _rank_setting(self._adapter),
+                "max_lora_rank": rank_setting(self._adapter),
             }
+            if self._scores:
+                # Else vLLM expects an adapter on the head too, whose kernels take the logits of
+                # sampled tokens alone: 0.32 dies of those of a prompt.
+                settings["lora_target_modules"] = targets_of(self._adapter)
         if device.type == "cuda":
+            if self._scores:
+                # The logits of a whole step are in memory at once, in fp32 too.
+                settings |= {"max_num_batched_tokens": SCORED_TOKENS}
             return settings | {"gpu_memory_utilization": MEMORY_SHARE}
         return settings | {"enforce_eager": True}
 
@@ -284,21 +333,6 @@ class _Collector:
 def _broken(fault: str) -> InternalError:
     remedy = "run the same command again: answers that had finished are kept"
     return InternalError("engine vllm", fault, remedy)
-
-
-def _answer(output: Any, sampling: Sampling) -> Answer:
-    said = output.outputs[0]
-    ids = tuple(said.token_ids)
-    if ids and ids[-1] in sampling.stop_ids:
-        ids = ids[:-1]
-    return Answer(output.request_id, ids, finished=said.finish_reason == "stop")
-
-
-def _rank_setting(adapter: Path) -> int:
-    """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    return lora_rank_setting(rank, "train.rank", "set evaluate.engine=transformers")
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

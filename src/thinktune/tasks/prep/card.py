@@ -92,7 +92,7 @@ def write_card(folder: Path, card: Card, spool: Spool, train: Positions) -> None
             "rows": card.joined,
             "examples": [list(pair) for pair in card.near_duplicates],
         },
-        "contamination": _contamination(card.contamination),
+        "contamination": contamination_data(card.contamination),
         "tokens": dict(zip(("prompt", "reasoning", "answer"), parts.tolist(), strict=True)),
         **_lengths(lengths),
         "samples": [sample(spool[position]) for position in train[:SAMPLES].tolist()],
@@ -116,7 +116,8 @@ def sample(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _contamination(found: Contamination | None) -> dict[str, Any] | None:
+def contamination_data(found: Contamination | None) -> dict[str, Any] | None:
+    """What was found, for programs; None where nobody looked."""
     if found is None:
         return None
     return {

@@ -6,7 +6,7 @@ them: remove duplicates, balance, hold out, sample. Files of the artifact: `trai
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import thinktune
+from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
@@ -22,6 +23,7 @@ from thinktune.schema.stages import PrepTask
 from thinktune.store import commit, file_key
 from thinktune.tasks.prep import selection
 from thinktune.tasks.prep.batches import outcomes
+from thinktune.tasks.prep.benchmarks import commit_benchmarks
 from thinktune.tasks.prep.card import Card, write_card
 from thinktune.tasks.prep.contamination import Contamination
 from thinktune.tasks.prep.generated import with_generated
@@ -81,6 +83,9 @@ def run(task: PrepTask, context: Context) -> Manifest:
         _write(output, spool, sides, encoder, card, renderer, groups, context)
         revisions = {"model": model_revision, "dataset": source.revision}
         manifest = _commit(task, context, output, card, revisions)
+        if task.benchmarks:
+            _check_same_rows(task, context, manifest, revisions)
+            commit_benchmarks(task, context, manifest, renderer, encoder, spool, sides.train)
     sizes = ", ".join(f"{size} {side}" for side, size in card.sizes.items())
     context.reporter.say(f"{sizes} examples of {card.ledger.rows} rows{card.ledger.text()}")
     place = file_key(context.store, stage_prefix(task.run, "prep"), manifest, "card.html")
@@ -98,7 +103,8 @@ def _prepared(
     context.reporter.say(layout.line())
     card.layout = layout.line()
     renderer = Renderer(task.model, data, conversations=layout.conversational)
-    compares = bool(data.split.test_rows or data.split.validation_rows or data.test_sets)
+    split = data.split
+    compares = bool(split.test_rows or split.validation_rows or data.test_sets or task.benchmarks)
     preparation = Preparation(data, layout, renderer, encoder, compares=compares)
     columns = selection.SeenColumns()
     expected = data.expected_rows or task.dataset.rows or source.about(head)
@@ -219,6 +225,18 @@ def _write(
         write_shards(output, name, spool, side, names, context.stop)
     write_questions(output / "test.parquet", spool, sides.test, names, groups)
     write_card(output, card, spool, sides.train)
+
+
+def _check_same_rows(
+    task: PrepTask, context: Context, manifest: Manifest, revisions: Mapping[str, str]
+) -> None:
+    """A run that gains a benchmark finds its earlier artifact, whose rows must be those that are
+    compared with the benchmark now. Raises InputMissing."""
+    if manifest.revisions != revisions:
+        place = context.store.location(stage_prefix(task.run, "prep"))
+        fault = f"it is of {manifest.revisions}, and the hub has {dict(revisions)} by now"
+        remedy = "pin revision and data.revision to those, and run again"
+        raise InputMissing(place, fault, remedy)
 
 
 def _commit(

@@ -135,8 +135,8 @@ def asked_in_part(
         QUESTIONS,
     )
     engines = OneEngine(recorder)
-    samples = ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
-    return recorder, samples
+    found = ask_all(task(store, **spec), context, inputs, engines, tokenizer_file)  # type: ignore[arg-type]
+    return recorder, found.samples[None] if found is not None else None
 
 
 @pytest.fixture

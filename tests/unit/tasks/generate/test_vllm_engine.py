@@ -8,7 +8,8 @@ import pytest
 from thinktune.schema.errors import DataInvalid, Preempted, SpecInvalid
 from thinktune.store import open_store
 from thinktune.tasks.generate.protocol import Request, Sampling
-from thinktune.tasks.generate.vllm import VllmEngine, _rank_setting, prepare
+from thinktune.tasks.generate.vllm import VllmEngine, prepare
+from thinktune.tasks.generate.vllm_requests import rank_setting
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
@@ -45,16 +46,16 @@ def test_asked_to_stop_it_does_not_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rank", "setting"), [(1, 1), (12, 16), (16, 16), (33, 64), (512, 512)])
 def test_a_rank_is_rounded_up_to_what_vllm_takes(tmp_path: Path, rank: int, setting: int) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
-    assert _rank_setting(tmp_path) == setting
+    assert rank_setting(tmp_path) == setting
 
 
 def test_the_largest_rank_of_a_pattern_counts(tmp_path: Path) -> None:
     config = {"r": 8, "rank_pattern": {"q_proj": 40}}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
-    assert _rank_setting(tmp_path) == 64
+    assert rank_setting(tmp_path) == 64
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1024}))
     with pytest.raises(SpecInvalid, match="rank 1024, and vLLM takes 512 at most"):
-        _rank_setting(tmp_path)
+        rank_setting(tmp_path)
 
 
 def test_compiled_graphs_are_kept_where_pods_share_a_volume() -> None:

@@ -4,7 +4,6 @@ Which figures there are is known to the registry of metrics alone.
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,11 @@ import numpy as np
 from thinktune.schema import manifest
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.report import (
-    BASE,
-    TUNED,
     ArmFacts,
+    BenchmarkResult,
+    Gate,
     Histogram,
     MetricResult,
-    PairedTest,
     Report,
     Rules,
     SamplingFacts,
@@ -29,14 +27,25 @@ from thinktune.schema.report import (
 from thinktune.tasks.evaluate import statistics
 from thinktune.tasks.evaluate.gate import gate
 from thinktune.tasks.evaluate.metrics.registry import Answers, Metric, Registry, Setup
+from thinktune.tasks.evaluate.report.benchmarks import (
+    Benchmark,
+    as_metric,
+    benchmark_figures,
+    benchmark_metric,
+    measured,
+)
+from thinktune.tasks.evaluate.report.comparing import (
+    ByQuestion,
+    by_question,
+    paired_tests,
+    precision_tests,
+)
 from thinktune.tasks.evaluate.report.wording import cut_off_sentences, usual_sentence
 from thinktune.tasks.evaluate.samples import Judged, Question
 
+BENCHMARK = "benchmark"
 BINS = 24
 """Bars of the thinking-length histogram."""
-
-ByQuestion = dict[str, list[Judged]]
-"""An arm's judged samples by the question's id, in the order of the questions."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +67,21 @@ def build_report(
     judged: Sequence[Judged],
     versions: Mapping[str, str],
     metrics: Registry,
+    benchmarks: Mapping[str, Benchmark] | None = None,
 ) -> Report:
     """Puts together what report.json holds.
 
     `arms` are in the order in which people read them; `tuned` is one of them. Raises ValueError
-    unless every question has samples of every arm.
+    unless every question has samples of every arm, those of benchmarks too.
     """
     spec = setup.spec
-    answers = _by_question(judged, setup.questions, list(arms))
+    answers = by_question(judged, setup.questions, list(arms))
     applying = Registry(metric for metric in metrics if metric.applies(setup))
-    results = _results(applying, answers, setup)
+    of_benchmarks = {
+        name: measured(benchmark, list(arms), setup, metrics["accuracy"])
+        for name, benchmark in (benchmarks or {}).items()
+    }
+    results, of_benchmarks = _results(applying, answers, setup, of_benchmarks)
     facts = {name: _arm_facts(info, answers[name]) for name, info in arms.items()}
     return Report(
         headline=_headline(applying, results, facts, setup),
@@ -84,8 +98,9 @@ def build_report(
         marker=setup.marker,
         verifier=VerifierChoice(requested=spec.verifier, used=setup.verifier),
         arms=facts,
-        gate=gate(spec.require, results, {name: metrics[name].direction for name in spec.require}),
+        gate=_gate(spec, results, of_benchmarks, metrics),
         metrics=results,
+        benchmarks=of_benchmarks,
         thinking_lengths=_thinking_lengths(answers),
         rules=_rules(),
         side_by_side=_side_by_side(setup.questions, answers, spec),
@@ -107,31 +122,42 @@ def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
             figures[f"{arm}_{name}"] = value
         if result.test is not None:
             figures[f"{name}_p"] = result.test.p
-    return figures
+    return figures | benchmark_figures(report.benchmarks)
 
 
-def _by_question(
-    judged: Sequence[Judged], questions: Sequence[Question], arms: Sequence[str]
-) -> dict[str, ByQuestion]:
-    found: dict[str, ByQuestion] = {arm: defaultdict(list) for arm in arms}
-    for each in sorted(judged, key=lambda judged: judged.sample.sample):
-        found[each.sample.arm][each.sample.question_id].append(each)
-    ids = [asked.id for asked in questions]
-    for arm in arms:
-        if not ids or set(found[arm]) != set(ids):
-            raise ValueError(f"{len(found[arm])} {arm} of {len(ids)} questions have samples")
-    return {arm: {id_: found[arm][id_] for id_ in ids} for arm in arms}
+def _gate(
+    spec: EvaluateSpec,
+    results: Mapping[str, MetricResult],
+    benchmarks: Mapping[str, BenchmarkResult],
+    metrics: Registry,
+) -> Gate:
+    found = dict(results) | {
+        benchmark_metric(name): as_metric(result, metrics["accuracy"])
+        for name, result in benchmarks.items()
+    }
+    directions = {
+        name: (found[name] if name in found else metrics[name]).direction for name in spec.require
+    }
+    return gate(spec.require, found, directions)
 
 
 def _results(
-    metrics: Registry, judged: Mapping[str, ByQuestion], setup: Setup
-) -> dict[str, MetricResult]:
+    metrics: Registry,
+    judged: Mapping[str, ByQuestion],
+    setup: Setup,
+    benchmarks: Mapping[str, BenchmarkResult],
+) -> tuple[dict[str, MetricResult], dict[str, BenchmarkResult]]:
+    """All figures, and those of the benchmarks, with Holm's adjustment over the tests of both."""
     results = {metric.name: _measured(metric, judged, setup) for metric in metrics}
     # Only now are all tests known that Holm's adjustment is over.
     tests = {
         (name, arm): (test, result.direction)
         for name, result in results.items()
         for arm, test in result.tests.items()
+    } | {
+        (f"{BENCHMARK} {name}", arm): (test, metrics["accuracy"].direction)
+        for name, benchmark in benchmarks.items()
+        for arm, test in benchmark.tests.items()
     }
     adjusted = statistics.adjusted(tests)
     found = {}
@@ -140,7 +166,13 @@ def _results(
         result = result.model_copy(update={"tests": own})
         note = metrics[name].note
         found[name] = result.model_copy(update={"note": note(result) if note else None})
-    return found
+    of_benchmarks = {
+        name: benchmark.model_copy(
+            update={"tests": {arm: adjusted[f"{BENCHMARK} {name}", arm] for arm in benchmark.tests}}
+        )
+        for name, benchmark in benchmarks.items()
+    }
+    return found, of_benchmarks
 
 
 def _measured(metric: Metric, judged: Mapping[str, ByQuestion], setup: Setup) -> MetricResult:
@@ -159,8 +191,8 @@ def _measured(metric: Metric, judged: Mapping[str, ByQuestion], setup: Setup) ->
         rule=described.rule,
         questions=scored,
         values={arm: metric.figure(answers[arm], scores[arm]) for arm in judged},
-        tests=_tests(metric, answers, TUNED, setup.spec) if metric.tested else {},
-        precision_tests=_precision_tests(metric, answers, setup.spec),
+        tests=paired_tests(metric, answers, setup.spec) if metric.tested else {},
+        precision_tests=precision_tests(metric, answers, setup.spec),
         details=_details(metric, answers),
         note=None,
         why_none=None if scored else described.why_none,
@@ -175,46 +207,6 @@ def _details(
     by_arm = {arm: metric.details(of_arm) for arm, of_arm in answers.items()}
     parts = dict.fromkeys(part for found in by_arm.values() for part in found)
     return {part: {arm: found.get(part) for arm, found in by_arm.items()} for part in parts}
-
-
-def _precision_tests(
-    metric: Metric, answers: Mapping[str, Sequence[Answers]], spec: EvaluateSpec
-) -> dict[str, PairedTest]:
-    """The tuned model at other precisions against the base, for the gate."""
-    if not metric.tested:
-        return {}
-    others = [arm for arm in answers if arm.startswith(f"{TUNED}-")]
-    pairs = {arm: {BASE: answers[BASE], arm: answers[arm]} for arm in others}
-    found = {arm: _tests(metric, pair, arm, spec) for arm, pair in pairs.items()}
-    return {arm: tests[BASE] for arm, tests in found.items() if BASE in tests}
-
-
-def _tests(
-    metric: Metric, answers: Mapping[str, Sequence[Answers]], tuned: str, spec: EvaluateSpec
-) -> dict[str, PairedTest]:
-    """One arm, the tuned model as a rule, against every other one."""
-    found = {}
-    seed = spec.seed
-    of_tuned = [metric.contributions(each) for each in answers[tuned]]
-    for arm, of_arm in answers.items():
-        of_other = [metric.contributions(each) for each in of_arm]
-        pairs = [
-            (other, own)
-            for other, own in zip(of_other, of_tuned, strict=True)
-            if other is not None and own is not None
-        ]
-        if arm == tuned or not pairs:
-            continue
-        # With several answers to a question, a majority can move one way and the mean another.
-        if metric.mcnemar and spec.samples == 1:
-            others, tuneds = [other[0] for other, _ in pairs], [own[0] for _, own in pairs]
-            found[arm] = statistics.mcnemar_test(others, tuneds, seed=seed)
-        else:
-            other_parts = np.asarray([other for other, _ in pairs], dtype=float)
-            tuned_parts = np.asarray([own for _, own in pairs], dtype=float)
-            aggregate = metric.aggregate
-            found[arm] = statistics.permutation_test(other_parts, tuned_parts, aggregate, seed=seed)
-    return found
 
 
 def _headline(

@@ -1,7 +1,10 @@
 """report.md: the outcome as a table that a pull request shows."""
 
-from thinktune.schema.report import Report
+from thinktune.schema.report import BenchmarkResult, Report
 from thinktune.tasks.evaluate.report.wording import (
+    benchmark_notes,
+    benchmark_rows,
+    benchmark_sentence,
     p_value,
     percent,
     plain_or_none,
@@ -35,7 +38,19 @@ def markdown(report: Report) -> str:
     lines += _row(["Answers cut off", *cut, "", "", "", ""])
     asked = f"{report.questions} held-out questions, {report.samples_per_question} answer(s) each"
     arms = "; ".join(f"{arm.label} ({arm.precision})" for arm in report.arms.values())
-    return "\n".join([*lines, "", f"{asked}. Arms: {arms}.", ""])
+    lines += ["", f"{asked}. Arms: {arms}.", ""]
+    for name, benchmark in report.benchmarks.items():
+        lines += [*_benchmark(name, benchmark, list(report.arms)), ""]
+    return "\n".join(lines)
+
+
+def _benchmark(name: str, result: BenchmarkResult, arms: list[str]) -> list[str]:
+    """The section of one benchmark."""
+    lines = [f"### {_cell(name)}", "", f"{_cell(benchmark_sentence(result))}.", ""]
+    lines += _row(["", *arms]) + _row(["---", *["---:"] * len(arms)])
+    for label, values in benchmark_rows(result, arms):
+        lines += _row([label, *values])
+    return [*lines, "", " ".join(benchmark_notes(result))]
 
 
 def _row(cells: list[str]) -> list[str]:

@@ -20,7 +20,12 @@ from matplotlib.ticker import MaxNLocator
 from thinktune.schema.report import SHARE, Histogram, MetricResult, Report
 from thinktune.tasks.evaluate.report.browser import pack_samples
 from thinktune.tasks.evaluate.report.template import environment
-from thinktune.tasks.evaluate.report.wording import table
+from thinktune.tasks.evaluate.report.wording import (
+    benchmark_notes,
+    benchmark_rows,
+    benchmark_sentence,
+    table,
+)
 from thinktune.tasks.evaluate.samples import Judged, Question
 
 # Colors stand for the page's CSS variables, so that one drawing serves light and dark.
@@ -100,6 +105,7 @@ def write_html(
             clipped=clipped,
             figures=_drawings(report, training, lengths),
             rules=_rules(report),
+            benchmarks=_benchmarks(report),
             notes=[result.note for result in report.metrics.values() if result.note],
             reasons=[result for result in report.metrics.values() if result.why_none],
         )
@@ -113,6 +119,19 @@ def _rules(report: Report) -> dict[str, str]:
     for result in report.metrics.values():
         labels[result.rule].append(result.label)
     return {"; ".join(sharing): rule for rule, sharing in labels.items()}
+
+
+def _benchmarks(report: Report) -> dict[str, dict[str, Any]]:
+    """The sections of benchmarks, by name."""
+    arms = list(report.arms)
+    return {
+        name: {
+            "sentence": benchmark_sentence(result),
+            "rows": benchmark_rows(result, arms),
+            "notes": benchmark_notes(result),
+        }
+        for name, result in report.benchmarks.items()
+    }
 
 
 def _drawings(report: Report, training: Training, lengths: Lengths) -> list[Drawing]:

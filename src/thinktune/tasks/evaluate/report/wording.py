@@ -6,14 +6,16 @@ report; people read them in percent.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thinktune.schema.report import (
     BASE,
+    PERPLEXITY,
     SHARE,
     TUNED,
     ArmFacts,
+    BenchmarkResult,
     MetricResult,
     PairedTest,
     Report,
@@ -65,6 +67,8 @@ def significant(test: PairedTest) -> bool:
 
 def figure(value: float | None, unit: str) -> str:
     """A value in its unit."""
+    if unit == PERPLEXITY and value is not None:
+        return f"{value:,.3f}"
     return percent(value) if unit == SHARE else plain(value)
 
 
@@ -138,7 +142,7 @@ def signed(difference: float | None, unit: str) -> str:
     if unit == SHARE:
         return points(difference)
     sign = "+" if difference is not None and difference > 0 else ""
-    return (sign + plain(difference)).replace("-", MINUS)
+    return (sign + figure(difference, unit)).replace("-", MINUS)
 
 
 def terminal_summary(report: Report) -> str:
@@ -150,6 +154,8 @@ def terminal_summary(report: Report) -> str:
         lines.append(f"{row.label[:34]:<34}{values}{row.difference:>13}{row.p:>9}".rstrip())
     lines.append("difference and p: tuned against base, before Holm's adjustment")
     lines += _gate_lines(report)
+    for name, benchmark in report.benchmarks.items():
+        lines.append(f"{name}: {benchmark_sentence(benchmark)}")
     for shown in report.side_by_side[:TERMINAL_SAMPLES]:
         lines += ["", *_short("Q", shown.question, 1)]
         if shown.reference:
@@ -157,6 +163,49 @@ def terminal_summary(report: Report) -> str:
         for arm in (BASE, TUNED):
             lines += _short(arm, _said(shown.answers[arm]), 2)
     return "\n".join(lines)
+
+
+def benchmark_sentence(result: BenchmarkResult) -> str:
+    """The outcome of one benchmark."""
+    base, tuned = result.accuracy[BASE], result.accuracy[TUNED]
+    test = result.tests.get(BASE)
+    if test is None:
+        return "not measured"
+    return (
+        f"{percent(base)} of {plain(result.questions)} right for base, {percent(tuned)} for tuned "
+        f"({points(test.difference)}, p {_equals(test.p)}: {test.outcome})"
+    )
+
+
+def benchmark_rows(
+    result: BenchmarkResult, arms: Sequence[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """The table of one benchmark: a label, and a cell for each arm."""
+    tests = [result.tests.get(arm) for arm in arms]
+    rows = [
+        ("Accuracy", [percent(result.accuracy[arm]) for arm in arms]),
+        ("tuned minus this", [points(test.difference) if test else "" for test in tests]),
+        ("p, Holm-adjusted", [p_value(test.holm_p) if test else "" for test in tests]),
+        ("Nothing to compare found", [percent(result.unreadable.get(arm)) for arm in arms]),
+        ("Answers cut off", [percent(result.cut_off.get(arm)) for arm in arms]),
+        ("Tokens per answer, median", [plain(result.tokens_median.get(arm)) for arm in arms]),
+    ]
+    return [(label, tuple(cells)) for label, cells in rows]
+
+
+def benchmark_notes(result: BenchmarkResult) -> list[str]:
+    """What else there is to say of a benchmark."""
+    notes = [f"{plain(result.questions)} questions, {result.source}.", result.rule]
+    if result.training_rows_alike is not None:
+        notes.append(
+            f"{plain(result.training_rows_alike)} training rows are like one of the questions."
+        )
+    if result.verifier == "choice":
+        notes.append(
+            "Answers are generated, so the figures do not compare with published ones that come of "
+            "the log-likelihood of each option."
+        )
+    return notes
 
 
 def _gate_lines(report: Report) -> list[str]:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from answers import judged as judged_sample
@@ -88,3 +89,9 @@ def test_loops() -> None:
         "".join(generator.choices("etaoinshrdlu", k=generator.randint(2, 9))) for _ in range(2000)
     )
     assert not loops(prose)
+
+
+def test_lengths_of_whole_answers() -> None:
+    answers = [[replace(judged("x"), sample=replace(sample("x"), tokens=n))] for n in (3, 5, 100)]
+    assert figure("answer_tokens_median", answers) == 5
+    assert figure("answer_tokens_p95", answers) == pytest.approx(90.5)
