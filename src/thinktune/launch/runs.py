@@ -88,7 +88,18 @@ def plan_whole_run(
         dataset=catalog.datasets.get(recipe.data.dataset),
         prep_limit_bytes=pod_memory(cluster.prep.memory_gib if cluster else None, hardware),
         prices=cluster.prices if cluster else None,
+        benchmark_questions=_benchmark_questions(recipe, catalog),
     )
+
+
+def _benchmark_questions(recipe: Recipe, catalog: Catalog) -> int:
+    """Questions of the recipe's benchmarks that are asked beside the held-out ones."""
+    found = 0
+    for spec in recipe.evaluate.benchmarks.values():
+        entry = catalog.datasets.get(spec.dataset) if spec.dataset is not None else None
+        rows = entry.rows if entry is not None else None
+        found += min(spec.questions or rows or 0, rows or spec.questions or 0)
+    return found if recipe.data.split.test_rows else 0
 
 
 def compare_hardware(recipe: Recipe, catalog: Catalog) -> tuple[OnHardware, ...]:

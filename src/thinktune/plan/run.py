@@ -93,11 +93,12 @@ def plan_run(
     dataset: DatasetEntry | None,
     prep_limit_bytes: int,
     prices: HourlyPrices | None = None,
+    benchmark_questions: int = 0,
 ) -> RunPlan:
     """Plans all stages of `recipe`, whose training is planned already. `prep_limit_bytes` is what
-    prep's pod may take."""
+    prep's pod may take; `benchmark_questions` are asked beside those that are held out."""
     prepared = plan_prep(recipe, model, dataset)
-    evaluation = plan_evaluation(recipe, model, hardware)
+    evaluation = plan_evaluation(recipe, model, hardware, benchmark_questions)
     stages = [
         _prep(recipe, prepared, hardware, prep_limit_bytes, prices),
         _train(recipe, model, hardware, training, prices),

@@ -169,3 +169,30 @@ def test_slower_memory_makes_slower_answers() -> None:
     order = ["h200x1", "h100x1", "a100-40x1", "l4x1"]
     rates = [evaluated("r1-distill-llama-8b", name).tokens_per_s for name in order]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_questions_of_benchmarks_are_asked_as_well() -> None:
+    recipe = a_recipe(MODEL, "h200x1", data={"split": {"test_rows": 326}})
+    alone, beside = (
+        plan_evaluation(recipe, CATALOG.models[MODEL], H200, more) for more in (0, 300)
+    )
+    assert alone is not None and beside is not None
+    assert beside.questions == alone.questions + 300
+    assert beside.hours > alone.hours
+
+
+def test_a_merged_model_has_no_adapter_and_fp8_needs_vllm() -> None:
+    rounded = evaluated(MODEL, "h200x1", evaluate={"precisions": ["merged", "fp8"]})
+    assert rounded.fits
+    assert [arm.precision for arm in rounded.arms] == ["nf4", "nf4", "merged", "fp8"]
+    refused = evaluated(MODEL, "t4x1", evaluate={"precisions": ["fp8"]})
+    assert not refused.fits
+    assert "leave fp8 out" in refused.reason
+
+
+def test_shards_divide_the_hours() -> None:
+    whole, divided = (
+        evaluated(MODEL, "h200x1", evaluate={"shards": n, "samples": 8}) for n in (1, 4)
+    )
+    assert divided.requests == whole.requests
+    assert divided.hours < whole.hours

@@ -68,7 +68,7 @@ class EvaluationPlan(Closed):
     arms: tuple[ArmPlan, ...]
     """Who answers, in the order of the report."""
     questions: int
-    """Held-out questions that are asked."""
+    """Questions that are asked: those that are held out, and those of benchmarks."""
     requests: int
     """Answers in all: questions times samples times arms."""
     rows: int
@@ -102,14 +102,15 @@ class EvaluationPlan(Closed):
 
 
 def plan_evaluation(
-    recipe: Recipe, model: ModelEntry, hardware: HardwareEntry
+    recipe: Recipe, model: ModelEntry, hardware: HardwareEntry, benchmark_questions: int = 0
 ) -> EvaluationPlan | None:
-    """Plans the evaluation of `recipe` on one GPU of `hardware`; None where the recipe holds out no
-    question."""
+    """Plans the evaluation of `recipe` on GPUs of `hardware`; None where the recipe holds out no
+    question. `benchmark_questions` are asked beside those."""
     spec, held_out = recipe.evaluate, recipe.data.split.test_rows
     questions = min(spec.questions or held_out, held_out)
     if not questions:
         return None
+    questions += benchmark_questions
     chosen = _engine(recipe, model, hardware)
     arms = arms_of(spec, recipe.train.base)
     requests = questions * spec.samples
