@@ -9,6 +9,7 @@ import pytest
 from answers import judged, sample
 from tiny_tokenizer import tiny_entry
 
+from thinktune.schema.arms import arms_of
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import DataInvalid
 from thinktune.schema.manifest import Manifest
@@ -16,7 +17,6 @@ from thinktune.schema.prompt import PromptFacts
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import open_store
-from thinktune.tasks.evaluate.arms import arms_of
 from thinktune.tasks.evaluate.completions import completions, longest_completion
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.metrics.perplexity import METRIC
@@ -142,7 +142,7 @@ def test_what_was_measured_is_kept_unless_it_is_damaged(
     facts = PromptFacts(stop_ids=(2,), template_sha256="a" * 64, opens_think=True)
     inputs = Inputs(made, made, tmp_path, facts, rows_of(encoder))
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
-    base, asked, tuned = arms_of(own)
+    base, asked, tuned = arms_of(own.evaluate, own.base)
     assert [measures(own, arm) for arm in (base, asked, tuned)] == [True, False, True]
 
     engine = Counted()
