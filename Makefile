@@ -1,7 +1,7 @@
 # Targets for users and developers, which `make help` lists. They need Python >= 3.11 with venv, and make.
 
 PYTHON ?= python3
-EXTRAS ?= launch prep train evaluate dev
+EXTRAS ?= launch prep train evaluate serve dev
 SYNC ?=
 MODEL ?=
 RUN ?=
@@ -33,7 +33,7 @@ LOCK_train/requirements.txt := --extra train --extra track
 LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
 LOCK_evaluate/requirements.txt := --extra evaluate --extra vllm
 LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
-LOCK_serve/requirements.txt :=
+LOCK_serve/requirements.txt := --extra serve
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
 # Many tests wait for servers and processes, so that more of them than there are cores run at once.

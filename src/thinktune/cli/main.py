@@ -19,6 +19,8 @@ COMMANDS = {
     "compare": ("evaluate", "Compare the evaluations of several runs."),
     "plan": ("plan", "Show the memory and time that a recipe needs, before anything runs."),
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
+    "serve": ("serve", "Serve a run: a chat page and an API like OpenAI's."),
+    "chat": ("chat", "Talk to a run, or to a server, in the terminal."),
     "doctor": ("doctor", "Check whether a cluster can run a recipe."),
     "render": ("render", "Write the chart values and manifests of a recipe's stages."),
     "submit": ("submit", "Submit a recipe to a cluster and follow it."),

@@ -1,7 +1,8 @@
 """The executor on this machine: each stage a process of its own with its task file, as a container.
 
-Called by `thinktune run`. A stage whose artifact is committed is not run again; Ctrl-C asks
-the running stage to stop, which commits what it can; the same command goes on from there.
+Called by `thinktune run`, and by `serve` and `chat` for a server. A stage whose artifact is
+committed is not run again; Ctrl-C asks the running stage to stop, which commits what it can; the
+same command goes on from there.
 """
 
 import ctypes
@@ -10,11 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
@@ -23,11 +26,15 @@ from thinktune.schema.closed import Closed
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
+from thinktune.schema.serve import READY_LINE, ServeTask
 from thinktune.schema.stages import STAGE_INFO, Stage, up_to
 from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
+POLL_S = 0.2
+STOP_S = 20.0
+"""Seconds that a server of `chat` has to end."""
 
 Say = Callable[[str], None]
 
@@ -63,10 +70,7 @@ def ask_module(module: str, request: Closed) -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
     its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
     its packages are not installed."""
-    missing = [name for name in ("pyarrow", "tokenizers") if find_spec(name) is None]
-    if missing:
-        fault = f"the package {missing[0]}, which prep needs, is not installed"
-        raise InputMissing(module, fault, "pip install 'thinktune[prep]', or make setup")
+    _check_packages(module, ("pyarrow", "tokenizers"), "prep")
     ended = subprocess.run(
         [sys.executable, "-m", module],
         input=request.model_dump_json(),
@@ -78,6 +82,71 @@ def ask_module(module: str, request: Closed) -> str:
     if ended.returncode != 0:
         raise StageFailed("", ended.returncode)
     return ended.stdout
+
+
+def serve_local(task: ServeTask) -> None:
+    """Serves until Ctrl-C or SIGTERM, which lets running answers end. Raises StageFailed."""
+    _check_packages("thinktune serve", ("aiohttp", "bm25s", "tokenizers"), "serve")
+    with _server(task, None) as process, _passing_on_signals(process) as interrupted:
+        code = process.wait()
+        if code != 0 and not interrupted():
+            raise StageFailed("", code if code > 0 else 128 - code)
+
+
+@contextmanager
+def local_server(task: ServeTask, log: Path) -> Iterator[str]:
+    """A server while the block runs; gives its address once it answers. What it prints goes to
+    `log`. Raises StageFailed where it does not start."""
+    _check_packages("thinktune chat", ("aiohttp", "bm25s", "tokenizers"), "serve")
+    with log.open("wb") as file, _server(task, file) as process:
+        try:
+            while (url := _address(log)) is None:
+                if process.poll() is not None:
+                    said = log.read_text(encoding="utf-8", errors="replace").strip()
+                    raise StageFailed(said, process.returncode)
+                time.sleep(POLL_S)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _address(log: Path) -> str | None:
+    """What the server says of where it listens, in the line that it prints when it answers."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if len(words) == 5 and words[1] == READY_LINE:
+            return words[4]
+    return None
+
+
+@contextmanager
+def _server(task: ServeTask, output: IO[bytes] | None) -> Iterator["subprocess.Popen[bytes]"]:
+    """The server's process."""
+    with tempfile.TemporaryDirectory(prefix="thinktune-task-") as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(task.model_dump_json(indent=1), encoding="utf-8")
+        yield subprocess.Popen(
+            [sys.executable, "-m", "thinktune.tasks.serve", "--task", str(path)],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": folder, "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C at the terminal reaches us, and we ask the server
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _check_packages(place: str, packages: tuple[str, ...], extra: str) -> None:
+    """Raises InputMissing where one is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        fault = f"the package {missing[0]}, which it needs, is not installed"
+        raise InputMissing(place, fault, f"pip install 'thinktune[{extra}]', or make setup")
 
 
 def _check_machine(hardware: HardwareEntry) -> None:

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
+from thinktune.schema.lora_targets import VLLM_RANKS
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes as max_lora_rank."""
 WINDOW_STEP = 1024
 """The window is rounded up to a multiple of this, so that compiled graphs are found again."""
 MOST_SEQUENCES, MEMORY_SHARE = 512, 0.9
@@ -288,10 +287,10 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    if rank > RANKS[-1]:
-        fault = f"rank {rank}, and vLLM takes {RANKS[-1]} at most"
+    if rank > VLLM_RANKS[-1]:
+        fault = f"rank {rank}, and vLLM takes {VLLM_RANKS[-1]} at most"
         raise SpecInvalid("train.rank", fault, "set evaluate.engine=transformers")
-    return next(setting for setting in RANKS if setting >= rank)
+    return next(setting for setting in VLLM_RANKS if setting >= rank)
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

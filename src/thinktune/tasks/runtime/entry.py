@@ -57,13 +57,13 @@ def main(kind: type[StageTask]) -> NoReturn:
     parser = argparse.ArgumentParser(prog=f"python -m {STAGE_INFO[stage].module}")
     parser.add_argument("--task", type=Path, required=True, help="the task file, JSON")
     path: Path = parser.parse_args().task
-    sys.exit(_guarded(lambda: _run(kind, stage, path)))
+    sys.exit(guarded(lambda: _run(kind, stage, path)))
 
 
 def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
-    task = kind.parse(_read_json(path), str(path))
+    task = kind.parse(read_json(path), str(path))
     _check_code(task, path)
-    _quiet_libraries()
+    quiet_libraries()
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
     # tensors do. Read when torch starts, so set before it.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
@@ -96,7 +96,7 @@ def _run_stage(task: StageTask, stage: Stage, stop: Stop) -> None:
         run(task, Context(store, attempt, reporter, stop))
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keeps hints meant for programmers out of a job's log; errors stay."""
     for library in ("bitsandbytes", "transformers", "accelerate", "peft", "torchao"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -108,7 +108,8 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
+    """What a task file holds. Raises SpecInvalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -117,7 +118,8 @@ def _read_json(path: Path) -> object:
         raise SpecInvalid(str(path), f"not JSON ({error})", "render the task again") from None
 
 
-def _guarded(work: Callable[[], None]) -> ExitCode:
+def guarded(work: Callable[[], None]) -> ExitCode:
+    """Does the work; gives the table's code, with what went wrong on stderr."""
     try:
         work()
     except ThinktuneError as error:

@@ -16,7 +16,7 @@ def ending(error: Exception) -> ExitCode:
     def work() -> None:
         raise error
 
-    return entry._guarded(work)
+    return entry.guarded(work)
 
 
 def raised_by_safetensors(path: Path) -> Exception:

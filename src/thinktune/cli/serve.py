@@ -1,0 +1,93 @@
+"""`thinktune serve`: a run behind a chat page and an API."""
+
+from pathlib import Path
+
+import click
+
+from thinktune.cli.options import run_argument, store_option, store_url
+from thinktune.launch.local import serve_local
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.serve import KEY_VARIABLE, ServeTask
+from thinktune.store import open_store
+
+ENGINES = ("auto", "vllm", "transformers")
+
+unpromoted_option = click.option(
+    "--unpromoted", is_flag=True,
+    help="Serve a run that its evaluation did not promote, or that has no evaluation.",
+)  # fmt: skip
+engine_option = click.option(
+    "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+    help="What computes the answers. auto takes vLLM where it is installed.",
+)  # fmt: skip
+documents_option = click.option(
+    "--documents", metavar="DIR", type=click.Path(path_type=Path),
+    help="Folder of text files. Passages of them stand in front of questions that ask for it.",
+)  # fmt: skip
+window_option = click.option(
+    "--window", metavar="TOKENS", type=click.IntRange(min=16),
+    help="Longest conversation with its answer.  [default: what the model supports, at most 8192]",
+)  # fmt: skip
+
+
+@click.command()
+@run_argument
+@click.option("--local", is_flag=True, help="Serve on this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
+    help="Port to listen on. 0 takes a free one.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True,
+    help="Address to listen on. One that others reach needs a key.")  # fmt: skip
+@click.option(
+    "--key-file", metavar="FILE", type=click.Path(path_type=Path),
+    help=f"File with the keys that clients may send, one a line.  [default: ${KEY_VARIABLE}]",
+)  # fmt: skip
+@unpromoted_option
+@engine_option
+@window_option
+@documents_option
+@store_option
+def serve(
+    run: str,
+    local: bool,
+    port: int,
+    host: str,
+    key_file: Path | None,
+    unpromoted: bool,
+    engine: str,
+    window: int | None,
+    documents: Path | None,
+    store: str | None,
+) -> int:
+    """Serve a run: a chat page, and an API that clients of OpenAI's understand.
+
+    The model of the run has its id as its name, and its base model is `base`. Before anything is
+    loaded, the base model, the adapter and the prompts are checked against what was trained and
+    judged. Ctrl-C lets running answers end.
+
+    \b
+    Examples:
+      thinktune serve RUN --local
+      thinktune serve RUN --local --port 9000 --documents handbook
+    """
+    if not local:
+        fault = "it serves on this machine alone"
+        raise SpecInvalid("thinktune serve", fault, "add --local")
+    task = ServeTask(
+        run=run,
+        store=open_store(store_url(store)).url,
+        host=host,
+        port=port,
+        key_file=absolute(key_file),
+        engine=engine,
+        window=window,
+        unpromoted=unpromoted,
+        documents=absolute(documents),
+    )
+    serve_local(task)
+    return int(ExitCode.DONE)
+
+
+def absolute(path: Path | None) -> str | None:
+    """The path as a process elsewhere finds it."""
+    return None if path is None else str(path.absolute())

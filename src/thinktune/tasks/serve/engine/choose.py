@@ -1,0 +1,187 @@
+"""Which engine serves, and the command that starts it.
+
+vLLM may be installed in a Python of its own, which THINKTUNE_VLLM_PYTHON names. That Python is
+asked once what there is: this process loads neither vLLM nor torch.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.serve import BASE_MODEL, EngineKind, ServeTask
+from thinktune.tasks.generate.choose import LEAST_CAPABILITY
+from thinktune.tasks.serve.adapter_check import rank_setting
+from thinktune.tasks.serve.inputs import Dtype, Served
+
+PYTHON_VARIABLE = "THINKTUNE_VLLM_PYTHON"
+PROBE = """
+import importlib.util, json, torch
+from importlib.metadata import distributions
+print(json.dumps({
+    "vllm": importlib.util.find_spec("vllm") is not None,
+    "script": any(d.name == "vllm" for d in distributions()),
+    "capability": torch.cuda.get_device_capability() if torch.cuda.is_available() else None,
+    "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(False),
+}))
+"""
+CPU_WINDOWS = 4
+"""Full windows that vLLM's KV cache holds on a CPU, where nothing else says its size."""
+MOST_SEQUENCES, MEMORY_SHARE = 256, 0.9
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the Python that is to run vLLM has."""
+
+    python: str
+    vllm: bool
+    script: bool
+    """Whether the command `vllm` works. It looks for a package of that name, which the one for
+    CPUs has not."""
+    capability: tuple[int, int] | None
+    """That of the GPU; None where there is none."""
+    bfloat16: bool
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine, and why that one."""
+
+    kind: EngineKind
+    reason: str
+    found: Found
+
+
+@dataclass(frozen=True)
+class Command:
+    """How an engine is started."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+async def look() -> Found:
+    """What there is on this machine. Loading torch takes seconds."""
+    python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+    process = await asyncio.create_subprocess_exec(
+        python, "-c", PROBE, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
+    )
+    said, _ = await process.communicate()
+    if process.returncode != 0:  # no torch
+        return Found(python, vllm=False, script=False, capability=None, bfloat16=False)
+    facts: dict[str, Any] = json.loads(said)
+    capability = facts["capability"]
+    return Found(
+        python,
+        vllm=facts["vllm"],
+        script=facts["script"],
+        capability=tuple(capability) if capability else None,
+        bfloat16=facts["bfloat16"],
+    )
+
+
+def choose(wanted: str, found: Found) -> Chosen:
+    """Raises SpecInvalid where vLLM is wanted and not there."""
+    if wanted == "vllm" and not found.vllm:
+        fault = f"{found.python} has no vLLM"
+        remedy = f"install thinktune[vllm], name its Python in {PYTHON_VARIABLE}, or leave it out"
+        raise SpecInvalid("--engine vllm", fault, remedy)
+    if wanted == "vllm":
+        return Chosen("vllm", "asked for", found)
+    if wanted == "transformers":
+        return Chosen("transformers", "asked for", found)
+    if not found.vllm:
+        return Chosen("transformers", "vLLM is not installed here", found)
+    if found.capability is not None and found.capability < LEAST_CAPABILITY:
+        of_gpu = ".".join(map(str, found.capability))
+        return Chosen("transformers", f"the GPU has compute capability {of_gpu}", found)
+    return Chosen("vllm", "it is installed", found)
+
+
+def keeps_arms_apart(chosen: Chosen) -> bool:
+    """Whether requests of the base model must not run beside requests with an adapter: vLLM on a
+    CPU applies the adapter to those as well (0.32)."""
+    return chosen.kind == "vllm" and chosen.found.capability is None
+
+
+def command(chosen: Chosen, served: Served, task: ServeTask, port: int) -> Command:
+    """How the chosen engine is started for a run, on that port of the loopback."""
+    if chosen.kind == "transformers":
+        return _transformers(served, task, port)
+    found = chosen.found
+    on_gpu = found.capability is not None
+    arguments = [
+        *_entry(found),
+        *(str(served.weights) if found.script else f"--model={served.weights}",),
+        f"--served-model-name={BASE_MODEL}",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--dtype={_dtype(served, found)}",
+        # The release's own sampling settings would mix with the request's.
+        "--generation-config=vllm",
+        f"--max-model-len={served.window}",
+        f"--max-num-seqs={min(MOST_SEQUENCES, task.limits.requests)}",
+        "--enable-lora",
+        "--max-loras=1",
+        f"--max-lora-rank={rank_setting(served.adapter_config)}",
+        f"--lora-modules={served.run}={served.adapter}",
+        "--seed=0",
+    ]
+    if served.base == "nf4":
+        arguments.append("--quantization=bitsandbytes")
+    arguments += [f"--gpu-memory-utilization={MEMORY_SHARE}"] if on_gpu else ["--enforce-eager"]
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # FlashInfer's sampler is compiled at its first use, for which an image has no compiler.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(int(task.times.start_s)),
+        "VLLM_CPU_KVCACHE_SPACE": str(_cpu_cache_gib(served)),
+    }
+    return Command(tuple(arguments), environment)
+
+
+def _entry(found: Found) -> tuple[str, ...]:
+    if found.script:
+        return found.python, str(Path(found.python).parent / "vllm"), "serve"
+    return found.python, "-m", "vllm.entrypoints.openai.api_server"
+
+
+def _dtype(served: Served, found: Found) -> Dtype:
+    """As `tasks.model.base.compute_dtype`, of the Python that is to run vLLM."""
+    if found.capability is None:
+        dtype: Dtype = served.dtype if served.dtype != "auto" else "float32"
+        # Its 4-bit weights compute in 16 bits alone.
+        return "bfloat16" if served.base == "nf4" and dtype == "float32" else dtype
+    if served.dtype != "auto":
+        return served.dtype
+    return "bfloat16" if found.bfloat16 else "float16"
+
+
+def _cpu_cache_gib(served: Served) -> int:
+    model = served.template.model
+    per_token = 2 * model.layers * model.kv_heads * model.head_size * 4
+    return max(1, -(-CPU_WINDOWS * served.window * per_token // (1 << 30)))
+
+
+def _transformers(served: Served, task: ServeTask, port: int) -> Command:
+    settings = {
+        "weights": str(served.weights),
+        "adapter": str(served.adapter),
+        "model": served.run,
+        "base": served.base,
+        "dtype": served.dtype,
+        "window": served.window,
+        "port": port,
+        "requests": task.limits.requests,
+    }
+    module = "thinktune.tasks.serve.engine.transformers_server"
+    arguments = (sys.executable, "-m", module, json.dumps(settings))
+    return Command(arguments, {})

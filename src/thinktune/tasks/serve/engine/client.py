@@ -1,0 +1,206 @@
+"""Asks the engine for a completion of token ids, and passes on what it writes as it writes it.
+
+A request that the engine did not begin to answer, because it died, restarts or drains, is asked
+again; one that it began is not, because its client has read the beginning.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from thinktune.schema.serve import ServeTimes
+from thinktune.tasks.serve.engine.process import Supervisor
+
+AGAIN_S = 0.25
+CONNECT_S = 10.0
+LINE_BYTES = 4 << 20
+"""Longest line of the engine's answers."""
+
+
+class EngineRefused(Exception):
+    """The engine says that the request is wrong; the message is for the client."""
+
+
+class EngineUnavailable(Exception):
+    """No engine answers, and nothing was written yet: the client may ask again."""
+
+
+class EngineLost(Exception):
+    """The engine broke off in the middle of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One completion: what the engine is asked."""
+
+    model: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    stop_ids: tuple[int, ...]
+    temperature: float
+    top_p: float
+    seed: int | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    """Fields that only some engines know: penalties, response_format."""
+
+    def body(self) -> dict[str, Any]:
+        """The request's JSON."""
+        return {
+            "model": self.model,
+            "prompt": self.prompt_ids,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p if self.temperature > 0 else 1.0,
+            "seed": self.seed,
+            "stop_token_ids": self.stop_ids,
+            # Think marks may be special tokens, and are to be seen.
+            "skip_special_tokens": False,
+            "spaces_between_special_tokens": False,
+            "return_token_ids": True,
+            "stream": True,
+            **self.more,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some more of a completion."""
+
+    text: str
+    tokens: int
+    finish_reason: str | None
+    """`stop` or `length` with the last one."""
+
+
+class EngineClient:
+    """One connection pool to the engine."""
+
+    def __init__(self, supervisor: Supervisor, times: ServeTimes) -> None:
+        self._supervisor = supervisor
+        self._times = times
+        self._session: aiohttp.ClientSession | None = None
+        self.waiting = 0
+        """Requests that wait for a token now."""
+        self.moved = time.monotonic()
+        """When the engine last wrote anything, or was last asked while nothing was waiting."""
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds for which some request has waited and none has got anything."""
+        return time.monotonic() - self.moved if self.waiting else 0.0
+
+    async def open(self) -> None:
+        """Must be called in the event loop that asks."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(
+            timeout=timeout, connector=connector, read_bufsize=LINE_BYTES
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def metrics(self) -> str:
+        """The engine's own metrics; nothing where it has none or does not answer."""
+        if self._session is None or not self._supervisor.up:
+            return ""
+        try:
+            limit = aiohttp.ClientTimeout(total=5)
+            async with self._session.get(f"{self._supervisor.url}/metrics", timeout=limit) as got:
+                return await got.text() if got.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError):
+            return ""
+
+    async def stream(self, asked: Generation, *, wait: bool = True) -> AsyncGenerator[Chunk, None]:
+        """What the engine writes. Raises EngineRefused, EngineUnavailable or EngineLost. With
+        `wait`, a request that got nothing yet is asked again for a while."""
+        deadline = time.monotonic() + (self._times.retry_s if wait else 0.0)
+        while True:
+            began = False
+            try:
+                async with aclosing(self._once(asked, deadline)) as chunks:
+                    async for chunk in chunks:
+                        began = True
+                        yield chunk
+                return
+            except (aiohttp.ClientError, ConnectionError, TimeoutError, _Failed) as error:
+                if began:
+                    raise EngineLost from error
+                if time.monotonic() >= deadline:
+                    raise EngineUnavailable from error
+            await asyncio.sleep(AGAIN_S)
+
+    async def _once(self, asked: Generation, deadline: float) -> AsyncGenerator[Chunk, None]:
+        if not await self._supervisor.wait_up(max(0.0, deadline - time.monotonic())):
+            raise EngineUnavailable
+        assert self._session is not None
+        headers = {"Authorization": f"Bearer {self._supervisor.key}"}
+        url = f"{self._supervisor.url}/v1/completions"
+        with self._waits():
+            answer = await self._session.post(url, json=asked.body(), headers=headers)
+        async with answer:
+            if answer.status != 200:
+                raise await _refusal(answer)
+            ended = False
+            while True:
+                # Not while the client takes its time to read what it got.
+                with self._waits():
+                    line = await answer.content.readline()
+                if not line:
+                    break
+                self.moved = time.monotonic()
+                data = line.strip().removeprefix(b"data: ")
+                if not line.startswith(b"data: ") or data == b"[DONE]":
+                    continue
+                for chunk in _chunks(data):
+                    ended = ended or chunk.finish_reason is not None
+                    yield chunk
+            if not ended:
+                raise _Failed("it ended in the middle")
+
+    @contextmanager
+    def _waits(self) -> Iterator[None]:
+        if not self.waiting:
+            self.moved = time.monotonic()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+
+class _Failed(Exception):
+    """The engine failed, through no fault of the request."""
+
+
+async def _refusal(answer: aiohttp.ClientResponse) -> Exception:
+    text = await answer.text()
+    if answer.status not in (400, 422):
+        return _Failed(f"{answer.status} {text[:200]}")
+    try:
+        message = str(json.loads(text)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        message = "the engine refuses the request"
+    return EngineRefused(message)
+
+
+def _chunks(data: bytes) -> list[Chunk]:
+    plain = json.loads(data)
+    if "error" in plain:
+        raise _Failed(str(plain["error"])[:200])
+    return [
+        Chunk(
+            choice.get("text") or "",
+            len(choice.get("token_ids") or ()),
+            choice.get("finish_reason"),
+        )
+        for choice in plain.get("choices", ())
+    ]

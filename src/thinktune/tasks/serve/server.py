@@ -1,0 +1,153 @@
+"""The server: engine and gateway together, from the task to the end.
+
+On SIGTERM it is unready at once, answers what is running, and ends within its grace.
+"""
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.serve import READY_LINE, ServeTask
+from thinktune.store import open_store
+from thinktune.tasks.serve.engine.arms import Arms
+from thinktune.tasks.serve.engine.canary import watch
+from thinktune.tasks.serve.engine.choose import Chosen, choose, command, keeps_arms_apart, look
+from thinktune.tasks.serve.engine.client import EngineClient, Generation
+from thinktune.tasks.serve.engine.process import Supervisor
+from thinktune.tasks.serve.gateway.answering import Answering
+from thinktune.tasks.serve.gateway.chat import Chat
+from thinktune.tasks.serve.gateway.connections import Listener
+from thinktune.tasks.serve.gateway.http import Gateway, State
+from thinktune.tasks.serve.gateway.keys import Keys, read_keys
+from thinktune.tasks.serve.gateway.prompts import Prompts
+from thinktune.tasks.serve.gateway.retrieval import Index, read_folder
+from thinktune.tasks.serve.gateway.static import page_files
+from thinktune.tasks.serve.inputs import Served, read_served
+from thinktune.tasks.serve.log import say
+from thinktune.text.tokens import Encoder
+
+LOOK_S = 0.1
+
+
+def run(task: ServeTask) -> None:
+    """Serves until it is asked to stop. Raises ThinktuneError."""
+    asyncio.run(_run(task))
+
+
+async def _run(task: ServeTask) -> None:
+    keys = read_keys(task)
+    documents = _documents(task)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    chosen = choose(task.engine, await look())
+    with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
+        store = open_store(task.store)
+        served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
+        say(f"run {served.run}: {served.judged}")
+        say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
+        await _Server(task, served, chosen, keys, documents).serve(stopped)
+
+
+def _documents(task: ServeTask) -> Index | None:
+    if task.documents is None:
+        return None
+    found = read_folder(Path(task.documents), task.limits.document_bytes)
+    index = Index(found)
+    say(f"{len(found)} documents, {len(index.passages)} passages")
+    return index
+
+
+class _Server:
+    """Engine and gateway of one run."""
+
+    def __init__(
+        self,
+        task: ServeTask,
+        served: Served,
+        chosen: Chosen,
+        keys: Keys,
+        documents: Index | None,
+    ) -> None:
+        self._task = task
+        self._served = served
+        self._supervisor = Supervisor(lambda port: command(chosen, served, task, port), task.times)
+        self._client = EngineClient(self._supervisor, task.times)
+        self._arms = Arms(apart=keeps_arms_apart(chosen))
+        encoder = Encoder(served.weights / "tokenizer.json")
+        chat = Chat(
+            served,
+            task.limits,
+            Prompts(served.template, encoder, served.window),
+            Answering(self._client, self._arms, encoder),
+            documents,
+            forms=chosen.kind == "vllm",
+        )
+        self._state = State(task.limits, keys, chat, self._client, self._supervisor, page_files())
+        self._listener = Listener(Gateway(self._state).handle, task.limits)
+
+    async def serve(self, stopped: asyncio.Event) -> None:
+        """Until it is stopped, or no engine stays up."""
+        task = self._task
+        await self._client.open()
+        try:
+            port = await self._listener.open(task.host, task.port)
+        except OSError as error:
+            fault = f"it cannot be listened on ({error.strerror})"
+            place = f"--host {task.host} --port {task.port}"
+            raise SpecInvalid(place, fault, "name another port, or 0 for a free one") from None
+        canary = Generation(
+            model=self._served.run,
+            prompt_ids=self._served.stop_ids[:1],
+            max_tokens=1,
+            stop_ids=self._served.stop_ids,
+            temperature=0.0,
+            top_p=1.0,
+        )
+        engine = asyncio.create_task(self._supervisor.run())
+        jobs = [
+            asyncio.create_task(
+                watch(self._supervisor, self._client, self._arms, task.times, canary)
+            ),
+            asyncio.create_task(self._announce(port)),
+        ]
+        asked = asyncio.create_task(stopped.wait())
+        try:
+            await asyncio.wait([engine, asked], return_when=asyncio.FIRST_COMPLETED)
+            if not engine.done():
+                await self._drain()
+        finally:
+            for job in (*jobs, asked):
+                job.cancel()
+            self._listener.stop_listening()
+            await self._supervisor.stop()
+            await self._listener.close()
+            await self._client.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await engine
+
+    async def _announce(self, port: int) -> None:
+        """Says when the engine is up, each time."""
+        host = f"[{self._task.host}]" if ":" in self._task.host else self._task.host
+        while True:
+            if not await self._supervisor.wait_up(self._task.times.start_s):
+                return
+            say(f"{READY_LINE} {self._served.run} at http://{host}:{port}")
+            while self._supervisor.up:
+                await asyncio.sleep(LOOK_S)
+
+    async def _drain(self) -> None:
+        """Unready at once; what is running ends, within the grace."""
+        state = self._state
+        state.draining = True
+        if state.running:
+            say(f"stops once {state.running} requests are answered; a second signal ends them")
+        deadline = time.monotonic() + self._task.times.grace_s
+        while state.running and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
+        say("stops")
