@@ -16,6 +16,7 @@ from thinktune.cli.options import (
     store_url,
 )
 from thinktune.cli.plan_tables import hours, show_actual, show_hardware
+from thinktune.cli.serve_plan import Serve, serve_options, show_serving
 from thinktune.launch.runs import plan_recipe
 from thinktune.plan.training.plan import Plan
 from thinktune.schema.catalog import GIB
@@ -39,6 +40,7 @@ BAR_CELLS = 40
     help="Print a table of all hardware entries that fit, with rate and hours.",
 )
 @click.option("--actual", metavar="RUN", help="Compare what a finished run took with its plan.")
+@serve_options
 @set_option
 @store_option
 @output_option
@@ -50,11 +52,13 @@ def plan(
     overrides: tuple[str, ...],
     store: str | None,
     output: str,
+    serve: Serve,
 ) -> int:
     """Show the memory and time that a recipe needs, before anything runs.
 
     If the recipe does not fit its hardware, the command shows what would fit and exits with 64.
-    With --all-hardware, RECIPE can be left out to show all recipes.
+    With --all-hardware, RECIPE can be left out to show all recipes. With --serve, it can also be a
+    model of the catalog.
 
     \b
     Examples:
@@ -62,8 +66,15 @@ def plan(
       thinktune plan qwen-32b --hardware t4x1 --output json
       thinktune plan qwen-32b --all-hardware
       thinktune plan --actual RUN
+      thinktune plan deepseek-r1 --serve --hardware h200x8 --window 65536
     """
     console = Console(highlight=False)
+    if serve.asked:
+        if actual is not None or all_hardware:
+            fault = "--serve goes with neither --actual nor --all-hardware"
+            raise SpecInvalid("thinktune plan", fault, "leave one of them out")
+        as_json = output == "json"
+        return show_serving(recipe, hardware, overrides, serve.wish, console, as_json=as_json)
     if actual is not None:
         show_actual(actual, store_url(store), console, as_json=output == "json")
         return int(ExitCode.DONE)

@@ -74,6 +74,24 @@ def dense_layers(model: ModelEntry) -> int:
 
 
 @lru_cache(maxsize=256)
+def layer_linears(model: ModelEntry, *, sparse: bool) -> tuple[Linear, ...]:
+    """Linear layers of one layer, which has routed experts if it is `sparse`."""
+    found = _attention(model, 1)
+    if model.moe is None or not sparse:
+        return (*found, *_feed_forward(model.hidden, model.intermediate, 1))
+    return (*found, *_experts(model.hidden, model.moe, 1))
+
+
+def _experts(hidden: int, moe: Mixture, layers: int) -> list[Linear]:
+    # The released code builds the shared experts as one network of their summed width.
+    width = moe.shared_experts * moe.expert_intermediate
+    shared = _feed_forward(hidden, width, layers) if width else []
+    return shared + _feed_forward(
+        hidden, moe.expert_intermediate, layers * moe.experts, routed=True
+    )
+
+
+@lru_cache(maxsize=256)
 def linears(model: ModelEntry) -> tuple[Linear, ...]:
     """All linear layers of the model but the output head: what 4-bit quantization packs."""
     found = _attention(model, model.layers)
@@ -81,14 +99,7 @@ def linears(model: ModelEntry) -> tuple[Linear, ...]:
     if dense:
         found += _feed_forward(model.hidden, model.intermediate, dense)
     if model.moe is not None:
-        sparse, moe = model.layers - dense, model.moe
-        if moe.shared_experts:
-            # The released code builds the shared experts as one network of their summed width.
-            width = moe.shared_experts * moe.expert_intermediate
-            found += _feed_forward(model.hidden, width, sparse)
-        found += _feed_forward(
-            model.hidden, moe.expert_intermediate, sparse * moe.experts, routed=True
-        )
+        found += _experts(model.hidden, model.moe, model.layers - dense)
     return tuple(found)
 
 

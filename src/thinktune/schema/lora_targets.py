@@ -28,9 +28,6 @@ TARGET_GROUPS: dict[Literal["attention", "mlp"], frozenset[str]] = {
 """What `targets: attention` and `targets: mlp` can mean; a model's `lora_targets` narrow them. A
 layer in neither group takes an adapter with `targets: all`, or by its name."""
 
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that vLLM takes as max_lora_rank."""
-
 
 def target_names(model: ModelEntry, train: TrainSpec) -> tuple[str, ...]:
     """Names of the linear layers that take an adapter: those that the recipe asks for and the

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import DataInvalid, InternalError, SpecInvalid
-from thinktune.schema.lora_targets import VLLM_RANKS
+from thinktune.schema.errors import DataInvalid, InternalError
+from thinktune.schema.serving import lora_rank_setting
 from thinktune.tasks.generate.protocol import Answer, Batch, Request, Sampling
 from thinktune.tasks.model.base import Base, Dtype, compute_dtype, local_device
 from thinktune.tasks.runtime.progress import Reporter
@@ -287,10 +287,7 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    if rank > VLLM_RANKS[-1]:
-        fault = f"rank {rank}, and vLLM takes {VLLM_RANKS[-1]} at most"
-        raise SpecInvalid("train.rank", fault, "set evaluate.engine=transformers")
-    return next(setting for setting in VLLM_RANKS if setting >= rank)
+    return lora_rank_setting(rank, "set evaluate.engine=transformers")
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import InputMissing, SpecInvalid
-from thinktune.schema.lora_targets import VLLM_RANKS
+from thinktune.schema.serving import LORA_RANKS
 from thinktune.schema.serve import EngineKind
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -56,8 +56,8 @@ def _fault(config: dict[str, Any], names: list[str]) -> str | None:
     ):
         if any(part in name for name in names):
             return f"it adapts {part.strip('.')}, {why}"
-    if largest_rank(config) > VLLM_RANKS[-1]:
-        return f"its rank is {largest_rank(config)}, and vLLM takes {VLLM_RANKS[-1]} at most"
+    if largest_rank(config) > LORA_RANKS[-1]:
+        return f"its rank is {largest_rank(config)}, and vLLM takes {LORA_RANKS[-1]} at most"
     return None
 
 
@@ -69,7 +69,7 @@ def largest_rank(config: dict[str, Any]) -> int:
 
 def rank_setting(config: dict[str, Any]) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes."""
-    return next(setting for setting in VLLM_RANKS if setting >= largest_rank(config))
+    return next(setting for setting in LORA_RANKS if setting >= largest_rank(config))
 
 
 def tensor_names(path: Path) -> list[str]:
