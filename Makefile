@@ -31,9 +31,8 @@ LOCK_prep/requirements.txt := --extra prep --extra launch
 LOCK_prep/requirements.cpu.txt := --extra prep --extra launch --group demo
 LOCK_train/requirements.txt := --extra train --extra track
 LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
-LOCK_evaluate/requirements.txt := --extra evaluate --extra vllm
-LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
-LOCK_serve/requirements.txt := --extra serve
+LOCK_evaluate/requirements.txt := --extra evaluate --extra vllm --extra serve
+LOCK_evaluate/requirements.cpu.txt := --extra evaluate --extra serve $(CPU)
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
 # Many tests wait for servers and processes, so that more of them than there are cores run at once.

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from thinktune.schema.catalog import Count
 from thinktune.schema.closed import Closed
+from thinktune.schema.serving import ServeExecution
 
 BASE_MODEL: Final = "base"
 """Name under which the base model answers beside the tuned one."""
@@ -84,3 +85,13 @@ class ServeTask(Closed):
     """Folder of text files that answers may draw on."""
     limits: ServeLimits = ServeLimits()
     times: ServeTimes = ServeTimes()
+    server: str | None = None
+    """Name of a server whose runs change while it serves, which is also the name of its first run's
+    model. Null serves `run` under its own name, for good."""
+    desired_file: str | None = None
+    """File that says which runs such a server serves (`thinktune.schema.served.Desired`). It is
+    followed while it changes."""
+    adapters: Count = 1
+    """Places for adapters on the GPU."""
+    execution: ServeExecution | None = None
+    """What the plan decided for vLLM on GPUs. Null leaves it to what the engine finds."""

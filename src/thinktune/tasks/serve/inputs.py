@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
+from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
 from thinktune.schema.report import Precision
 from thinktune.schema.serve import EngineKind, ServeTask
@@ -62,7 +63,9 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineKind)
     prep = stage_manifest(store, task.run, "prep")
     train = stage_manifest(store, task.run, "train")
     evaluation = read_manifest(store, stage_prefix(task.run, "evaluate"))
-    judged = _check_promoted(task, train, evaluation)
+    judged = check_promoted(
+        task.run, manifest_digest(train), evaluation, unpromoted=task.unpromoted
+    )
     facts = prompt_facts(store, task.run, prep, folder / "prep")
     if facts.template is None:
         fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
@@ -90,25 +93,6 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineKind)
         top_p=top_p,
         judged=judged,
     )
-
-
-def _check_promoted(task: ServeTask, train: Manifest, evaluation: Manifest | None) -> str:
-    """What the evaluation says. Raises SpecInvalid where that is not enough to be served."""
-    place = f"run {task.run}"
-    if evaluation is None:
-        fault, remedy = "it has not been evaluated", f"thinktune run … --run {task.run}"
-    elif evaluation.inputs.get("train") != manifest_digest(train):
-        fault, remedy = "its evaluation is of another adapter", "evaluate it again"
-    elif evaluation.metrics.get("promoted") is False:
-        because = evaluation.metrics.get("not_promoted_because", "a requirement is not met")
-        fault, remedy = f"its evaluation did not promote it: {because}", "train a better one"
-    elif evaluation.metrics.get("promoted") is None:
-        return "evaluated, without requirements (evaluate.require)"
-    else:
-        return "promoted by its evaluation"
-    if not task.unpromoted:
-        raise SpecInvalid(place, fault, f"{remedy}, or serve it all the same with --unpromoted")
-    return f"not promoted: {fault}"
 
 
 def _check_template(run: str, template: PromptTemplate, prep: Manifest, train: Manifest) -> None:

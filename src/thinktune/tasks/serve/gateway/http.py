@@ -37,6 +37,8 @@ class State:
     draining: bool = False
     running: int = 0
     """Chat requests that are being answered."""
+    rejected: int = 0
+    """Requests that were told to come again."""
 
 
 class Gateway:
@@ -62,6 +64,7 @@ class Gateway:
         try:
             response = await self._routed(request, known)
         except ApiError as error:
+            self._state.rejected += error.status == 503
             response = web.json_response(error.body(), status=error.status, headers=error.headers)
             # What was not read of the body is no next request.
             response.force_close()
@@ -120,8 +123,11 @@ class Gateway:
             "thinktune_gateway_requests_running": self._state.running,
             "thinktune_gateway_engine_ready": int(supervisor.ready),
             "thinktune_gateway_engine_starts": supervisor.starts,
+            "thinktune_gateway_idle_seconds": round(self._state.client.idle_s, 1),
         }
         lines = [f"# TYPE {name} gauge\n{name} {value}\n" for name, value in own.items()]
+        counted = "thinktune_gateway_rejected_total"
+        lines.append(f"# TYPE {counted} counter\n{counted} {self._state.rejected}\n")
         return web.Response(text="".join(lines) + await self._state.client.metrics())
 
     async def _models(self, request: web.BaseRequest) -> web.Response:
