@@ -24,10 +24,12 @@ from shapes import configuration
 
 from thinktune.recipes.compose import load_catalog
 from thinktune.schema.catalog import ModelEntry
+from thinktune.schema.recipe import MERGED
 from thinktune.store import open_store
 from thinktune.tasks.generate import transformers
 from thinktune.tasks.generate.protocol import Engine, Request, Sampling
-from thinktune.tasks.generate.vllm import ENVIRONMENT, VllmEngine
+from thinktune.tasks.generate.vllm import VllmEngine, prepare
+from thinktune.tasks.model.merge import merge
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
@@ -51,7 +53,8 @@ def main() -> None:
         "parts",
         nargs="*",
         default=["call:16bit", "vllm:16bit", "transformers:nf4", "packed:nf4:16:128"],
-        help="ENGINE:BASE[:QUESTIONS:TOKENS]; call is vLLM's own, packed unpacks no weight",
+        help="ENGINE:BASE[:QUESTIONS:TOKENS]; call is vLLM's own, packed unpacks no weight; "
+        "BASE merged or fp8 is vLLM on the merged model of an NF4 base",
     )
     given = parser.parse_args()
     entry = load_catalog().models[given.model]
@@ -108,8 +111,20 @@ def _part(given: argparse.Namespace, entry: ModelEntry) -> dict[str, Any]:
     if kind == "call":
         return _own_call(weights, adapter, base, given, sampling, entry)
     engine: Engine
+    window = PROMPT_TOKENS[1] + given.tokens
+    if base in MERGED:
+        merged, found = _merge(given.folder)
+        engine = VllmEngine(
+            merged,
+            None,
+            repo=given.model,
+            base="16bit",
+            dtype="auto",
+            window=window,
+            fp8=base == "fp8",
+        )
+        return found | _ours(engine, given, sampling, entry, arms=("merged",))
     if kind == "vllm":
-        window = PROMPT_TOKENS[1] + given.tokens
         engine = VllmEngine(
             weights, adapter, repo=given.model, base=base, dtype="auto", window=window
         )
@@ -135,6 +150,22 @@ def _make(entry: ModelEntry, weights: Path, adapter: Path) -> None:
     get_peft_model(model, lora).save_pretrained(adapter, save_embedding_layers=False)
 
 
+def _merge(folder: Path) -> tuple[Path, dict[str, Any]]:
+    merged, began = folder / "merged", time.monotonic()
+    if merged.exists():
+        return merged, {}
+    merge(
+        folder / "weights",
+        folder / "adapter",
+        merged,
+        base="nf4",
+        dtype=torch.bfloat16,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        beat=lambda: None,
+    )
+    return merged, {"merge_s": round(time.monotonic() - began, 1)}
+
+
 def _requests(given: argparse.Namespace, entry: ModelEntry, arm: str) -> list[Request]:
     low, high = PROMPT_TOKENS
     generator = torch.Generator().manual_seed(1)
@@ -147,7 +178,12 @@ def _requests(given: argparse.Namespace, entry: ModelEntry, arm: str) -> list[Re
 
 
 def _ours(
-    engine: Engine, given: argparse.Namespace, sampling: Sampling, entry: ModelEntry
+    engine: Engine,
+    given: argparse.Namespace,
+    sampling: Sampling,
+    entry: ModelEntry,
+    *,
+    arms: tuple[str, ...] = ("base", "tuned"),
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         reporter = Reporter(open_store(f"file://{folder}"), "r", "evaluate", "a")
@@ -161,10 +197,10 @@ def _ours(
 
         few = sampling.model_copy(update={"max_new_tokens": 8})
         began = time.monotonic()
-        list(ask(_requests(given, entry, "base")[:8], few))
-        list(ask(_requests(given, entry, "tuned")[:8], few))
+        for arm in arms:
+            list(ask(_requests(given, entry, arm)[:8], few))
         found: dict[str, Any] = {"start_s": round(time.monotonic() - began, 1)}
-        for arm in ("base", "tuned"):
+        for arm in arms:
             began = time.monotonic()
             tokens = sum(ask(_requests(given, entry, arm), sampling))
             found |= _rate(arm, tokens, time.monotonic() - began)
@@ -183,8 +219,7 @@ def _own_call(
     entry: ModelEntry,
 ) -> dict[str, Any]:
     """`vllm.LLM(...).generate(...)` as its documentation writes it."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare(os.environ)
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 

@@ -22,11 +22,12 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as max_lora_rank."""
 
 
-def lora_rank_setting(rank: int, remedy: str) -> int:
-    """The rank, rounded up to a value that vLLM takes. Raises SpecInvalid with that remedy."""
+def lora_rank_setting(rank: int, place: str, remedy: str) -> int:
+    """The rank, rounded up to a value that vLLM takes. Raises SpecInvalid for one that is too high,
+    with that place and remedy."""
     if rank > LORA_RANKS[-1]:
         fault = f"rank {rank}, and vLLM takes {LORA_RANKS[-1]} at most"
-        raise SpecInvalid("train.rank", fault, remedy)
+        raise SpecInvalid(place, fault, remedy)
     return next(setting for setting in LORA_RANKS if setting >= rank)
 
 

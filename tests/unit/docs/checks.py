@@ -125,7 +125,10 @@ def _wrong_call(words: list[str]) -> str | None:
         return None
     except click.UsageError as error:
         return error.format_message()
-    return _wrong_settings(called.params.get("recipe"), called.params.get("overrides", ()))
+    recipe = called.params.get("recipe")
+    if called.params.get("serve") and recipe in load_catalog().models:
+        return None
+    return _wrong_settings(recipe, called.params.get("overrides", ()))
 
 
 def _wrong_settings(recipe: str | None, overrides: Sequence[str]) -> str | None:

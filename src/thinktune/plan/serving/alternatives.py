@@ -14,8 +14,8 @@ from thinktune.schema.serving import Precision
 MOST_HARDWARE = 3
 """Nodes to name: the smallest of each kind of GPU, smallest first."""
 SHORTEST_WINDOW = 2048
-MOST_NODES = 8
-PRECISIONS: tuple[Precision, ...] = ("16bit", "fp8", "awq", "nf4")
+NODES = (1, 2, 4, 8)
+PRECISIONS: tuple[Precision, ...] = ("fp8", "awq", "nf4", "16bit")
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ def fitting_changes(
         *_first_fitting(_shorter_windows(request, model), request, model, catalog),
         *_fitting(_precisions(request), request, model, catalog),
         *_fitting([replace(request, kv_dtype="fp8")], request, model, catalog),
-        *_first_fitting(_more_nodes(request), request, model, catalog),
+        *_first_fitting(_other_nodes(request), request, model, catalog),
         *_other_hardware(request, request, model, catalog),
     ]
     if found:
         return tuple(found)
-    auto = [replace(request, kv_dtype="auto")]
     windows = list(_shorter_windows(request, model))
     both = [other for window in windows for other in _precisions(window)]
-    for changed in (*auto, *_precisions(request), *windows, *both):
-        for nodes in (changed, *_more_nodes(changed)):
-            found += _other_hardware(nodes, request, model, catalog)
-            if found:
+    plain = replace(request, kv_dtype="auto", nodes=1)
+    for nodes in (plain, *_other_nodes(plain)):
+        for changed in (nodes, *_precisions(nodes), *windows, *both):
+            one = replace(changed, nodes=nodes.nodes, kv_dtype="auto")
+            if found := _other_hardware(one, request, model, catalog):
                 return tuple(found)
     return ()
 
@@ -67,11 +67,8 @@ def _precisions(request: ServeRequest) -> list[ServeRequest]:
     return [replace(request, precision=name) for name in others]
 
 
-def _more_nodes(request: ServeRequest) -> Iterator[ServeRequest]:
-    nodes = request.nodes * 2
-    while nodes <= MOST_NODES:
-        yield replace(request, nodes=nodes)
-        nodes *= 2
+def _other_nodes(request: ServeRequest) -> Iterator[ServeRequest]:
+    return (replace(request, nodes=nodes) for nodes in NODES if nodes != request.nodes)
 
 
 def _fitting(

@@ -121,7 +121,7 @@ def gpu_memory(work: ServeWork, part: Part) -> dict[str, int]:
     new_runner = work.model.architecture not in OLD_RUNNER
     sampling = 4 * work.sequences * work.model.vocabulary if part.head and new_runner else 0
     return {
-        "weights": weight_bytes(work.model, work.precision, work.tensor, part),
+        "weights": part_weight_bytes(work, part),
         "adapters": adapter_bytes(work, part),
         "sampling_state": sampling,
         "activations": activation_bytes(work, part),
@@ -130,9 +130,13 @@ def gpu_memory(work: ServeWork, part: Part) -> dict[str, int]:
     }
 
 
-@lru_cache(maxsize=4096)
-def weight_bytes(model: ModelEntry, precision: Precision, tensor: int, part: Part) -> int:
+def part_weight_bytes(work: ServeWork, part: Part) -> int:
     """Weights of a stage on one GPU, and the copies that vLLM makes of them."""
+    return _weight_bytes(work.model, work.precision, work.tensor, part)
+
+
+@lru_cache(maxsize=4096)
+def _weight_bytes(model: ModelEntry, precision: Precision, tensor: int, part: Part) -> int:
     linears = sum(
         inputs * outputs * linear.copies * LINEAR_BYTES[precision]
         for linear, (inputs, outputs) in local_linears(model, tensor, part)
@@ -159,6 +163,8 @@ def _absorbed_bytes(model: ModelEntry, mla: LatentAttention, tensor: int) -> int
 def adapter_bytes(work: ServeWork, part: Part) -> int:
     """Places of all adapters on one GPU: A and B of each target, in 16 bits. Of a divided linear,
     one of both is divided and the other whole (without fully_sharded_loras)."""
+    if not work.adapters:
+        return 0
     elements = sum(
         (inputs + outputs) * linear.copies
         for linear, (inputs, outputs) in local_linears(work.model, work.tensor, part)
@@ -178,20 +184,38 @@ def kv_bytes_per_token(work: ServeWork, part: Part) -> int:
 
 
 def activation_bytes(work: ServeWork, part: Part) -> int:
-    """Peak of the profiled pass over `batched_tokens` tokens of random text: in an attention, in a
-    feed-forward network or at the logits, whichever is largest."""
-    model, tokens = work.model, work.batched_tokens
-    peaks = [_attention_elements(work)]
+    """Peak of the profiled pass over `batched_tokens` tokens: in an attention, in a feed-forward
+    network or at the logits, whichever is largest. The routed experts' workspace stays from the
+    first layer on that has any."""
+    model = work.model
+    workspace, after, before = 0, [_attention_elements(work)], 0
     if part.dense_layers:
-        peaks.append(3 * model.intermediate // work.tensor)
+        before = _layer_bytes(work, 3 * model.intermediate // work.tensor)
     if part.sparse_layers and model.moe is not None:
-        peaks.append(_expert_elements(work, model.moe))
-    # The residual, the layer's input and its output; with several GPUs also their sum.
-    stream = (3 + (work.tensor > 1)) * model.hidden
-    layer = tokens * (max(peaks) + stream) * ELEMENT_BYTES + _latent_context_bytes(work)
+        workspace = _workspace_bytes(work, model.moe)
+        shared = 3 * model.moe.shared_experts * model.moe.expert_intermediate // work.tensor
+        after.append(shared + 2 * model.moe.experts)
+    attention, *networks = (_layer_bytes(work, elements) for elements in after)
+    logits = _logits_bytes(work) if part.head else 0
+    peak = workspace + max(attention + _latent_context_bytes(work), *networks, logits)
+    return max(before, peak) + CUBLAS_BYTES
+
+
+def _layer_bytes(work: ServeWork, elements: int) -> int:
+    """With that many elements per token beside the residual, the layer's input and its output;
+    where each operation runs by itself, also the output of the attention."""
+    stream = (3 if work.graphs else 4) + (work.tensor > 1)  # and its sum over the GPUs
+    layer = work.batched_tokens * (elements + stream * work.model.hidden) * ELEMENT_BYTES
     if work.adapters:
-        layer += 2 * tokens * work.rank * 4  # x·Aᵀ of gate and up, in float32
-    return max(layer, _logits_bytes(work) if part.head else 0) + CUBLAS_BYTES
+        layer += 2 * work.batched_tokens * work.rank * 4  # x·Aᵀ of gate and up, in float32
+    return layer
+
+
+def _workspace_bytes(work: ServeWork, moe: Mixture) -> int:
+    """Both workspaces of the routed experts (`workspace_shapes` in triton_moe.py)."""
+    hidden, width = work.model.hidden, moe.expert_intermediate // work.tensor
+    elements = moe.experts_per_token * (max(width, hidden) + max(2 * width, hidden))
+    return work.batched_tokens * elements * ELEMENT_BYTES
 
 
 def _attention_elements(work: ServeWork) -> int:
@@ -216,14 +240,6 @@ def _latent_context_bytes(work: ServeWork) -> int:
         return 0
     per_row = (work.model.heads // work.tensor) * (mla.qk_nope_head_size + mla.v_head_size)
     return _latent_rows(work) * per_row * ELEMENT_BYTES
-
-
-def _expert_elements(work: ServeWork, moe: Mixture) -> int:
-    """Elements per token of the routed experts' two workspaces (`workspace_shapes` in
-    triton_moe.py), and of the shared experts beside them."""
-    hidden, width = work.model.hidden, moe.expert_intermediate // work.tensor
-    routed = moe.experts_per_token * (max(width, hidden) + max(2 * width, hidden))
-    return routed + 3 * moe.shared_experts * width + hidden + 2 * moe.experts
 
 
 def _logits_bytes(work: ServeWork) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.lora_targets import target_names
 from thinktune.schema.recipe import Recipe
-from thinktune.schema.serving import KvDtype, Precision
+from thinktune.schema.serving import LORA_RANKS, KvDtype, Precision, lora_rank_setting
 
 USUAL_WINDOW = 32768
 """Window in tokens where none is asked for: DeepSeek lets R1 and its distillates answer in as many
@@ -31,7 +31,7 @@ class ServeRequest:
     adapters: int = 0
     """Number of adapters on the GPU at once."""
     rank: int = USUAL_RANK
-    """Highest rank of these."""
+    """Highest rank of these, as `lora_rank_setting` rounds it."""
     targets: tuple[str, ...] = ()
     """Linear layers that they change."""
     kv_dtype: KvDtype = "auto"
@@ -50,7 +50,8 @@ class ServeWish:
 
 
 def request_for_model(name: str, model: ModelEntry, hardware: str, wish: ServeWish) -> ServeRequest:
-    """The model as released, without an adapter unless it is asked for."""
+    """The model as released, without an adapter unless it is asked for. Raises SpecInvalid for a
+    rank that vLLM does not take."""
     return ServeRequest(
         model=name,
         hardware=hardware,
@@ -58,7 +59,7 @@ def request_for_model(name: str, model: ModelEntry, hardware: str, wish: ServeWi
         window=wish.window or min(USUAL_WINDOW, model.context),
         nodes=wish.nodes or 1,
         adapters=wish.adapters or 0,
-        rank=wish.rank or USUAL_RANK,
+        rank=_rank(wish.rank or USUAL_RANK, "--rank"),
         targets=model.lora_targets,
         kv_dtype=wish.kv_dtype or "auto",
     )
@@ -68,7 +69,8 @@ def request_for_recipe(
     recipe: Recipe, model: ModelEntry, hardware: str, wish: ServeWish
 ) -> ServeRequest:
     """The recipe's model with the adapter that it trains, at the precision that it trains on; a
-    base that is released in FP8 is served so, because vLLM does not quantize it to NF4."""
+    base that is released in FP8 is served so, because vLLM does not quantize it to NF4. Raises
+    SpecInvalid for a rank that vLLM does not take."""
     longest = max(USUAL_WINDOW, recipe.data.max_tokens + recipe.evaluate.max_new_tokens)
     released_fp8 = _released_precision(model) == "fp8"
     return ServeRequest(
@@ -78,10 +80,14 @@ def request_for_recipe(
         window=wish.window or min(longest, model.context),
         nodes=wish.nodes or 1,
         adapters=1 if wish.adapters is None else wish.adapters,
-        rank=wish.rank or recipe.train.rank,
+        rank=_rank(wish.rank or recipe.train.rank, "--rank" if wish.rank else "train.rank"),
         targets=target_names(model, recipe.train),
         kv_dtype=wish.kv_dtype or "auto",
     )
+
+
+def _rank(rank: int, place: str) -> int:
+    return lora_rank_setting(rank, place, f"take an adapter of rank {LORA_RANKS[-1]} or lower")
 
 
 def _released_precision(model: ModelEntry) -> Precision:

@@ -11,7 +11,7 @@ from thinktune.plan.serving.division import divides
 from thinktune.plan.serving.memory import ServeWork
 from thinktune.plan.serving.request import ServeRequest
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry
-from thinktune.schema.serving import Precision, lora_rank_setting
+from thinktune.schema.serving import Precision
 
 ENOUGH_WINDOWS = 4
 """Full windows at once from which on a copy of the model gets no more GPUs: they serve more
@@ -127,15 +127,21 @@ def _first_fitting(
     request: ServeRequest, model: ModelEntry, hardware: HardwareEntry, layouts: list[Layout]
 ) -> ServeDecision | None:
     for layout in layouts:
-        for variant in VARIANTS:
-            work = _work(request, model, hardware, layout, variant)
-            if memory.kv_tokens(work, unsure=UNSURE) < request.window:
-                continue
-            sequences = _sequences(memory.kv_tokens(work), variant.sequences)
-            work = replace(work, sequences=sequences)
-            data = hardware.num_gpus * request.nodes // layout[0]
-            return ServeDecision(work, data, memory.kv_tokens(work), None)
+        works = [_work(request, model, hardware, layout, variant) for variant in VARIANTS]
+        if not _fits(works[-1]):  # which takes least
+            continue
+        work = next(work for work in works if _fits(work))
+        work = replace(work, sequences=_sequences(memory.kv_tokens(work), work.sequences))
+        data = hardware.num_gpus * request.nodes // layout[0]
+        return ServeDecision(work, data, memory.kv_tokens(work), None)
     return None
+
+
+def _fits(work: ServeWork) -> bool:
+    # Weights alone say it soonest, and of most nodes that are tried.
+    room = memory.total_bytes(work.hardware)
+    weights = (memory.part_weight_bytes(work, part) for part in work.parts)
+    return max(weights) < room and memory.kv_tokens(work, unsure=UNSURE) >= work.window
 
 
 def _sequences(tokens: int, most: int) -> int:
@@ -161,7 +167,7 @@ def _work(
         sequences=variant.sequences,
         batched_tokens=variant.batched_tokens or _batched_tokens(hardware),
         adapters=request.adapters,
-        rank=lora_rank_setting(request.rank, "serve an adapter of a lower rank"),
+        rank=request.rank,
         targets=request.targets,
         kv_dtype=request.kv_dtype,
         tensor=tensor,

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ ENVIRONMENT = {
     # Our process may hold threads and a CUDA context, which no fork survives.
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+
+
+def prepare(environment: MutableMapping[str, str]) -> None:
+    """Sets what vLLM reads when it is imported, unless it is set already. Its compiled graphs go to
+    the volume that pods share, where there is one, so that only the first start compiles them."""
+    for name, value in ENVIRONMENT.items():
+        environment.setdefault(name, value)
+    if cache := environment.get("THINKTUNE_CACHE"):
+        environment.setdefault("VLLM_CACHE_ROOT", f"{cache}/vllm")
 
 
 class VllmEngine:
@@ -146,8 +155,7 @@ class VllmEngine:
     def _loaded(self, reporter: Reporter, stop: Stop) -> Any:
         """vLLM's engine, started when the first answer is asked for."""
         if self._engine is None:
-            for name, value in ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            prepare(os.environ)
             from vllm import LLM
 
             reporter.say(f"starts vLLM with {self._repo} ({self._base})")
@@ -287,7 +295,7 @@ def _rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    return lora_rank_setting(rank, "set evaluate.engine=transformers")
+    return lora_rank_setting(rank, "train.rank", "set evaluate.engine=transformers")
 
 
 def _children() -> list[multiprocessing.process.BaseProcess]:

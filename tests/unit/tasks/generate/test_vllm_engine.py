@@ -8,7 +8,7 @@ import pytest
 from thinktune.schema.errors import DataInvalid, Preempted, SpecInvalid
 from thinktune.store import open_store
 from thinktune.tasks.generate.protocol import Request, Sampling
-from thinktune.tasks.generate.vllm import VllmEngine, _rank_setting
+from thinktune.tasks.generate.vllm import VllmEngine, _rank_setting, prepare
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
@@ -55,3 +55,13 @@ def test_the_largest_rank_of_a_pattern_counts(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 1024}))
     with pytest.raises(SpecInvalid, match="rank 1024, and vLLM takes 512 at most"):
         _rank_setting(tmp_path)
+
+
+def test_compiled_graphs_are_kept_where_pods_share_a_volume() -> None:
+    alone: dict[str, str] = {}
+    prepare(alone)
+    assert "VLLM_CACHE_ROOT" not in alone
+    shared = {"THINKTUNE_CACHE": "/cache", "VLLM_LOGGING_LEVEL": "INFO"}
+    prepare(shared)
+    assert shared["VLLM_CACHE_ROOT"] == "/cache/vllm"
+    assert shared["VLLM_LOGGING_LEVEL"] == "INFO"
