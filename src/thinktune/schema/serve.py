@@ -1,11 +1,12 @@
 """What a server is told: which run it serves, where it listens, and its limits."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from thinktune.schema.catalog import Count
 from thinktune.schema.closed import Closed
+from thinktune.schema.recipe import EngineChoice
 
 BASE_MODEL: Final = "base"
 """Name under which the base model answers beside the tuned one."""
@@ -14,7 +15,6 @@ KEY_VARIABLE: Final = "THINKTUNE_API_KEY"
 READY_LINE: Final = "serves"
 """First word of the line that a server prints when it answers."""
 
-EngineKind = Literal["vllm", "transformers"]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -73,7 +73,7 @@ class ServeTask(Closed):
     key_file: str | None = None
     """File with the keys that clients may send, one a line. Null takes THINKTUNE_API_KEY, and no
     key where that is not set either, which only an address of this machine itself allows."""
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    engine: EngineChoice = "auto"
     """What computes the answers. `auto` takes vLLM where it is installed."""
     window: Count | None = None
     """Longest prompt with its answer, in tokens. Null takes what the model supports, at most

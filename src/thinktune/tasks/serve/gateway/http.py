@@ -147,6 +147,9 @@ class Gateway:
     async def _file(self, request: web.BaseRequest) -> web.Response:
         file = self._state.files[request.raw_path.partition("?")[0]]
         headers = {**HEADERS, "Content-Type": file.content_type, "Cache-Control": "no-cache"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            return web.Response(body=file.packed, headers=headers)
         return web.Response(body=file.content, headers=headers)
 
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:
