@@ -91,19 +91,19 @@ class Server:
         self._served = served
         usual = partial(command, chosen, served, task)
         self.supervisor = Supervisor(command_for or usual, task.times)
-        self._client = EngineClient(self.supervisor, task.times)
+        self.client = EngineClient(self.supervisor, task.times)
         self._arms = Arms(apart=keeps_arms_apart(chosen))
         encoder = Encoder(served.weights / "tokenizer.json")
         chat = Chat(
             served,
             task.limits,
             Prompts(served.template, encoder, served.window),
-            Answering(self._client, self._arms, encoder),
+            Answering(self.client, self._arms, encoder),
             documents,
             forms=chosen.kind == "vllm",
         )
         files = page_files()
-        self.state = State(task.limits, keys, chat, self._client, self.supervisor, files)
+        self.state = State(task.limits, keys, chat, self.client, self.supervisor, files)
         self._listener = Listener(Gateway(self.state).handle, task.limits)
         self.port = 0
         """Where it listens, once it does."""
@@ -111,7 +111,7 @@ class Server:
     async def serve(self, stopped: asyncio.Event) -> None:
         """Until it is stopped, or no engine stays up."""
         task = self._task
-        await self._client.open()
+        await self.client.open()
         try:
             self.port = await self._listener.open(task.host, task.port)
         except OSError as error:
@@ -129,7 +129,7 @@ class Server:
         engine = asyncio.create_task(self.supervisor.run())
         jobs = [
             asyncio.create_task(
-                watch(self.supervisor, self._client, self._arms, task.times, canary)
+                watch(self.supervisor, self.client, self._arms, task.times, canary)
             ),
             asyncio.create_task(self._announce()),
         ]
@@ -144,7 +144,7 @@ class Server:
             self._listener.stop_listening()
             await self.supervisor.stop()
             await self._listener.close()
-            await self._client.close()
+            await self.client.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await engine
 

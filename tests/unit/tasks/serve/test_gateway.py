@@ -244,80 +244,50 @@ def raw(port: int, data: bytes, *, wait_s: float = 3.0) -> bytes:
     return found
 
 
+BLOCKED = """/v1/completions /invocations /tokenize /metrics/ //v1/models /v1//models /v1/models/
+/v1/%6dodels /v1%2fmodels /./v1/models /v1/../v1/models /v1/models. /V1/models /v1/models;x
+/page/../main.js /page/%2e%2e/x /health /docs /openapi.json /adapters /v1/load_lora_adapter
+/page/vendor/VENDORED http://localhost/v1/models * /\\v1/models /v1/models%00
+/page/vendor/katex.LICENSE"""
+METHODS = "PUT DELETE PATCH OPTIONS TRACE CONNECT GET get FOO POST"
+CHAT = b"POST /v1/chat/completions HTTP/1.1\r\n"
+KEYED = f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n".encode()
+END = b"Host: localhost\r\nConnection: close\r\n\r\n"
+
+
 def hostile(draws: random.Random) -> bytes:
     """A request that must not be answered with more than an error."""
-    kind = draws.randrange(10)
     noise = "".join(draws.choices(string.printable, k=draws.randrange(1, 200))).encode()
-    keyed = f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\n".encode()
-    end = b"Host: localhost\r\nConnection: close\r\n\r\n"
-    chat = b"POST /v1/chat/completions HTTP/1.1\r\n"
-    if kind == 0:
-        return noise + b"\r\n\r\n"
-    if kind == 1:
-        blocked = draws.choice(
-            [
-                "/v1/completions",
-                "/invocations",
-                "/tokenize",
-                "/metrics/",
-                "//v1/models",
-                "/v1//models",
-                "/v1/models/",
-                "/v1/%6dodels",
-                "/v1%2fmodels",
-                "/./v1/models",
-                "/v1/../v1/models",
-                "/v1/models.",
-                "/V1/models",
-                "/v1/models;x",
-                "/page/../main.js",
-                "/page/%2e%2e/x",
-                "/health",
-                "/docs",
-                "/openapi.json",
-                "/adapters",
-                "/v1/load_lora_adapter",
-                "/page/vendor/VENDORED",
-                "http://localhost/v1/models",
-                "*",
-                "/\\v1/models",
-                "/v1/models%00",
-                "/page/vendor/katex.LICENSE",
-            ]
-        )
-        return f"GET {blocked} HTTP/1.1\r\n".encode() + keyed + end
-    if kind == 2:
-        method = draws.choice(
-            ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "GET", "get", "FOO", "POST"]
-        )
-        path = draws.choice(
-            ["/v1/models", "/healthz"] if method == "POST" else ["/v1/chat/completions"]
-        )
-        return f"{method} {path} HTTP/1.1\r\n".encode() + keyed + end
-    if kind == 3:
-        body = draws.choice([noise, b"[" * 5000, b'{"a":' * 2000, b"\xff\xfe", b"null", b"[]", b""])
-        return chat + keyed + f"Content-Length: {len(body)}\r\n".encode() + end + body
-    if kind == 4:
-        return chat + keyed + b"Content-Length: 99999999\r\n" + end
-    if kind == 5:
-        return chat + b"X: " + b"y" * 20_000 + b"\r\n" + keyed + end
-    if kind == 6:
-        return chat + b"".join(b"X%d: y\r\n" % n for n in range(200)) + keyed + end
-    if kind == 7:
-        length = draws.choice([b"-1", b"1e3", b"abc", b"5, 6", b"99999999999999999999"])
-        return chat + keyed + b"Content-Length: " + length + b"\r\n" + end + b"{}"
-    if kind == 8:
-        both = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
-        return chat + keyed + both + end + b"0\r\n\r\n"
-    body = json.dumps(
-        {"model": draws.choice(["tiny-run", "base", "x"]), "messages": [{"role": "user"}]}
-    ).encode()
-    wrong = draws.choice([b"", b"Authorization: Bearer wrong\r\n", b"Authorization: \x01\r\n"])
-    head = chat + wrong + b"Content-Type: application/json\r\n"
-    return head + f"Content-Length: {len(body)}\r\n".encode() + end + body
+    method = draws.choice(METHODS.split())
+    path = "/v1/models" if method == "POST" else "/v1/chat/completions"
+    body = draws.choice([noise, b"[" * 5000, b'{"a":' * 2000, b"\xff\xfe", b"null", b"[]", b""])
+    length = draws.choice([b"-1", b"1e3", b"abc", b"5, 6", b"99999999999999999999"])
+    wrong = draws.choice([b"", b"Authorization: Bearer wrong\r\n"])
+    return draws.choice(
+        [
+            noise + b"\r\n\r\n",
+            f"GET {draws.choice(BLOCKED.split())} HTTP/1.1\r\n".encode() + KEYED + END,
+            f"{method} {path} HTTP/1.1\r\n".encode() + KEYED + END,
+            CHAT + KEYED + b"Content-Length: %d\r\n" % len(body) + END + body,
+            CHAT + KEYED + b"Content-Length: 99999999\r\n" + END,
+            CHAT + b"X: " + b"y" * 20_000 + b"\r\n" + KEYED + END,
+            CHAT + b"".join(b"X%d: y\r\n" % n for n in range(200)) + KEYED + END,
+            CHAT + KEYED + b"Content-Length: " + length + b"\r\n" + END + b"{}",
+            CHAT
+            + KEYED
+            + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"
+            + END
+            + b"0\r\n\r\n",
+            CHAT + KEYED + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n" + END + b"{}",
+            CHAT + f"Authorization: Bearer {KEY}\x01\r\n".encode() + END,
+            CHAT + wrong + b"Content-Type: application/json\r\nContent-Length: 2\r\n" + END + b"{}",
+        ]
+    )
 
 
-def test_a_thousand_hostile_requests_get_nothing(running: Gateway) -> None:
+def test_a_thousand_hostile_requests_get_nothing(
+    running: Gateway, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     draws = random.Random(11)
     asked = len(running.asked())
     for _ in range(1000):
@@ -325,7 +295,9 @@ def test_a_thousand_hostile_requests_get_nothing(running: Gateway) -> None:
         status = raw(running.port, data)[:12]
         assert status == b"" or status[9:10] == b"4", (status, data[:300])
     assert len(running.asked()) == asked
-    assert KEY not in running.log.getvalue()
+    printed = capfd.readouterr()
+    for log in (running.log.getvalue(), printed.out, printed.err, caplog.text):
+        assert KEY not in log
     assert running.chat()["choices"]
 
 

@@ -6,6 +6,7 @@ is let through. Called by `server`.
 
 import asyncio
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -64,6 +65,13 @@ class Gateway:
         except ApiError as error:
             response = web.json_response(error.body(), status=error.status, headers=error.headers)
             # What was not read of the body is no next request.
+            response.force_close()
+        except ConnectionError:  # the client is gone
+            raise
+        except Exception:  # noqa: BLE001 - the last line of defense
+            say(f"a bug in thinktune:\n{traceback.format_exc()}")
+            error = ApiError(500, "this is a bug in thinktune; its log has a traceback")
+            response = web.json_response(error.body(), status=500)
             response.force_close()
         if known is None or path.startswith("/v1"):
             shown = path if known is not None else "(no such path)"
