@@ -1,6 +1,7 @@
 """`thinktune serve`: a run behind a chat page and an API."""
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -8,17 +9,16 @@ from thinktune.cli.options import run_argument, store_option, store_url
 from thinktune.launch.local import serve_local
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.exit_codes import ExitCode
+from thinktune.schema.recipe import EngineChoice
 from thinktune.schema.serve import KEY_VARIABLE, ServeTask
 from thinktune.store import open_store
-
-ENGINES = ("auto", "vllm", "transformers")
 
 unpromoted_option = click.option(
     "--unpromoted", is_flag=True,
     help="Serve a run that its evaluation did not promote, or that has no evaluation.",
 )  # fmt: skip
 engine_option = click.option(
-    "--engine", type=click.Choice(ENGINES), default="auto", show_default=True,
+    "--engine", type=click.Choice(get_args(EngineChoice)), default="auto", show_default=True,
     help="What computes the answers. auto takes vLLM where it is installed.",
 )  # fmt: skip
 documents_option = click.option(
@@ -54,7 +54,7 @@ def serve(
     host: str,
     key_file: Path | None,
     unpromoted: bool,
-    engine: str,
+    engine: EngineChoice,
     window: int | None,
     documents: Path | None,
     store: str | None,

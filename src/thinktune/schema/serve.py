@@ -6,6 +6,7 @@ from pydantic import Field
 
 from thinktune.schema.catalog import Count
 from thinktune.schema.closed import Closed
+from thinktune.schema.recipe import EngineChoice
 from thinktune.schema.serving import ServeExecution
 
 BASE_MODEL: Final = "base"
@@ -15,7 +16,8 @@ KEY_VARIABLE: Final = "THINKTUNE_API_KEY"
 READY_LINE: Final = "serves"
 """First word of the line that a server prints when it answers."""
 
-EngineKind = Literal["vllm", "transformers"]
+BasePrecision = Literal["nf4", "16bit"]
+"""Precisions of a base model that an adapter is trained and judged on."""
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -74,7 +76,7 @@ class ServeTask(Closed):
     key_file: str | None = None
     """File with the keys that clients may send, one a line. Null takes THINKTUNE_API_KEY, and no
     key where that is not set either, which only an address of this machine itself allows."""
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    engine: EngineChoice = "auto"
     """What computes the answers. `auto` takes vLLM where it is installed."""
     window: Count | None = None
     """Longest prompt with its answer, in tokens. Null takes what the model supports, at most

@@ -10,8 +10,8 @@ from typing import Any
 
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import InputMissing, SpecInvalid
+from thinktune.schema.recipe import EngineName
 from thinktune.schema.serving import LORA_RANKS
-from thinktune.schema.serve import EngineKind
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = "serve it by transformers (--engine transformers), or merge it into its base model"
@@ -20,7 +20,7 @@ PLAIN_INIT = (True, False, "gaussian", None)
 train against changed ones."""
 
 
-def check_adapter(folder: Path, model: ModelEntry, engine: EngineKind) -> dict[str, Any]:
+def check_adapter(folder: Path, model: ModelEntry, engine: EngineName) -> dict[str, Any]:
     """The adapter's configuration. Raises InputMissing where it cannot be read, SpecInvalid for
     one that the engine would apply wrongly or not at all."""
     path = folder / CONFIG_FILE

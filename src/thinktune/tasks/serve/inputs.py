@@ -14,8 +14,8 @@ from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.report import Precision
-from thinktune.schema.serve import EngineKind, ServeTask
+from thinktune.schema.recipe import EngineName
+from thinktune.schema.serve import BasePrecision, ServeTask
 from thinktune.store import (
     Store,
     fetch,
@@ -31,8 +31,21 @@ from thinktune.text.templates import Renderer
 DEFAULT_WINDOW = 8192
 TEMPERATURE, TOP_P = 0.6, 0.95
 """How answers are drawn for a run that has no evaluation: as DeepSeek advises for R1 models."""
+TIMES_AS_LONG = 2
+"""An answer may have this many times the tokens that the judged ones might, unless its request
+says otherwise: a model that repeats itself would go on to the end of the window."""
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What holds for requests that do not say it: as the answers were drawn that were judged."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int | None
+    """Tokens of an answer; None leaves it to the window."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +55,20 @@ class Served:
     run: str
     template: PromptTemplate
     stop_ids: tuple[int, ...]
-    opens_think: bool
     weights: Path
     adapter: Path
     adapter_config: dict[str, Any]
-    base: Precision
+    base: BasePrecision
     """Precision of the base model that the adapter was trained and judged on."""
     dtype: Dtype
     window: int
     """Tokens of the longest prompt with its answer."""
-    temperature: float
-    """Default of requests that give none: what the answers were judged at."""
-    top_p: float
+    defaults: Defaults
     judged: str
     """What the evaluation says, for the log."""
 
 
-def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineKind) -> Served:
+def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName) -> Served:
     """Checks the run and brings its files to `folder`. Raises InputMissing or SpecInvalid."""
     prep = stage_manifest(store, task.run, "prep")
     train = stage_manifest(store, task.run, "train")
@@ -77,20 +87,17 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineKind)
     weights = fetch_cached(model, revision, store, folder / "model", weights=True)
     names = [CONFIG_FILE, WEIGHTS_FILE]
     adapter = fetch(store, stage_prefix(task.run, "train"), train, folder / "adapter", names=names)
-    temperature, top_p = _sampling(evaluation)
     return Served(
         run=task.run,
         template=facts.template,
         stop_ids=facts.stop_ids,
-        opens_think=facts.opens_think,
         weights=weights,
         adapter=adapter,
         adapter_config=check_adapter(adapter, model, engine),
         base=base,
         dtype=dtype,
         window=_window(task, model.context),
-        temperature=temperature,
-        top_p=top_p,
+        defaults=_sampling(evaluation),
         judged=judged,
     )
 
@@ -110,12 +117,12 @@ def _check_template(run: str, template: PromptTemplate, prep: Manifest, train: M
         raise InputMissing(f"run {run}", fault, "train again, or name a new run")
 
 
-def _precision(run: str, figures: dict[str, MetricValue]) -> tuple[Precision, Dtype]:
+def _precision(run: str, figures: dict[str, MetricValue]) -> tuple[BasePrecision, Dtype]:
     base, dtype = figures.get("base"), figures.get("dtype")
-    if base not in get_args(Precision) or dtype not in get_args(Dtype):
+    if base not in get_args(BasePrecision) or dtype not in get_args(Dtype):
         fault = "its adapter does not say at which precision it was trained"
         raise InputMissing(f"run {run}", fault, "an earlier version trained it, train it again")
-    return cast(Precision, base), cast(Dtype, dtype)
+    return cast(BasePrecision, base), cast(Dtype, dtype)
 
 
 def _check_base(store: Store, repo: str, revision: str, train: Manifest) -> None:
@@ -130,13 +137,18 @@ def _check_base(store: Store, repo: str, revision: str, train: Manifest) -> None
         raise InputMissing(place, fault, "delete that artifact and run prep again")
 
 
-def _sampling(evaluation: Manifest | None) -> tuple[float, float]:
-    """Temperature and top_p of the answers that were judged."""
+def _sampling(evaluation: Manifest | None) -> Defaults:
+    """How the answers were drawn that were judged."""
     figures = evaluation.metrics if evaluation is not None else {}
     temperature, top_p = figures.get("temperature"), figures.get("top_p")
-    if isinstance(temperature, int | float) and isinstance(top_p, int | float):
-        return float(temperature), float(top_p)
-    return TEMPERATURE, TOP_P
+    longest = figures.get("max_new_tokens")
+    if (
+        isinstance(temperature, int | float)
+        and isinstance(top_p, int | float)
+        and isinstance(longest, int)
+    ):
+        return Defaults(float(temperature), float(top_p), TIMES_AS_LONG * longest)
+    return Defaults(TEMPERATURE, TOP_P, None)
 
 
 def _window(task: ServeTask, context: int) -> int:

@@ -8,6 +8,8 @@ import contextlib
 import signal
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from thinktune.schema.errors import SpecInvalid
@@ -15,7 +17,14 @@ from thinktune.schema.serve import READY_LINE, ServeTask
 from thinktune.store import open_store
 from thinktune.tasks.serve.engine.arms import Arms
 from thinktune.tasks.serve.engine.canary import watch
-from thinktune.tasks.serve.engine.choose import Chosen, choose, command, keeps_arms_apart, look
+from thinktune.tasks.serve.engine.choose import (
+    Chosen,
+    Command,
+    choose,
+    command,
+    keeps_arms_apart,
+    look,
+)
 from thinktune.tasks.serve.engine.client import EngineClient, Generation
 from thinktune.tasks.serve.engine.process import Supervisor
 from thinktune.tasks.serve.gateway.answering import Answering
@@ -51,7 +60,7 @@ async def _run(task: ServeTask) -> None:
         served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
         say(f"run {served.run}: {served.judged}")
         say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
-        await _Server(task, served, chosen, keys, documents).serve(stopped)
+        await Server(task, served, chosen, keys, documents).serve(stopped)
 
 
 def _documents(task: ServeTask) -> Index | None:
@@ -63,7 +72,7 @@ def _documents(task: ServeTask) -> Index | None:
     return index
 
 
-class _Server:
+class Server:
     """Engine and gateway of one run."""
 
     def __init__(
@@ -73,30 +82,38 @@ class _Server:
         chosen: Chosen,
         keys: Keys,
         documents: Index | None,
+        *,
+        command_for: Callable[[int], Command] | None = None,
     ) -> None:
+        """`command_for`: how the engine is started on a port, where it is not the chosen one's
+        usual command."""
         self._task = task
         self._served = served
-        self._supervisor = Supervisor(lambda port: command(chosen, served, task, port), task.times)
-        self._client = EngineClient(self._supervisor, task.times)
+        usual = partial(command, chosen, served, task)
+        self.supervisor = Supervisor(command_for or usual, task.times)
+        self.client = EngineClient(self.supervisor, task.times)
         self._arms = Arms(apart=keeps_arms_apart(chosen))
         encoder = Encoder(served.weights / "tokenizer.json")
         chat = Chat(
             served,
             task.limits,
             Prompts(served.template, encoder, served.window),
-            Answering(self._client, self._arms, encoder),
+            Answering(self.client, self._arms, encoder),
             documents,
             forms=chosen.kind == "vllm",
         )
-        self._state = State(task.limits, keys, chat, self._client, self._supervisor, page_files())
-        self._listener = Listener(Gateway(self._state).handle, task.limits)
+        files = page_files()
+        self.state = State(task.limits, keys, chat, self.client, self.supervisor, files)
+        self._listener = Listener(Gateway(self.state).handle, task.limits)
+        self.port = 0
+        """Where it listens, once it does."""
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Until it is stopped, or no engine stays up."""
         task = self._task
-        await self._client.open()
+        await self.client.open()
         try:
-            port = await self._listener.open(task.host, task.port)
+            self.port = await self._listener.open(task.host, task.port)
         except OSError as error:
             fault = f"it cannot be listened on ({error.strerror})"
             place = f"--host {task.host} --port {task.port}"
@@ -109,12 +126,12 @@ class _Server:
             temperature=0.0,
             top_p=1.0,
         )
-        engine = asyncio.create_task(self._supervisor.run())
+        engine = asyncio.create_task(self.supervisor.run())
         jobs = [
             asyncio.create_task(
-                watch(self._supervisor, self._client, self._arms, task.times, canary)
+                watch(self.supervisor, self.client, self._arms, task.times, canary)
             ),
-            asyncio.create_task(self._announce(port)),
+            asyncio.create_task(self._announce()),
         ]
         asked = asyncio.create_task(stopped.wait())
         try:
@@ -125,25 +142,25 @@ class _Server:
             for job in (*jobs, asked):
                 job.cancel()
             self._listener.stop_listening()
-            await self._supervisor.stop()
+            await self.supervisor.stop()
             await self._listener.close()
-            await self._client.close()
+            await self.client.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await engine
 
-    async def _announce(self, port: int) -> None:
+    async def _announce(self) -> None:
         """Says when the engine is up, each time."""
         host = f"[{self._task.host}]" if ":" in self._task.host else self._task.host
         while True:
-            if not await self._supervisor.wait_up(self._task.times.start_s):
+            if not await self.supervisor.wait_up(self._task.times.start_s):
                 return
-            say(f"{READY_LINE} {self._served.run} at http://{host}:{port}")
-            while self._supervisor.up:
+            say(f"{READY_LINE} {self._served.run} at http://{host}:{self.port}")
+            while self.supervisor.up:
                 await asyncio.sleep(LOOK_S)
 
     async def _drain(self) -> None:
         """Unready at once; what is running ends, within the grace."""
-        state = self._state
+        state = self.state
         state.draining = True
         if state.running:
             say(f"stops once {state.running} requests are answered; a second signal ends them")

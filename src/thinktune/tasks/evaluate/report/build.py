@@ -99,6 +99,7 @@ def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
         "questions": report.questions,
         "temperature": report.sampling.temperature,
         "top_p": report.sampling.top_p,
+        "max_new_tokens": report.sampling.max_new_tokens,
     }
     if report.gate.promoted is not None:
         figures["promoted"] = report.gate.promoted

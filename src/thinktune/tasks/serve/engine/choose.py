@@ -10,11 +10,13 @@ import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serve import BASE_MODEL, EngineKind, ServeTask
+from thinktune.schema.errors import InputMissing, SpecInvalid
+from thinktune.schema.recipe import EngineChoice, EngineName
+from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.tasks.generate.choose import LEAST_CAPABILITY
 from thinktune.tasks.serve.adapter_check import rank_setting
 from thinktune.tasks.serve.inputs import Dtype, Served
@@ -53,7 +55,7 @@ class Found:
 class Chosen:
     """An engine, and why that one."""
 
-    kind: EngineKind
+    kind: EngineName
     reason: str
     found: Found
 
@@ -86,8 +88,8 @@ async def look() -> Found:
     )
 
 
-def choose(wanted: str, found: Found) -> Chosen:
-    """Raises SpecInvalid where vLLM is wanted and not there."""
+def choose(wanted: EngineChoice, found: Found) -> Chosen:
+    """Raises SpecInvalid where vLLM is wanted and not there, or neither engine is."""
     if wanted == "vllm" and not found.vllm:
         fault = f"{found.python} has no vLLM"
         remedy = f"install thinktune[vllm], name its Python in {PYTHON_VARIABLE}, or leave it out"
@@ -95,13 +97,22 @@ def choose(wanted: str, found: Found) -> Chosen:
     if wanted == "vllm":
         return Chosen("vllm", "asked for", found)
     if wanted == "transformers":
-        return Chosen("transformers", "asked for", found)
+        return _of_transformers("asked for", found)
     if not found.vllm:
-        return Chosen("transformers", "vLLM is not installed here", found)
+        return _of_transformers("vLLM is not installed here", found)
     if found.capability is not None and found.capability < LEAST_CAPABILITY:
         of_gpu = ".".join(map(str, found.capability))
-        return Chosen("transformers", f"the GPU has compute capability {of_gpu}", found)
+        return _of_transformers(f"the GPU has compute capability {of_gpu}", found)
     return Chosen("vllm", "it is installed", found)
+
+
+def _of_transformers(reason: str, found: Found) -> Chosen:
+    missing = [name for name in ("torch", "peft", "bitsandbytes") if find_spec(name) is None]
+    if missing:
+        fault = f"neither vLLM is installed here nor {missing[0]}, which transformers needs"
+        remedy = f"pip install 'thinktune[evaluate]', or name vLLM's Python in {PYTHON_VARIABLE}"
+        raise InputMissing("thinktune serve", fault, remedy)
+    return Chosen("transformers", reason, found)
 
 
 def keeps_arms_apart(chosen: Chosen) -> bool:

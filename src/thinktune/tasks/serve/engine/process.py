@@ -85,7 +85,10 @@ class Supervisor:
             failed = 1 if time.monotonic() - began > STEADY_S else failed + 1
             how = "was killed because it hung" if self._hung else f"ended with code {code}"
             say(f"the engine {how}")
-            if failed >= (MOST_STARTS if self.was_up else 1):
+            if not self.was_up:
+                fault = f"it ended with code {code} before it was up"
+                raise InternalError("engine", fault, "its own messages are above")
+            if failed >= MOST_STARTS:
                 fault = f"it ended {failed} times in a row, the last time with code {code}"
                 raise InternalError("engine", fault, "its own messages are above")
             await asyncio.sleep(min(2.0 ** (failed - 1), 30.0))

@@ -20,8 +20,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from thinktune.schema.closed import Closed
-from thinktune.schema.report import Precision
-from thinktune.schema.serve import BASE_MODEL
+from thinktune.schema.serve import BASE_MODEL, BasePrecision
 from thinktune.tasks.generate.drawing import Drawing
 from thinktune.tasks.model.base import Dtype
 from thinktune.tasks.runtime.entry import quiet_libraries
@@ -37,7 +36,7 @@ class Settings(Closed):
     weights: str
     adapter: str
     model: str
-    base: Precision
+    base: BasePrecision
     dtype: Dtype
     window: int
     port: int

@@ -68,14 +68,15 @@ class Chat:
             index.append(self.documents)
         prompt = self._prompts.render(asked, index, limits.passages)
         room = served.window - len(prompt.ids)
-        wanted = asked.max_completion_tokens or asked.max_tokens or room
+        defaults = served.defaults
+        wanted = asked.max_completion_tokens or asked.max_tokens or defaults.max_tokens or room
         generation = Generation(
             model=asked.model,
             prompt_ids=prompt.ids,
             max_tokens=min(wanted, room, limits.max_tokens or room),
             stop_ids=served.stop_ids,
-            temperature=served.temperature if asked.temperature is None else asked.temperature,
-            top_p=served.top_p if asked.top_p is None else asked.top_p,
+            temperature=defaults.temperature if asked.temperature is None else asked.temperature,
+            top_p=defaults.top_p if asked.top_p is None else asked.top_p,
             seed=asked.seed,
             more=_penalties(asked),
         )

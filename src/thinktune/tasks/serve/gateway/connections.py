@@ -4,6 +4,7 @@ aiohttp's own server waits for the head of a first request for as long as the cl
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,11 @@ MOST_HEADERS = 64
 KEEPALIVE_S = 75.0
 LINGER_S = 5.0
 
+SILENT = logging.Logger("thinktune.gateway")
+"""Takes what aiohttp says of a request that it cannot read: it repeats headers, and with them keys.
+What goes wrong in a handler is said by `http`."""
+SILENT.addHandler(logging.NullHandler())
+
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -28,6 +34,7 @@ class Connection(RequestHandler):
             listener.server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]
+            logger=SILENT,  # type: ignore[arg-type]
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
             max_line_size=LINE_BYTES,

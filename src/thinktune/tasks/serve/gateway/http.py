@@ -6,6 +6,7 @@ is let through. Called by `server`.
 
 import asyncio
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -67,6 +68,13 @@ class Gateway:
             self._state.rejected += error.status == 503
             response = web.json_response(error.body(), status=error.status, headers=error.headers)
             # What was not read of the body is no next request.
+            response.force_close()
+        except ConnectionError:  # the client is gone
+            raise
+        except Exception:  # noqa: BLE001 - the last line of defense
+            say(f"a bug in thinktune:\n{traceback.format_exc()}")
+            bug = ApiError(500, "this is a bug in thinktune; its log has a traceback")
+            response = web.json_response(bug.body(), status=500)
             response.force_close()
         if known is None or path.startswith("/v1"):
             shown = path if known is not None else "(no such path)"
@@ -153,6 +161,9 @@ class Gateway:
     async def _file(self, request: web.BaseRequest) -> web.Response:
         file = self._state.files[request.raw_path.partition("?")[0]]
         headers = {**HEADERS, "Content-Type": file.content_type, "Cache-Control": "no-cache"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            return web.Response(body=file.packed, headers=headers)
         return web.Response(body=file.content, headers=headers)
 
     async def _chat(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -1,5 +1,6 @@
 """The files of the chat page, read once: no request ever names a file."""
 
+import gzip
 import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class StaticFile:
     """One file as it is sent."""
 
     content: bytes
+    packed: bytes
+    """The content, compressed by gzip."""
     content_type: str
 
 
@@ -43,5 +46,6 @@ def page_files() -> dict[str, StaticFile]:
             if kind.startswith("text/"):
                 kind += "; charset=utf-8"
             at = "/" if name == "index.html" else f"/page/{name}"
-            found[at] = StaticFile(path.read_bytes(), kind)
+            content = path.read_bytes()
+            found[at] = StaticFile(content, gzip.compress(content, mtime=0), kind)
     return found
