@@ -66,10 +66,20 @@ class Served:
     defaults: Defaults
     judged: str
     """What the evaluation says, for the log."""
+    base_sha256: str = ""
+    """Digest of the files of the base model."""
 
 
-def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName) -> Served:
-    """Checks the run and brings its files to `folder`. Raises InputMissing or SpecInvalid."""
+def read_served(
+    task: ServeTask,
+    store: Store,
+    folder: Path,
+    engine: EngineName,
+    *,
+    weights: Path | None = None,
+) -> Served:
+    """Checks the run and brings its files to `folder`; `weights`: where its base model is already,
+    because another run has it too. Raises InputMissing or SpecInvalid."""
     prep = stage_manifest(store, task.run, "prep")
     train = stage_manifest(store, task.run, "train")
     evaluation = read_manifest(store, stage_prefix(task.run, "evaluate"))
@@ -84,7 +94,7 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName)
     base, dtype = _precision(task.run, train.metrics)
     model, revision = facts.template.model, prep.revisions["model"]
     _check_base(store, model.repo, revision, train)
-    weights = fetch_cached(model, revision, store, folder / "model", weights=True)
+    weights = weights or fetch_cached(model, revision, store, folder / "model", weights=True)
     names = [CONFIG_FILE, WEIGHTS_FILE]
     adapter = fetch(store, stage_prefix(task.run, "train"), train, folder / "adapter", names=names)
     return Served(
@@ -99,6 +109,7 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName)
         window=_window(task, model.context),
         defaults=_sampling(evaluation),
         judged=judged,
+        base_sha256=str(train.metrics["base_model_sha256"]),
     )
 
 

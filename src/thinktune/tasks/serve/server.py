@@ -9,12 +9,12 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serve import READY_LINE, ServeTask
+from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
 from thinktune.store import open_store
+from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.arms import Arms
 from thinktune.tasks.serve.engine.canary import watch
 from thinktune.tasks.serve.engine.choose import (
@@ -32,11 +32,11 @@ from thinktune.tasks.serve.gateway.chat import Chat
 from thinktune.tasks.serve.gateway.connections import Listener
 from thinktune.tasks.serve.gateway.http import Gateway, State
 from thinktune.tasks.serve.gateway.keys import Keys, read_keys
-from thinktune.tasks.serve.gateway.prompts import Prompts
 from thinktune.tasks.serve.gateway.retrieval import Index, read_folder
 from thinktune.tasks.serve.gateway.static import page_files
 from thinktune.tasks.serve.inputs import Served, read_served
 from thinktune.tasks.serve.log import say
+from thinktune.tasks.serve.models import Models, model_of
 from thinktune.text.tokens import Encoder
 
 LOOK_S = 0.1
@@ -57,10 +57,16 @@ async def _run(task: ServeTask) -> None:
     chosen = choose(task.engine, await look())
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
         store = open_store(task.store)
-        served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
-        say(f"run {served.run}: {served.judged}")
+        adapters = None
+        if task.desired_file is not None:
+            adapters = Adapters(task, store, Path(folder), chosen.kind)
+            await asyncio.to_thread(adapters.begin)
+            served = adapters.first
+        else:
+            served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
+            say(f"run {served.run}: {served.judged}")
         say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
-        await Server(task, served, chosen, keys, documents).serve(stopped)
+        await Server(task, served, chosen, keys, documents, adapters=adapters).serve(stopped)
 
 
 def _documents(task: ServeTask) -> Index | None:
@@ -84,20 +90,31 @@ class Server:
         documents: Index | None,
         *,
         command_for: Callable[[int], Command] | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         """`command_for`: how the engine is started on a port, where it is not the chosen one's
-        usual command."""
+        usual command. `adapters`: those of a server whose runs change."""
         self._task = task
         self._served = served
-        usual = partial(command, chosen, served, task)
+        self._adapters = adapters
+
+        def usual(port: int) -> Command:
+            loaded = adapters.loaded if adapters is not None else {served.run: served.adapter}
+            return command(chosen, served, task, port, loaded)
+
         self.supervisor = Supervisor(command_for or usual, task.times)
         self.client = EngineClient(self.supervisor, task.times)
         self._arms = Arms(apart=keeps_arms_apart(chosen))
-        encoder = Encoder(served.weights / "tokenizer.json")
+        self._encoder = encoder = Encoder(served.weights / "tokenizer.json")
+        self._models = Models(task.server)
+        self._models.offer(
+            adapters.models(encoder)
+            if adapters is not None
+            else [model_of(served, served.run, encoder)]
+        )
         chat = Chat(
-            served,
+            self._models,
             task.limits,
-            Prompts(served.template, encoder, served.window),
             Answering(self.client, self._arms, encoder),
             documents,
             forms=chosen.kind == "vllm",
@@ -119,7 +136,7 @@ class Server:
             place = f"--host {task.host} --port {task.port}"
             raise SpecInvalid(place, fault, "name another port, or 0 for a free one") from None
         canary = Generation(
-            model=self._served.run,
+            model=BASE_MODEL,  # which every engine has, whatever adapters come and go
             prompt_ids=self._served.stop_ids[:1],
             max_tokens=1,
             stop_ids=self._served.stop_ids,
@@ -133,6 +150,9 @@ class Server:
             ),
             asyncio.create_task(self._announce()),
         ]
+        if self._adapters is not None:
+            following = self._adapters.follow(self._models, self.client, self._encoder)
+            jobs.append(asyncio.create_task(following))
         asked = asyncio.create_task(stopped.wait())
         try:
             await asyncio.wait([engine, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -141,6 +161,8 @@ class Server:
         finally:
             for job in (*jobs, asked):
                 job.cancel()
+            if self._adapters is not None:
+                await self._adapters.end()
             self._listener.stop_listening()
             await self.supervisor.stop()
             await self._listener.close()
@@ -154,7 +176,8 @@ class Server:
         while True:
             if not await self.supervisor.wait_up(self._task.times.start_s):
                 return
-            say(f"{READY_LINE} {self._served.run} at http://{host}:{self.port}")
+            name = self._task.server or self._served.run
+            say(f"{READY_LINE} {name} at http://{host}:{self.port}")
             while self.supervisor.up:
                 await asyncio.sleep(LOOK_S)
 

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.recipe import EngineChoice, EngineName
 from thinktune.schema.serve import BASE_MODEL, ServeTask
+from thinktune.schema.serving import vllm_arguments, vllm_environment
 from thinktune.tasks.generate.choose import LEAST_CAPABILITY
 from thinktune.tasks.serve.adapter_check import rank_setting
 from thinktune.tasks.serve.inputs import Dtype, Served
@@ -121,10 +123,12 @@ def keeps_arms_apart(chosen: Chosen) -> bool:
     return chosen.kind == "vllm" and chosen.found.capability is None
 
 
-def command(chosen: Chosen, served: Served, task: ServeTask, port: int) -> Command:
-    """How the chosen engine is started for a run, on that port of the loopback."""
+def command(
+    chosen: Chosen, served: Served, task: ServeTask, port: int, adapters: Mapping[str, Path]
+) -> Command:
+    """How the chosen engine is started on that port of the loopback, with adapters by name."""
     if chosen.kind == "transformers":
-        return _transformers(served, task, port)
+        return _transformers(served, task, port, adapters)
     found = chosen.found
     on_gpu = found.capability is not None
     arguments = [
@@ -133,20 +137,15 @@ def command(chosen: Chosen, served: Served, task: ServeTask, port: int) -> Comma
         f"--served-model-name={BASE_MODEL}",
         "--host=127.0.0.1",
         f"--port={port}",
-        f"--dtype={_dtype(served, found)}",
         # The release's own sampling settings would mix with the request's.
         "--generation-config=vllm",
-        f"--max-model-len={served.window}",
-        f"--max-num-seqs={min(MOST_SEQUENCES, task.limits.requests)}",
-        "--enable-lora",
-        "--max-loras=1",
-        f"--max-lora-rank={rank_setting(served.adapter_config)}",
-        f"--lora-modules={served.run}={served.adapter}",
+        *_engine_arguments(served, task, found),
+        # One that is loaded has a place beside those that it replaces.
+        f"--max-cpu-loras={task.adapters + 2}",
+        "--lora-modules",
+        *(f"{name}={folder}" for name, folder in adapters.items()),
         "--seed=0",
     ]
-    if served.base == "nf4":
-        arguments.append("--quantization=bitsandbytes")
-    arguments += [f"--gpu-memory-utilization={MEMORY_SHARE}"] if on_gpu else ["--enforce-eager"]
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
@@ -156,7 +155,31 @@ def command(chosen: Chosen, served: Served, task: ServeTask, port: int) -> Comma
         "VLLM_ENGINE_READY_TIMEOUT_S": str(int(task.times.start_s)),
         "VLLM_CPU_KVCACHE_SPACE": str(_cpu_cache_gib(served)),
     }
+    if task.execution is not None and on_gpu:
+        environment |= vllm_environment(task.execution)
+    if task.desired_file is not None:
+        # Opens paths without a key too: on the loopback, where only the gateway is.
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return Command(tuple(arguments), environment)
+
+
+def _engine_arguments(served: Served, task: ServeTask, found: Found) -> list[str]:
+    """What decides memory, speed and precision: as planned, or as this machine allows."""
+    on_gpu = found.capability is not None
+    if task.execution is not None and on_gpu:
+        return list(vllm_arguments(task.execution))
+    arguments = [
+        f"--dtype={_dtype(served, found)}",
+        f"--max-model-len={served.window}",
+        f"--max-num-seqs={min(MOST_SEQUENCES, task.limits.requests)}",
+        "--enable-lora",
+        f"--max-loras={task.adapters}",
+        f"--max-lora-rank={rank_setting(served.adapter_config)}",
+    ]
+    if served.base == "nf4":
+        arguments.append("--quantization=bitsandbytes")
+    arguments += [f"--gpu-memory-utilization={MEMORY_SHARE}"] if on_gpu else ["--enforce-eager"]
+    return arguments
 
 
 def _entry(found: Found) -> tuple[str, ...]:
@@ -182,11 +205,12 @@ def _cpu_cache_gib(served: Served) -> int:
     return max(1, -(-CPU_WINDOWS * served.window * per_token // (1 << 30)))
 
 
-def _transformers(served: Served, task: ServeTask, port: int) -> Command:
+def _transformers(
+    served: Served, task: ServeTask, port: int, adapters: Mapping[str, Path]
+) -> Command:
     settings = {
         "weights": str(served.weights),
-        "adapter": str(served.adapter),
-        "model": served.run,
+        "adapters": {name: str(folder) for name, folder in adapters.items()},
         "base": served.base,
         "dtype": served.dtype,
         "window": served.window,

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,8 @@ from thinktune.tasks.serve.engine.process import Supervisor
 
 AGAIN_S = 0.25
 CONNECT_S = 10.0
+ADAPTER_S = 300.0
+"""Seconds that an engine gets to load an adapter."""
 LINE_BYTES = 4 << 20
 """Longest line of the engine's answers."""
 
@@ -29,6 +32,10 @@ class EngineRefused(Exception):
 
 class EngineUnavailable(Exception):
     """No engine answers, and nothing was written yet: the client may ask again."""
+
+
+class AdapterRefused(Exception):
+    """The engine cannot load that adapter, or has none of that name."""
 
 
 class EngineLost(Exception):
@@ -118,6 +125,38 @@ class EngineClient:
                 return await got.text() if got.status == 200 else ""
         except (aiohttp.ClientError, TimeoutError):
             return ""
+
+    async def wait_up(self) -> None:
+        """Until the engine is up for the first time."""
+        while not await self._supervisor.wait_up(self._times.start_s):
+            await asyncio.sleep(AGAIN_S)
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Loads an adapter beside the others. Raises AdapterRefused or EngineUnavailable."""
+        asked = {"lora_name": name, "lora_path": str(folder)}
+        await self._manage("load_lora_adapter", asked)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Gives the place of an adapter free. Raises AdapterRefused or EngineUnavailable."""
+        await self._manage("unload_lora_adapter", {"lora_name": name})
+
+    async def _manage(self, action: str, asked: dict[str, str]) -> None:
+        """Only ever asked over the loopback: no path of the gateway leads there."""
+        if self._session is None or not await self._supervisor.wait_up(self._times.retry_s):
+            raise EngineUnavailable
+        headers = {"Authorization": f"Bearer {self._supervisor.key}"}
+        limit = aiohttp.ClientTimeout(total=ADAPTER_S)
+        url = f"{self._supervisor.url}/v1/{action}"
+        try:
+            async with self._session.post(
+                url, json=asked, headers=headers, timeout=limit
+            ) as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable from error
+        # One that was started meanwhile has it from its start.
+        if answer.status != 200 and "already" not in text:
+            raise AdapterRefused(f"the engine answers {answer.status}: {text[:300]}")
 
     async def stream(self, asked: Generation, *, wait: bool = True) -> AsyncGenerator[Chunk, None]:
         """What the engine writes. Raises EngineRefused, EngineUnavailable or EngineLost. With

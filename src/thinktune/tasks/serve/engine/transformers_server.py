@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,8 @@ class Settings(Closed):
     """What is served, and where."""
 
     weights: str
-    adapter: str
-    model: str
+    adapters: dict[str, str]
+    """Folders of adapters, by name."""
     base: BasePrecision
     dtype: Dtype
     window: int
@@ -72,21 +73,48 @@ class Server:
         app = web.Application(client_max_size=MOST_BODY)
         app.router.add_get("/health", self._health)
         app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
         return app
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
         return web.Response(status=200 if self._decoder.alive else 503)
 
+    def _knows(self, request: web.Request) -> bool:
+        given = request.headers.get("Authorization", "").encode()
+        return compare_digest(given, self._expected)
+
+    async def _load(self, request: web.Request) -> web.Response:
+        asked = await request.json() if self._knows(request) else {}
+        name, folder = asked.get("lora_name"), asked.get("lora_path")
+        if not name or not folder or name == BASE_MODEL:
+            return _error(400, "name an adapter and its folder")
+        return await self._changed(lambda: self._decoder.load_adapter(name, Path(folder)))
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        asked = await request.json() if self._knows(request) else {}
+        name = str(asked.get("lora_name"))
+        return await self._changed(lambda: self._decoder.unload_adapter(name))
+
+    async def _changed(self, change: Callable[[], None]) -> web.Response:
+        try:
+            await asyncio.to_thread(change)
+        except LookupError as error:
+            return _error(404, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever an adapter's files may cause
+            return _error(400, f"the adapter cannot be loaded ({error})")
+        return web.Response(text="done")
+
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        if not compare_digest(request.headers.get("Authorization", "").encode(), self._expected):
+        if not self._knows(request):
             return _error(401, "wrong key")
         try:
             asked = Completion.model_validate_json(await request.read())
         except ValidationError as error:
             fields = ", ".join(str(each["loc"][0]) for each in error.errors() if each["loc"])
             return _error(400, f"this engine does not take: {fields}")
-        if asked.model not in (BASE_MODEL, self._settings.model):
+        if asked.model not in (BASE_MODEL, *self._decoder.adapters):
             return _error(404, "no such model")
         if len(asked.prompt) + asked.max_tokens > self._settings.window or not asked.prompt:
             return _error(400, "prompt and answer do not fit the window")
@@ -103,7 +131,7 @@ class Server:
         greedy = asked.temperature == 0
         sequence = Decoded(
             prompt_ids=asked.prompt,
-            adapter=asked.model != BASE_MODEL,
+            adapter=None if asked.model == BASE_MODEL else asked.model,
             max_tokens=asked.max_tokens,
             stop_ids=frozenset(asked.stop_token_ids),
             drawing=None if greedy else Drawing([seed], asked.temperature, asked.top_p),
@@ -165,9 +193,10 @@ def main(arguments: list[str]) -> int:
     quiet_libraries()
     plain: Any = json.loads(arguments[0])
     settings = Settings.parse(plain, "settings")
-    model = load(Path(settings.weights), Path(settings.adapter), settings.base, settings.dtype)
+    folders = {name: Path(folder) for name, folder in settings.adapters.items()}
+    model = load(Path(settings.weights), folders, settings.base, settings.dtype)
     tokenizer = Tokenizer.from_file(str(Path(settings.weights) / "tokenizer.json"))
-    decoder = Decoder(model, tokenizer)
+    decoder = Decoder(model, tokenizer, tuple(folders))
     asyncio.run(_serve(settings, decoder))
     return 0 if decoder.alive else 1
 

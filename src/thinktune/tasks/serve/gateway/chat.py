@@ -18,10 +18,9 @@ from thinktune.tasks.serve.engine.client import (
 from thinktune.tasks.serve.gateway.answering import Answering, Ended, Order
 from thinktune.tasks.serve.gateway.chat_api import ChatRequest, read_request
 from thinktune.tasks.serve.gateway.errors import ApiError, unavailable
-from thinktune.tasks.serve.gateway.prompts import Prompts
 from thinktune.tasks.serve.gateway.responses import DONE, Head, event
 from thinktune.tasks.serve.gateway.retrieval import Index
-from thinktune.tasks.serve.inputs import Served
+from thinktune.tasks.serve.models import Models, Ticket
 from thinktune.text.think_stream import Delta
 
 WRITE_S = 60.0
@@ -29,49 +28,50 @@ WRITE_S = 60.0
 
 
 class Chat:
-    """Answers chat requests about one run."""
+    """Answers chat requests."""
 
     def __init__(
         self,
-        served: Served,
+        models: Models,
         limits: ServeLimits,
-        prompts: Prompts,
         answering: Answering,
         documents: Index | None,
         *,
         forms: bool,
     ) -> None:
         """`documents`: the server's own. `forms`: whether the engine can hold an answer to one."""
-        self.served = served
+        self.models = models
         self.documents = documents
         self._limits = limits
-        self._prompts = prompts
         self._answering = answering
         self._forms = forms
 
     async def reply(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """The answer to a request with that body. Raises ApiError."""
         # Tokenizing a long prompt takes a while.
-        asked, order, head = await asyncio.to_thread(self._prepared, body)
-        return await self._answer(request, asked, order, head)
+        with self.models.ticket() as ticket:
+            asked, order, head = await asyncio.to_thread(self._prepared, body, ticket)
+            return await self._answer(request, asked, order, head)
 
-    def _prepared(self, body: bytes) -> tuple[ChatRequest, Order, Head]:
+    def _prepared(self, body: bytes, ticket: Ticket) -> tuple[ChatRequest, Order, Head]:
         """The request, what the engine is asked for it, and what its answers have in common."""
-        served, limits = self.served, self._limits
+        limits = self._limits
         asked = read_request(body, limits)
-        if asked.model not in (served.run, BASE_MODEL):
-            known = f"{served.run} and {BASE_MODEL}"
+        model = self.models.find(asked.model, ticket)
+        if model is None or ticket.engine_name is None:
+            known = f"{', '.join(self.models.tuned)} and {BASE_MODEL}"
             message = f"there is no such model; there are {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
+        served = model.served
         index = [Index(asked.documents)] if asked.documents else []
         if asked.use_server_documents and self.documents is not None:
             index.append(self.documents)
-        prompt = self._prompts.render(asked, index, limits.passages)
+        prompt = model.prompts.render(asked, index, limits.passages)
         room = served.window - len(prompt.ids)
         defaults = served.defaults
         wanted = asked.max_completion_tokens or asked.max_tokens or defaults.max_tokens or room
         generation = Generation(
-            model=asked.model,
+            model=ticket.engine_name,
             prompt_ids=prompt.ids,
             max_tokens=min(wanted, room, limits.max_tokens or room),
             stop_ids=served.stop_ids,

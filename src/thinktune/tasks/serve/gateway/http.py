@@ -20,6 +20,7 @@ from thinktune.tasks.serve.gateway.chat import Chat
 from thinktune.tasks.serve.gateway.errors import ApiError, unavailable
 from thinktune.tasks.serve.gateway.keys import LOOPBACK, Keys
 from thinktune.tasks.serve.gateway.static import HEADERS, StaticFile
+from thinktune.tasks.serve.inputs import Served
 from thinktune.tasks.serve.log import say
 
 Route = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -140,22 +141,36 @@ class Gateway:
 
     async def _models(self, request: web.BaseRequest) -> web.Response:
         self._check_key(request)
-        served = self._state.chat.served
+        names = self._state.chat.models
         facts = {
             "object": "model",
             "created": 0,
             "owned_by": "thinktune",
-            "max_model_len": served.window,
+            "max_model_len": names.first.served.window,
         }
-        own = {
-            "base_model": served.template.model.repo,
-            "final_answer": served.template.final_answer,
-            "documents": self._state.chat.documents is not None,
-        }
+        documents = self._state.chat.documents is not None
+
+        def own(served: Served) -> dict[str, object]:
+            template = served.template
+            return {
+                "base_model": template.model.repo,
+                "final_answer": template.final_answer,
+                "documents": documents,
+            }
+
         models = [
-            {"id": served.run, **facts, "thinktune": {"arm": "tuned", **own}},
-            {"id": BASE_MODEL, **facts, "thinktune": {"arm": "base", **own}},
+            {
+                "id": name,
+                **facts,
+                "thinktune": {"arm": "tuned", **own(model.served)}
+                # Behind a server's own name, which run that is now.
+                | ({"run": model.served.run} if name != model.served.run else {}),
+            }
+            for name, model in names.tuned.items()
         ]
+        models.append(
+            {"id": BASE_MODEL, **facts, "thinktune": {"arm": "base", **own(names.first.served)}}
+        )
         return web.json_response({"object": "list", "data": models})
 
     async def _file(self, request: web.BaseRequest) -> web.Response:
