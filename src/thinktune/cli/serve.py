@@ -5,8 +5,10 @@ from typing import get_args
 
 import click
 
-from thinktune.cli.options import run_argument, store_option, store_url
+from thinktune.cli.options import complete_runs, store_option, store_url
+from thinktune.cli.serve_cluster import OnCluster, cluster_options, serve_on_cluster
 from thinktune.launch.local import serve_local
+from thinktune.schema.catalog import NAME_RULE, is_name
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.recipe import EngineChoice
@@ -32,8 +34,8 @@ window_option = click.option(
 
 
 @click.command()
-@run_argument
-@click.option("--local", is_flag=True, help="Serve on this machine.")
+@click.argument("runs", metavar="[RUN…]", nargs=-1, shell_complete=complete_runs)
+@click.option("--local", is_flag=True, help="Serve on this machine, not on a cluster.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True,
     help="Port to listen on. 0 takes a free one.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True,
@@ -47,8 +49,9 @@ window_option = click.option(
 @window_option
 @documents_option
 @store_option
+@cluster_options
 def serve(
-    run: str,
+    runs: tuple[str, ...],
     local: bool,
     port: int,
     host: str,
@@ -58,8 +61,9 @@ def serve(
     window: int | None,
     documents: Path | None,
     store: str | None,
+    on_cluster: OnCluster,
 ) -> int:
-    """Serve a run: a chat page, and an API that clients of OpenAI's understand.
+    """Serve runs: a chat page, and an API that clients of OpenAI's understand.
 
     The model of the run has its id as its name, and its base model is `base`. Before anything is
     loaded, the base model, the adapter and the prompts are checked against what was trained and
@@ -69,12 +73,20 @@ def serve(
     Examples:
       thinktune serve RUN --local
       thinktune serve RUN --local --port 9000 --documents handbook
+      thinktune serve RUN --cluster cluster.yaml --replicas 2
     """
+    for run in runs:
+        if not is_name(run):
+            raise SpecInvalid("RUN", f"{run!r} is not a valid name for a run", f"use {NAME_RULE}")
     if not local:
-        fault = "it serves on this machine alone"
-        raise SpecInvalid("thinktune serve", fault, "add --local")
+        return serve_on_cluster(
+            runs, on_cluster, window=window, engine=engine, unpromoted=unpromoted
+        )
+    if len(runs) != 1:
+        fault = f"a machine serves one run, and {len(runs)} are named"
+        raise SpecInvalid("thinktune serve --local", fault, "name one: thinktune serve RUN --local")
     task = ServeTask(
-        run=run,
+        run=runs[0],
         store=open_store(store_url(store)).url,
         host=host,
         port=port,
