@@ -143,6 +143,7 @@ def command(chosen: Chosen, served: Served, task: ServeTask, port: int) -> Comma
         f"--max-lora-rank={rank_setting(served.adapter_config)}",
         f"--lora-modules={served.run}={served.adapter}",
         "--seed=0",
+        "--disable-uvicorn-access-log",
     ]
     if served.base == "nf4":
         arguments.append("--quantization=bitsandbytes")
