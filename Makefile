@@ -10,6 +10,7 @@ SET ?=
 REF ?=
 CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
+PORT ?= 8080
 OUTPUT ?= bench-gpu.json
 REGISTRY ?= ghcr.io/thinktune
 TAG ?= 0.1.0
@@ -47,7 +48,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo chat test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +67,12 @@ setup: $(UV) ## Install the locked packages into .venv (EXTRAS="launch" for a la
 
 demo: setup ## Run all stages on this machine: prep, QLoRA training and evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
+	@echo "talk to it: make chat"
+
+chat: demo ## Open the demo's chat page on this machine: PORT=8080
+	@$(BIN)/thinktune serve "$$($(BIN)/thinktune run demo --local --output json $(if $(STORE),--store $(STORE)) 2>/dev/null | \
+		$(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])')" \
+		--local --port $(PORT) --open $(if $(STORE),--store $(STORE))
 
 test: lint unit interpreted charts local ## Run all checks and tests except those on a cluster or a GPU
 

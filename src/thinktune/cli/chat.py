@@ -67,7 +67,7 @@ def chat(
     engine: EngineChoice,
     store: str | None,
 ) -> int:
-    """Talk to a run, or to a server that is running, in the terminal.
+    """Talk to a run, or to a server, in the terminal.
 
     Given a run, it starts a server of its own for as long as it lasts. With a PROMPT, or with text
     on stdin, it prints one answer and ends.

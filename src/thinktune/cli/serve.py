@@ -1,5 +1,8 @@
 """`thinktune serve`: a run behind a chat page and an API."""
 
+import os
+import sys
+import webbrowser
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +47,7 @@ window_option = click.option(
     "--key-file", metavar="FILE", type=click.Path(path_type=Path),
     help=f"File with the keys that clients may send, one a line.  [default: ${KEY_VARIABLE}]",
 )  # fmt: skip
+@click.option("--open", "opens", is_flag=True, help="Open the chat page once the model is loaded.")
 @unpromoted_option
 @engine_option
 @window_option
@@ -56,6 +60,7 @@ def serve(
     port: int,
     host: str,
     key_file: Path | None,
+    opens: bool,
     unpromoted: bool,
     engine: EngineChoice,
     window: int | None,
@@ -63,7 +68,7 @@ def serve(
     store: str | None,
     on_cluster: OnCluster,
 ) -> int:
-    """Serve runs: a chat page, and an API that clients of OpenAI's understand.
+    """Serve runs: a chat page and an API like OpenAI's.
 
     The model of the run has its id as its name, and its base model is `base`. Before anything is
     loaded, the base model, the adapter and the prompts are checked against what was trained and
@@ -96,8 +101,16 @@ def serve(
         unpromoted=unpromoted,
         documents=absolute(documents),
     )
-    serve_local(task)
+    serve_local(task, click.echo, up=_open_page if opens else None)
     return int(ExitCode.DONE)
+
+
+def _open_page(url: str) -> None:
+    """In the desktop's browser, where there is a desktop."""
+    if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        webbrowser.open(url)
+    else:
+        click.echo(f"open {url} in a browser")
 
 
 def absolute(path: Path | None) -> str | None:

@@ -36,6 +36,8 @@ POLL_S = 0.2
 STOP_S = 20.0
 """Seconds that a server of `chat` has to end."""
 
+SERVER_PACKAGES = ("aiohttp", "bm25s", "tokenizers")
+
 Say = Callable[[str], None]
 
 
@@ -84,10 +86,22 @@ def ask_module(module: str, request: Closed) -> str:
     return ended.stdout
 
 
-def serve_local(task: ServeTask) -> None:
-    """Serves until Ctrl-C or SIGTERM, which lets running answers end. Raises StageFailed."""
-    _check_packages("thinktune serve", ("aiohttp", "bm25s", "tokenizers"), "serve")
-    with _server(task, None) as process, _passing_on_signals(process) as interrupted:
+def serve_local(task: ServeTask, say: Say, *, up: Callable[[str], None] | None) -> None:
+    """Serves until Ctrl-C or SIGTERM, which lets running answers end; `say` gets each line of the
+    server, and `up` its address once it answers. Raises StageFailed."""
+    _check_packages("thinktune serve", SERVER_PACKAGES, "serve")
+    with (
+        _server(task, subprocess.PIPE) as process,
+        _passing_on_signals(process) as interrupted,
+    ):
+        assert process.stdout is not None
+        for data in process.stdout:
+            line = data.decode(errors="replace").rstrip("\n")
+            say(line)
+            url = _address(line)
+            if url is not None and up is not None:
+                up(url)
+                up = None  # an engine that is started again is said in a line alone
         code = process.wait()
         if code != 0 and not interrupted():
             raise StageFailed("", code if code > 0 else 128 - code)
@@ -97,10 +111,10 @@ def serve_local(task: ServeTask) -> None:
 def local_server(task: ServeTask, log: Path) -> Iterator[str]:
     """A server while the block runs; gives its address once it answers. What it prints goes to
     `log`. Raises StageFailed where it does not start."""
-    _check_packages("thinktune chat", ("aiohttp", "bm25s", "tokenizers"), "serve")
+    _check_packages("thinktune chat", SERVER_PACKAGES, "serve")
     with log.open("wb") as file, _server(task, file) as process:
         try:
-            while (url := _address(log)) is None:
+            while (url := _said_address(log)) is None:
                 if process.poll() is not None:
                     said = log.read_text(encoding="utf-8", errors="replace").strip()
                     raise StageFailed(said, process.returncode)
@@ -115,18 +129,20 @@ def local_server(task: ServeTask, log: Path) -> Iterator[str]:
                 process.wait()
 
 
-def _address(log: Path) -> str | None:
-    """What the server says of where it listens, in the line that it prints when it answers."""
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        words = line.split()
-        if len(words) == 5 and words[1] == READY_LINE:
-            return words[4]
-    return None
+def _said_address(log: Path) -> str | None:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((url for line in lines if (url := _address(line)) is not None), None)
+
+
+def _address(line: str) -> str | None:
+    """What a server says of where it listens, in the line that it prints when it answers."""
+    words = line.split()
+    return words[4] if len(words) == 5 and words[1] == READY_LINE else None
 
 
 @contextmanager
-def _server(task: ServeTask, output: IO[bytes] | None) -> Iterator["subprocess.Popen[bytes]"]:
-    """The server's process."""
+def _server(task: ServeTask, output: IO[bytes] | int) -> Iterator["subprocess.Popen[bytes]"]:
+    """The server's process. Its errors go where ours go, or with the rest to a file."""
     with tempfile.TemporaryDirectory(prefix="thinktune-task-") as folder:
         path = Path(folder) / "task.json"
         path.write_text(task.model_dump_json(indent=1), encoding="utf-8")
@@ -135,7 +151,7 @@ def _server(task: ServeTask, output: IO[bytes] | None) -> Iterator["subprocess.P
             env={**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": folder, "HF_HUB_OFFLINE": "1"},
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=None if output is None else subprocess.STDOUT,
+            stderr=None if output == subprocess.PIPE else subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C at the terminal reaches us, and we ask the server
             preexec_fn=_die_with_parent,
         )

@@ -28,8 +28,10 @@ class Delta:
 class ThinkStream:
     """Takes a text apart while it arrives; white space around each stretch is left out."""
 
-    def __init__(self, *, prompt_opens_think: bool) -> None:
-        """`prompt_opens_think`: the prompt ended inside a think part."""
+    def __init__(self, *, prompt_opens_think: bool, thinking_is_over: bool = False) -> None:
+        """`prompt_opens_think`: the prompt ended inside a think part. `thinking_is_over`: all text
+        is the answer, and marks in it are left out."""
+        self._thinking_is_over = thinking_is_over
         self.inside = prompt_opens_think
         """Whether the text is in a think part now."""
         self.opened = prompt_opens_think
@@ -63,7 +65,7 @@ class ThinkStream:
         return found
 
     def _pass_mark(self, mark: str) -> None:
-        self.inside = not mark.startswith("</")
+        self.inside = not mark.startswith("</") and not self._thinking_is_over
         self.opened = True
         self._fresh = True
         # Stretches of one kind stand on lines of their own.

@@ -127,6 +127,26 @@ def test_a_budget_closes_the_think_part_and_the_answer_follows(running: Gateway)
     assert second["max_tokens"] < first["max_tokens"]
 
 
+def test_behind_a_budget_nothing_is_reasoning(running: Gateway) -> None:
+    running.script(texts=["<think>\n" + "so on " * 50, "<think>Twelve</think>, it is.<think>Yes."])
+    message = running.chat(thinking_budget=10)["choices"][0]["message"]
+    assert message["content"] == "Twelve\n, it is.\nYes."
+
+
+def test_a_model_that_ends_in_its_reasoning_is_made_to_answer_in_a_form(running: Gateway) -> None:
+    form = {"response_format": {"type": "json_object"}}
+    running.script(texts=["<think>\nfive", '{"mark": "<think>"}'])
+    message = running.chat(**form)["choices"][0]["message"]
+    assert message["content"] == '{"mark": "<think>"}'
+    assert message["reasoning"].startswith("five")
+    # One that does not think at all, and one that may not.
+    for texts, more in ((["Free text", "{}"], {}), (["{}"], {"thinking": False})):
+        running.script(texts=texts)
+        message = running.chat(**form, **more)["choices"][0]["message"]
+        assert (message["content"], message["reasoning"]) == ("{}", None)
+        assert running.asked()[-1]["response_format"] == {"type": "json_object"}
+
+
 def test_a_form_holds_behind_the_reasoning(running: Gateway) -> None:
     running.script(texts=["<think>\n5 + 7\n</think>\n\nfree text", '{"hats": 12}'])
     form = {"type": "json_schema", "json_schema": {"name": "hats", "schema": {"type": "object"}}}

@@ -25,9 +25,10 @@ from thinktune.tasks.serve.inputs import Dtype, Served
 
 PYTHON_VARIABLE = "THINKTUNE_VLLM_PYTHON"
 PROBE = """
-import importlib.util, json, torch
+import importlib.util, json, sys, torch
 from importlib.metadata import distributions
 print(json.dumps({
+    "python": sys.executable,
     "vllm": importlib.util.find_spec("vllm") is not None,
     "script": any(d.name == "vllm" for d in distributions()),
     "capability": torch.cuda.get_device_capability() if torch.cuda.is_available() else None,
@@ -73,16 +74,20 @@ class Command:
 async def look() -> Found:
     """What there is on this machine. Loading torch takes seconds."""
     python = os.environ.get(PYTHON_VARIABLE) or sys.executable
-    process = await asyncio.create_subprocess_exec(
-        python, "-c", PROBE, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            python, "-c", PROBE, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL
+        )
+    except OSError as error:
+        fault = f"{python} cannot be run ({error.strerror})"
+        raise SpecInvalid(PYTHON_VARIABLE, fault, "name a Python that has vLLM") from None
     said, _ = await process.communicate()
     if process.returncode != 0:  # no torch
         return Found(python, vllm=False, script=False, capability=None, bfloat16=False)
     facts: dict[str, Any] = json.loads(said)
     capability = facts["capability"]
     return Found(
-        python,
+        facts["python"],
         vllm=facts["vllm"],
         script=facts["script"],
         capability=tuple(capability) if capability else None,
@@ -145,6 +150,7 @@ def command(
         "--lora-modules",
         *(f"{name}={folder}" for name, folder in adapters.items()),
         "--seed=0",
+        "--disable-uvicorn-access-log",
     ]
     environment = {
         "VLLM_NO_USAGE_STATS": "1",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from thinktune.tasks.serve.engine.arms import Arms
-from thinktune.tasks.serve.engine.client import EngineClient, Generation
+from thinktune.tasks.serve.engine.client import Chunk, EngineClient, Generation
 from thinktune.text.final_answer import final_answer
 from thinktune.text.think import MARK, MARKS
 from thinktune.text.think_stream import Delta, ThinkStream
@@ -91,47 +91,74 @@ class _Answer:
         """The whole answer."""
         order = self._order
         free = order.form is None or order.thinks
-        asked = order.generation if free else self._formed(order.generation)
-        async with aclosing(self._phase(asked, free=free)) as deltas:
-            async for delta in deltas:
-                yield delta
-        goes_on = self._behind_think() if self._finish is None else None
-        if goes_on is not None:
-            async with aclosing(self._phase(goes_on, free=False)) as deltas:
+        if free:
+            async with aclosing(self._free(order.generation)) as deltas:
+                async for delta in deltas:
+                    yield delta
+        goes_on = self._behind_think() if free else order.generation
+        if self._finish is None and goes_on is not None:
+            async with aclosing(self._last(goes_on)) as deltas:
                 async for delta in deltas:
                     yield delta
         for delta in [*self._passed(self._stream.close()), *self._rest()]:
             yield delta
         yield self._ended()
 
-    async def _phase(self, asked: Generation, *, free: bool) -> AsyncGenerator[Delta, None]:
-        """One request of the engine. Sets `_finish` where it was the last one."""
-        thought = 0
+    async def _free(self, asked: Generation) -> AsyncGenerator[Delta, None]:
+        """What the model writes by itself. Without `_finish` at its end, another request follows:
+        the think part was closed for the model, or the answer must have a form from here on."""
+        thought, formed = 0, self._order.form is not None
         async with aclosing(self._client.stream(asked)) as chunks:
             async for chunk in chunks:
-                self._tokens += chunk.tokens
                 inside = self._stream.inside
-                self._raw += chunk.text
-                deltas = self._stream.feed(chunk.text)
+                deltas = self._took(chunk)
                 thought += chunk.tokens if inside or self._stream.inside else 0
-                if free and self._order.form is not None and self._is_at_answer(deltas):
-                    thoughts = [delta for delta in deltas if delta.kind == "reasoning"]
-                    for delta in self._passed(thoughts):
-                        yield delta
-                    return
+                if formed and self._is_at_answer(deltas):
+                    deltas = [delta for delta in deltas if delta.kind == "reasoning"]
+                    formed = False
                 for delta in self._passed(deltas):
                     yield delta
-                if self._stops.found:
-                    self._finish = "stop"
+                if self._order.form is not None and not formed:
                     return
-                if chunk.finish_reason is not None:
-                    self._finish = "length" if chunk.finish_reason == "length" else "stop"
-                    return
-                budget = self._order.budget if free else None
-                if budget is not None and self._stream.inside and thought >= budget:
+                over = self._order.budget is not None and thought >= self._order.budget
+                ended = self._order.form is not None and chunk.finish_reason == "stop"
+                if self._stream.inside and (over or ended):
                     for delta in self._passed(self._closed_for_it()):
                         yield delta
                     return
+                if self._is_last(chunk):
+                    return
+
+    async def _last(self, asked: Generation) -> AsyncGenerator[Delta, None]:
+        """What the model writes behind the think part, in the form that is asked for."""
+        formed = self._order.form is not None
+        if formed:
+            asked = replace(asked, more={**asked.more, "response_format": self._order.form})
+        async with aclosing(self._client.stream(asked)) as chunks:
+            async for chunk in chunks:
+                # A form may hold what looks like a mark.
+                if formed:
+                    self._tokens += chunk.tokens
+                    deltas = [Delta("content", chunk.text)]
+                else:
+                    deltas = self._took(chunk)
+                for delta in self._passed(deltas):
+                    yield delta
+                if self._is_last(chunk):
+                    return
+
+    def _took(self, chunk: Chunk) -> list[Delta]:
+        self._tokens += chunk.tokens
+        self._raw += chunk.text
+        return self._stream.feed(chunk.text)
+
+    def _is_last(self, chunk: Chunk) -> bool:
+        """Whether nothing follows; sets why."""
+        if self._stops.found:
+            self._finish = "stop"
+        elif chunk.finish_reason is not None:
+            self._finish = "length" if chunk.finish_reason == "length" else "stop"
+        return self._finish is not None
 
     def _is_at_answer(self, deltas: list[Delta]) -> bool:
         """Whether the think part has ended, or there will be none."""
@@ -147,34 +174,26 @@ class _Answer:
 
     def _behind_think(self) -> Generation | None:
         """The request that goes on with the answer; None where no token is left for it."""
-        order, asked = self._order, self._order.generation
+        asked = self._order.generation
         left = asked.max_tokens - self._tokens
         if left < 1:
             return None
         ids = list(asked.prompt_ids)
-        closing = [mark for mark in MARK.finditer(self._raw) if mark[0].startswith("</")]
-        if closing and self._stream.opened:
-            thought = self._raw[: closing[0].start()]
-            if not order.inside_think:
+        closing = next(
+            (mark for mark in MARK.finditer(self._raw) if mark[0].startswith("</")), None
+        )
+        if closing is not None:
+            thought = self._raw[: closing.start()]
+            if not self._order.inside_think:
                 opening = MARK.search(thought)
                 thought = thought[opening.end() :] if opening else thought
                 ids += self._encoder.think_open_ids()
             ids += self._encoder.think_end_ids(thought)
-            self._raw = self._raw[: closing[0].end()] + AFTER_MARK
-        elif not closing:
-            self._raw = ""
+            if self._order.form is not None:
+                ids += self._encoder.letter_ids(AFTER_MARK)
         # What the request that was ended wrote behind the mark is written anew.
-        self._stream = ThinkStream(prompt_opens_think=False)
-        self._stream.opened = True
-        if order.form is not None and closing:
-            ids += self._encoder.letter_ids(AFTER_MARK)
-        going_on = replace(asked, prompt_ids=tuple(ids), max_tokens=left)
-        return self._formed(going_on)
-
-    def _formed(self, asked: Generation) -> Generation:
-        if self._order.form is None:
-            return asked
-        return replace(asked, more={**asked.more, "response_format": self._order.form})
+        self._stream = ThinkStream(prompt_opens_think=False, thinking_is_over=True)
+        return replace(asked, prompt_ids=tuple(ids), max_tokens=left)
 
     def _passed(self, deltas: list[Delta]) -> list[Delta]:
         """What of it the client gets, as far as no stop text can be in it."""

@@ -23,6 +23,7 @@ from thinktune.tasks.serve.gateway.retrieval import Index
 from thinktune.tasks.serve.models import Models, Ticket
 from thinktune.text.think_stream import Delta
 
+SEEDS = 2**63
 WRITE_S = 60.0
 """Seconds that a client may leave what was sent to it unread."""
 
@@ -224,4 +225,4 @@ def _numbered(order: Order, number: int) -> Order:
     generation = order.generation
     if generation.seed is None or number == 0:
         return order
-    return replace(order, generation=replace(generation, seed=generation.seed + number))
+    return replace(order, generation=replace(generation, seed=(generation.seed + number) % SEEDS))

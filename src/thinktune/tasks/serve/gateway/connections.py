@@ -34,7 +34,7 @@ class Connection(RequestHandler):
             listener.server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]
-            logger=SILENT,  # type: ignore[arg-type]
+            logger=SILENT,
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
             max_line_size=LINE_BYTES,

@@ -74,8 +74,8 @@ class Gateway:
             raise
         except Exception:  # noqa: BLE001 - the last line of defense
             say(f"a bug in thinktune:\n{traceback.format_exc()}")
-            bug = ApiError(500, "this is a bug in thinktune; its log has a traceback")
-            response = web.json_response(bug.body(), status=500)
+            ours = ApiError(500, "this is a bug in thinktune; its log has a traceback")
+            response = web.json_response(ours.body(), status=500)
             response.force_close()
         if known is None or path.startswith("/v1"):
             shown = path if known is not None else "(no such path)"

@@ -14,6 +14,8 @@ const ELEMENTS = [
 const ALLOWED = {
   ALLOWED_TAGS: ELEMENTS,
   ALLOWED_ATTR: ["href", "title", "class", "start", "data-tex", "data-display", "rel", "target"],
+  // Every other attribute must hold such an address, whatever it is for.
+  ADD_URI_SAFE_ATTR: ["start", "data-tex", "data-display", "rel", "target"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
