@@ -48,7 +48,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo chat test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate serve pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -139,7 +139,7 @@ bench-scaling: setup ## Measure speed and memory on 1, 2 and 4 GPUs of this host
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/scaling.py
 
 # On the cluster of the current context, as $(CLUSTER) describes it.
-ON_CLUSTER := prep train evaluate pipeline status fetch
+ON_CLUSTER := prep train evaluate serve pipeline status fetch
 $(ON_CLUSTER): EXTRAS := launch
 $(ON_CLUSTER): SYNC := --inexact --quiet
 # The shell splits SET, so that quotes in it are respected.
@@ -159,6 +159,11 @@ train: setup ## Prepare if needed, train, and follow the logs: MODEL=recipe
 evaluate: setup ## Evaluate what was trained: MODEL=recipe
 	$(NAMED)
 	@$(SUBMIT) --stage evaluate
+
+serve: setup ## Serve the newest run of a recipe on the cluster, with a chat page and an API: MODEL=recipe
+	$(NAMED)
+	@set -- $(SET); for each; do set -- "$$@" --set "$$each"; shift; done; \
+	$(BIN)/thinktune serve "$(MODEL)" --cluster "$(CLUSTER)" "$$@"
 
 pipeline: setup ## Submit all stages and leave them to the cluster: MODEL=recipe
 	$(NAMED)
