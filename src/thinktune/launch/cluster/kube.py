@@ -31,11 +31,11 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
 SERVERS = "app.kubernetes.io/name=thinktune-serve"
 WORKLOADS = {
-    "deployments": "/apis/apps/v1",
-    "statefulsets": "/apis/apps/v1",
-    "leaderworkersets": "/apis/leaderworkerset.x-k8s.io/v1",
+    "deployments": ("/apis/apps/v1", "Deployment"),
+    "statefulsets": ("/apis/apps/v1", "StatefulSet"),
+    "leaderworkersets": ("/apis/leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
 }
-"""What runs the pods of servers."""
+"""What runs the pods of servers: resource → group and version, kind."""
 SILENCE_S = 300
 """How long a log that is followed may be silent before it is asked for again."""
 OWNED = {
@@ -130,14 +130,16 @@ class Kube(Api):
     def workloads(self, labels: str = SERVERS) -> list[Object]:
         """What runs the pods of servers, by label selector."""
         found: list[Object] = []
-        for kind, group in WORKLOADS.items():
+        for plural, (group, kind) in WORKLOADS.items():
             with contextlib.suppress(Missing, Forbidden):  # no such controller there
-                found += self._list(f"{group}/namespaces/{self.namespace}/{kind}", labels)
+                items = self._list(f"{group}/namespaces/{self.namespace}/{plural}", labels)
+                found += [{**each, "kind": kind} for each in items]  # a list leaves it out
         return found
 
     def has_leader_worker_sets(self) -> bool:
         """Whether the cluster knows LeaderWorkerSets."""
-        return self._get(WORKLOADS["leaderworkersets"]) is not None
+        group, _ = WORKLOADS["leaderworkersets"]
+        return self._get(group) is not None
 
     def config_map_object(self, name: str) -> Object | None:
         """A ConfigMap with its metadata; None where it is not there."""
@@ -269,7 +271,7 @@ class Kube(Api):
 
     def delete_workload(self, workload: Object) -> bool:
         """What runs the pods of a server, and with it its pods, which get their grace period."""
-        kind = f"{workload['kind'].lower()}s"
-        path = f"{WORKLOADS[kind]}/namespaces/{self.namespace}/{kind}"
+        plural = f"{workload['kind'].lower()}s"
+        path = f"{WORKLOADS[plural][0]}/namespaces/{self.namespace}/{plural}"
         name, uid = workload["metadata"]["name"], workload["metadata"]["uid"]
         return self._delete(f"{path}/{name}", "Foreground", uid)

@@ -92,10 +92,15 @@ class Adapters:
                 say(f"run {run.run} is not served: {error}")
         self._seen = desired.revision
 
-    async def follow(self, models: Models, client: EngineClient, encoder: Encoder) -> None:
-        """Until it is cancelled."""
+    async def follow(
+        self, models: Models, client: EngineClient, encoder: Encoder, *, changes: bool
+    ) -> None:
+        """Until it is cancelled. Without `changes`, what there is from the start stays: the other
+        nodes of a server would have to load an adapter in the same moment."""
         await client.wait_up()
         await self._report(None)
+        if not changes:
+            return
         failed = 0
         while True:
             await asyncio.sleep(LOOK_S if not failed else AGAIN_S)

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.errors import InternalError, SpecInvalid
 from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
 from thinktune.store import open_store
+from thinktune.tasks.runtime.nodes import PeerWatch
 from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.arms import Arms
 from thinktune.tasks.serve.engine.canary import watch
@@ -26,7 +27,7 @@ from thinktune.tasks.serve.engine.choose import (
     look,
 )
 from thinktune.tasks.serve.engine.client import EngineClient, Generation
-from thinktune.tasks.serve.engine.process import Supervisor
+from thinktune.tasks.serve.engine.process import MOST_STARTS, Supervisor
 from thinktune.tasks.serve.gateway.answering import Answering
 from thinktune.tasks.serve.gateway.chat import Chat
 from thinktune.tasks.serve.gateway.connections import Listener
@@ -37,9 +38,10 @@ from thinktune.tasks.serve.gateway.static import page_files
 from thinktune.tasks.serve.inputs import Served, read_served
 from thinktune.tasks.serve.log import say
 from thinktune.tasks.serve.models import Models, model_of
+from thinktune.tasks.serve.nodes import as_first_node, node_count, shared_folder, watch_peers
 from thinktune.text.tokens import Encoder
 
-LOOK_S = 0.1
+LOOK_S, LOST_S = 0.1, 1.0
 
 
 def run(task: ServeTask) -> None:
@@ -59,7 +61,8 @@ async def _run(task: ServeTask) -> None:
         store = open_store(task.store)
         adapters = None
         if task.desired_file is not None:
-            adapters = Adapters(task, store, Path(folder), chosen.kind)
+            where = shared_folder() if node_count() > 1 else Path(folder)
+            adapters = Adapters(task, store, where, chosen.kind)
             await asyncio.to_thread(adapters.begin)
             served = adapters.first
         else:
@@ -76,6 +79,12 @@ def _documents(task: ServeTask) -> Index | None:
     index = Index(found)
     say(f"{len(found)} documents, {len(index.passages)} passages")
     return index
+
+
+async def _until_lost(peers: PeerWatch | None) -> None:
+    """Until another node of this server has ended; alone, for ever."""
+    while peers is None or not peers.lost:
+        await asyncio.sleep(LOST_S)
 
 
 class Server:
@@ -100,9 +109,12 @@ class Server:
 
         def usual(port: int) -> Command:
             loaded = adapters.loaded if adapters is not None else {served.run: served.adapter}
-            return command(chosen, served, task, port, loaded)
+            alone = command(chosen, served, task, port, loaded)
+            return alone if node_count() == 1 else as_first_node(alone)
 
-        self.supervisor = Supervisor(command_for or usual, task.times)
+        # The nodes of a group start again together, by Kubernetes.
+        starts = MOST_STARTS if node_count() == 1 else 1
+        self.supervisor = Supervisor(command_for or usual, task.times, most_starts=starts)
         self.client = EngineClient(self.supervisor, task.times)
         self._arms = Arms(apart=keeps_arms_apart(chosen))
         self._encoder = encoder = Encoder(served.weights / "tokenizer.json")
@@ -151,16 +163,24 @@ class Server:
             asyncio.create_task(self._announce()),
         ]
         if self._adapters is not None:
-            following = self._adapters.follow(self._models, self.client, self._encoder)
+            following = self._adapters.follow(
+                self._models, self.client, self._encoder, changes=node_count() == 1
+            )
             jobs.append(asyncio.create_task(following))
+        peers = watch_peers() if node_count() > 1 else None
         asked = asyncio.create_task(stopped.wait())
+        lost = asyncio.create_task(_until_lost(peers))
         try:
-            await asyncio.wait([engine, asked], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([engine, asked, lost], return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                raise InternalError("engine", "it has lost a node", "all nodes start again")
             if not engine.done():
                 await self._drain()
         finally:
-            for job in (*jobs, asked):
+            for job in (*jobs, asked, lost):
                 job.cancel()
+            if peers is not None:
+                peers.leave(done=stopped.is_set())
             if self._adapters is not None:
                 await self._adapters.end()
             self._listener.stop_listening()

@@ -35,8 +35,16 @@ STOP_S = 10.0
 class Supervisor:
     """Keeps one engine running."""
 
-    def __init__(self, command_for: Callable[[int], Command], times: ServeTimes) -> None:
-        """`command_for`: how the engine is started on that port."""
+    def __init__(
+        self,
+        command_for: Callable[[int], Command],
+        times: ServeTimes,
+        *,
+        most_starts: int = MOST_STARTS,
+    ) -> None:
+        """`command_for`: how the engine is started on that port. `most_starts`: starts in a row
+        after which the server gives up."""
+        self._most_starts = most_starts
         self._command_for = command_for
         self._times = times
         self._process: Process | None = None
@@ -88,7 +96,7 @@ class Supervisor:
             if not self.was_up:
                 fault = f"it ended with code {code} before it was up"
                 raise InternalError("engine", fault, "its own messages are above")
-            if failed >= MOST_STARTS:
+            if failed >= self._most_starts:
                 fault = f"it ended {failed} times in a row, the last time with code {code}"
                 raise InternalError("engine", fault, "its own messages are above")
             await asyncio.sleep(min(2.0 ** (failed - 1), 30.0))
