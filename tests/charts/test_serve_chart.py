@@ -276,6 +276,14 @@ def test_another_task_makes_new_pods_and_another_run_does_not() -> None:
     assert templates[0] == templates[1] != templates[2]
 
 
+@pytest.mark.parametrize("workload", ["leaderworkerset", "statefulset"])
+def test_several_nodes_are_made_anew_for_another_run(workload: Workload) -> None:
+    values = a_server(workload=workload)
+    served = values.model_copy(update={"served": values.served.replace('"r"', '"s"')})
+    templates = [pods_of(workload_of(rendered(each)))[0] for each in (values, served)]
+    assert templates[0] != templates[1]
+
+
 @pytest.mark.parametrize(
     ("way", "kind"), [("group", "leaderworkerset"), ("plain group", "stateful")]
 )

@@ -56,6 +56,11 @@ class Serving:
         assert status == 200, (found, self.text()[-3000:])
         return dict(found["choices"][0])
 
+    def children(self) -> list[int]:
+        """Processes that its own process started: the engine, where that is the server itself."""
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(word) for word in found.split()]
+
     def engines(self) -> list[int]:
         """Processes of its engine: the leader of each group that it started."""
         own = self.process.pid
@@ -70,8 +75,15 @@ class Serving:
 @contextmanager
 def serving(folder: Path, run: str, *arguments: str, up_s: float, **more: str) -> Iterator[Serving]:
     """A server while the block runs, on a port of its own."""
-    log = folder / "serve.log"
     command = [*COMMAND, "serve", run, "--local", "--port", "0", *arguments]
+    with started(folder, command, up_s=up_s, **more) as made:
+        yield made
+
+
+@contextmanager
+def started(folder: Path, command: list[str], *, up_s: float, **more: str) -> Iterator[Serving]:
+    """A server that such a command starts, while the block runs."""
+    log = folder / "serve.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
             command,

@@ -11,6 +11,10 @@ metadata:
   annotations:
     # Another task makes new pods. Other adapters do not: pods read those while they run.
     thinktune.dev/task-sha256: {{ .Values.task | sha256sum }}
+    {{- if include "serve.several" . }}
+    # But for several nodes, which would have to load an adapter in the same moment.
+    thinktune.dev/served-sha256: {{ .Values.served | sha256sum }}
+    {{- end }}
     kubectl.kubernetes.io/default-container: task
 spec:
   serviceAccountName: {{ .Values.access.serviceAccount | default .Release.Name | quote }}

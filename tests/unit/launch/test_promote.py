@@ -23,6 +23,7 @@ from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.serving import promote as module
 from thinktune.launch.serving import serve
 from thinktune.launch.serving.promote import REVISION
+from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.store import Store
 
@@ -141,6 +142,18 @@ def test_a_run_that_the_engine_has_no_place_for_is_refused(
     with pytest.raises(SpecInvalid, match="its rank is 64, and shop has room for 16") as refused:
         promote("wide")
     assert "thinktune serve wide --name shop" in refused.value.remedy
+
+
+def test_several_nodes_are_served_anew(
+    kube: Kube, store: Store, say: Any, promote: Promote
+) -> None:
+    for run in ("one", "two"):
+        commit_run(store, run, model="r1-distill-qwen-32b")
+    wishes = ServeWishes(nodes=2)
+    request = asked("one", hardware="h100x8", force=True, wishes=wishes)
+    serve.serve(request, kube, store, say)
+    with pytest.raises(SpecInvalid, match="takes 2 nodes, which load adapters at their start"):
+        promote("two")
 
 
 def test_nobody_promotes_to_what_is_not_there(promote: Promote, cluster: Cluster) -> None:

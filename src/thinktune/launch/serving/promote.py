@@ -83,6 +83,9 @@ def _check_fits(
         return
     again = f"serve it anew: thinktune serve {wanted.run} --name {server}"
     place = f"run {wanted.run}"
+    if execution.nodes > 1:
+        fault = f"{server} takes {execution.nodes} nodes, which load adapters at their start alone"
+        raise SpecInvalid(place, fault, again)
     if wanted.rank > execution.max_lora_rank:
         fault = f"its rank is {wanted.rank}, and {server} has room for {execution.max_lora_rank}"
         raise SpecInvalid(place, fault, again)

@@ -129,9 +129,15 @@ def keeps_arms_apart(chosen: Chosen) -> bool:
 
 
 def command(
-    chosen: Chosen, served: Served, task: ServeTask, port: int, adapters: Mapping[str, Path]
+    chosen: Chosen,
+    served: Served,
+    task: ServeTask,
+    port: int,
+    adapters: Mapping[str, Path] | None = None,
 ) -> Command:
-    """How the chosen engine is started on that port of the loopback, with adapters by name."""
+    """How the chosen engine is started on that port of the loopback, with adapters by name; the
+    run's own, where none are given."""
+    adapters = adapters or {served.run: served.adapter}
     if chosen.kind == "transformers":
         return _transformers(served, task, port, adapters)
     found = chosen.found
@@ -147,8 +153,7 @@ def command(
         *_engine_arguments(served, task, found),
         # One that is loaded has a place beside those that it replaces.
         f"--max-cpu-loras={task.adapters + 2}",
-        "--lora-modules",
-        *(f"{name}={folder}" for name, folder in adapters.items()),
+        *_lora_modules(adapters),
         "--seed=0",
         "--disable-uvicorn-access-log",
     ]
@@ -167,6 +172,12 @@ def command(
         # Opens paths without a key too: on the loopback, where only the gateway is.
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return Command(tuple(arguments), environment)
+
+
+def _lora_modules(adapters: Mapping[str, Path]) -> list[str]:
+    """One option: the second of two would replace the first."""
+    words = [f"{name}={folder}" for name, folder in adapters.items()]
+    return [f"--lora-modules={words[0]}"] if len(words) == 1 else ["--lora-modules", *words]
 
 
 def _engine_arguments(served: Served, task: ServeTask, found: Found) -> list[str]:
