@@ -28,8 +28,8 @@ def runs(place: Place) -> tuple[str, str]:
     path = place.jobs / "catalog" / "hardware.yaml"
     hardware = yaml.safe_load(path.read_text()) | {"small": small | {"cpus": 1}}
     path.write_text(yaml.safe_dump(hardware))
-    for run, lr in (("one", "0.01"), ("two", "0.02")):
-        settings = ("--set", "hardware=small", "--set", f"train.lr={lr}")
+    for run, lr, until in (("one", "0.01", "evaluate"), ("two", "0.02", "train")):
+        settings = ("--set", "hardware=small", "--set", f"train.lr={lr}", "--until", until)
         ended = thinktune(
             *("run", "tiny", "--local", "--store", URL, "--run", run, *settings),
             jobs=place.jobs,
@@ -193,7 +193,7 @@ def test_a_second_run_is_promoted_under_load(place: Place, served: str) -> None:
     start_load(place, "load-promote")
     refused = place.thinktune("promote", "two", "--to", SERVER)
     assert refused.code == 64
-    assert "its evaluation did not promote it" in refused.err
+    assert "it has not been evaluated" in refused.err
     promoted = place.thinktune("promote", "two", "--to", SERVER, "--unpromoted")
     assert promoted.code == 0, promoted.out + promoted.err
     assert "all 2 replicas serve two" in promoted.out

@@ -3,22 +3,17 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from serving import Serving, started
+from serving import Serving
+from serving_pod import SERVER, Pod, models, serving_pod
 from workshop import Workshop
 
-from thinktune.schema.keys import stage_prefix
-from thinktune.schema.serve import ServeTask, ServeTimes
-from thinktune.schema.served import Desired, DesiredRun
-from thinktune.store import manifest_digest, open_store, read_manifest
+from thinktune.store import open_store
 
-SERVER = "shop"
 RUNS = ("one", "two")
 
 
@@ -31,81 +26,17 @@ def trained(shop: Workshop) -> Workshop:
     return shop
 
 
-class Cluster:
-    """What a kubelet does for a pod: it swaps the folder that a ConfigMap is mounted as."""
-
-    def __init__(self, folder: Path, store: str) -> None:
-        self._folder = folder
-        self._store = store
-        self.file = folder / "adapters" / "served.json"
-        self.revision = 0
-
-    def desire(self, *runs: str, **digests: str) -> None:
-        """Another state. `digests`: of adapters' manifests, where those are to be wrong."""
-        self.revision += 1
-        desired = Desired(
-            revision=self.revision,
-            runs=tuple(
-                DesiredRun(
-                    run=run, train_sha256=digests.get(run) or self.digest(run), unpromoted=True
-                )
-                for run in runs
-            ),
-        )
-        made = self._folder / f"..{self.revision}"
-        made.mkdir()
-        (made / "served.json").write_text(desired.canonical())
-        link = self._folder / "..data"
-        link.symlink_to(made.name)
-        link.replace(self._folder / "adapters")
-
-    def digest(self, run: str) -> str:
-        manifest = read_manifest(open_store(self._store), stage_prefix(run, "train"))
-        assert manifest is not None
-        return manifest_digest(manifest)
-
-    def state(self) -> dict[str, object]:
-        """What the replica says of itself."""
-        store = open_store(self._store)
-        found = [json.loads(store.get(info.key)) for info in store.list(f"servers/{SERVER}")]
-        return dict(found[0]) if found else {}
-
-    def wait_for_state(self, **wanted: object) -> dict[str, object]:
-        deadline = time.monotonic() + 90
-        while True:
-            state = self.state()
-            if all(state.get(name) == value for name, value in wanted.items()):
-                return state
-            assert time.monotonic() < deadline, (state, wanted)
-            time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
-def cluster(trained: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    made = Cluster(tmp_path_factory.mktemp("pod"), trained.store)
+def cluster(trained: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Pod:
+    made = Pod(tmp_path_factory.mktemp("pod"), trained.store)
     made.desire("one")
     return made
 
 
 @pytest.fixture(scope="module")
-def running(
-    trained: Workshop, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Serving]:
+def running(cluster: Pod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("serving")
-    task = ServeTask(
-        run=SERVER,
-        store=trained.store,
-        port=0,
-        engine="transformers",
-        server=SERVER,
-        desired_file=str(cluster.file),
-        adapters=2,
-        times=ServeTimes(grace_s=10),
-    )
-    path = folder / "task.json"
-    path.write_text(task.canonical())
-    command = [sys.executable, "-m", "thinktune.tasks.serve", "--task", str(path)]
-    with started(folder, command, up_s=180, OMP_NUM_THREADS="1", POD_NAME="shop-0") as made:
+    with serving_pod(folder, cluster, "transformers", up_s=180, OMP_NUM_THREADS="1") as made:
         yield made
     assert cluster.state() == {}  # it takes back what it has said
 
@@ -117,19 +48,13 @@ def answer(running: Serving, model: str) -> str:
     return json.dumps(found["message"])
 
 
-def models(running: Serving) -> dict[str, str | None]:
-    status, found = running.request("GET", "/v1/models")
-    assert status == 200
-    return {each["id"]: each["thinktune"].get("run") for each in found["data"]}
-
-
-def test_it_serves_what_it_is_to_from_the_start(running: Serving, cluster: Cluster) -> None:
+def test_it_serves_what_it_is_to_from_the_start(running: Serving, cluster: Pod) -> None:
     cluster.wait_for_state(pod="shop-0", revision=1, runs=["one"], fault=None)
     assert models(running) == {SERVER: "one", "one": None, "base": None}
     assert answer(running, SERVER) == answer(running, "one")
 
 
-def test_a_run_comes_under_load_and_none_is_lost(running: Serving, cluster: Cluster) -> None:
+def test_a_run_comes_under_load_and_none_is_lost(running: Serving, cluster: Pod) -> None:
     first = answer(running, "one")
     stopped, found, faults = threading.Event(), [], []
 
@@ -159,7 +84,7 @@ def test_a_run_comes_under_load_and_none_is_lost(running: Serving, cluster: Clus
     assert answer(running, SERVER) == answer(running, "one") == first  # loaded anew, and the same
 
 
-def test_what_cannot_be_served_changes_nothing(running: Serving, cluster: Cluster) -> None:
+def test_what_cannot_be_served_changes_nothing(running: Serving, cluster: Pod) -> None:
     before = answer(running, SERVER)
     cluster.desire("two", "one", two="0" * 64)
     state = cluster.wait_for_state(revision=cluster.revision - 1, runs=["one", "two"])
@@ -175,7 +100,7 @@ def test_what_cannot_be_served_changes_nothing(running: Serving, cluster: Cluste
 
 
 def test_a_damaged_adapter_is_found_before_the_engine_has_it(
-    trained: Workshop, running: Serving, cluster: Cluster
+    trained: Workshop, running: Serving, cluster: Pod
 ) -> None:
     before = answer(running, SERVER)
     cluster.desire("one")
@@ -203,7 +128,7 @@ def test_a_damaged_adapter_is_found_before_the_engine_has_it(
     cluster.wait_for_state(revision=cluster.revision, fault=None, runs=["two", "one"])
 
 
-def test_an_engine_that_is_killed_comes_back_with_them(running: Serving, cluster: Cluster) -> None:
+def test_an_engine_that_is_killed_comes_back_with_them(running: Serving, cluster: Pod) -> None:
     before = answer(running, SERVER)
     (engine,) = running.children()
     os.kill(engine, signal.SIGKILL)
