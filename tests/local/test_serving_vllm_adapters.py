@@ -24,7 +24,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Pod:
 
     folder = tmp_path_factory.mktemp("pod")
     url = f"file://{folder}/store"
-    for run, std in (("one", 0.02), ("two", 0.03)):
+    for run, std in (("one", 0.02), ("two", 0.06)):
         commit_run(url, folder / run, run, std=std)
     made = Pod(folder, url)
     made.desire("one")
@@ -40,7 +40,7 @@ def running(cluster: Pod, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def answer(running: Serving, model: str) -> str:
-    found = running.chat("Name three colors, please.", model=model, max_tokens=12)
+    found = running.chat("Name three colors, please.", model=model, max_tokens=24)
     return str(found["message"]["content"])
 
 
