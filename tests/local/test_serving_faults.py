@@ -8,6 +8,8 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ class Asking(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.status, self.found = self._running.try_chat(**self._more)
+        with suppress(OSError, HTTPException):  # the server is gone
+            self.status, self.found = self._running.try_chat(**self._more)
 
 
 def test_a_request_is_asked_again_when_the_engine_dies_before_it_begins(
@@ -111,6 +114,19 @@ def test_a_stop_lets_answers_end_and_is_unready_at_once(
         asking.join(20)
         assert asking.status == 200
         assert asking.found["choices"][0]["message"]["content"] == "Four and five."
+
+
+def test_a_second_stop_does_not_wait(tmp_path: Path, tokenizer_file: Path) -> None:
+    with gateway(tmp_path, tokenizer_file, times=TIMES) as running:
+        running.script(text="so " * 100, wait_s=0.3)
+        asking = Asking(running)
+        wait_until(lambda: len(running.asked()) == 1)
+        running.stop()
+        wait_until(lambda: running.server.state.draining)
+        began = time.monotonic()
+        running.hurry()
+        asking.join(20)
+        assert asking.status != 200 and time.monotonic() - began < TIMES.grace_s
 
 
 def test_what_the_engine_refuses_is_the_clients_fault(tmp_path: Path, tokenizer_file: Path) -> None:

@@ -50,17 +50,17 @@ def run(task: ServeTask) -> None:
 async def _run(task: ServeTask) -> None:
     keys = read_keys(task)
     documents = _documents(task)
-    stopped = asyncio.Event()
+    stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
     chosen = choose(task.engine, await look())
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
         store = open_store(task.store)
         served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
         say(f"run {served.run}: {served.judged}")
         say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
-        await Server(task, served, chosen, keys, documents).serve(stopped)
+        await Server(task, served, chosen, keys, documents).serve(stopped, hurry)
 
 
 def _documents(task: ServeTask) -> Index | None:
@@ -108,8 +108,8 @@ class Server:
         self.port = 0
         """Where it listens, once it does."""
 
-    async def serve(self, stopped: asyncio.Event) -> None:
-        """Until it is stopped, or no engine stays up."""
+    async def serve(self, stopped: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Until it is stopped, or no engine stays up. `hurry` ends running answers as well."""
         task = self._task
         await self.client.open()
         try:
@@ -137,7 +137,7 @@ class Server:
         try:
             await asyncio.wait([engine, asked], return_when=asyncio.FIRST_COMPLETED)
             if not engine.done():
-                await self._drain()
+                await self._drain(hurry)
         finally:
             for job in (*jobs, asked):
                 job.cancel()
@@ -158,13 +158,13 @@ class Server:
             while self.supervisor.up:
                 await asyncio.sleep(LOOK_S)
 
-    async def _drain(self) -> None:
+    async def _drain(self, hurry: asyncio.Event) -> None:
         """Unready at once; what is running ends, within the grace."""
         state = self.state
         state.draining = True
         if state.running:
             say(f"stops once {state.running} requests are answered; a second signal ends them")
         deadline = time.monotonic() + self._task.times.grace_s
-        while state.running and time.monotonic() < deadline:
+        while state.running and not hurry.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_S)
         say("stops")

@@ -123,9 +123,10 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{port}"
         self._hung = False
         self.starts += 1
-        environment = {**os.environ, **command.environment, "HF_HUB_OFFLINE": "1"}
+        # Its files are here: it needs no credentials of the store.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        environment = {**inherited, **command.environment, "HF_HUB_OFFLINE": "1"}
         environment |= {"VLLM_API_KEY": self.key, "THINKTUNE_ENGINE_KEY": self.key}
-        environment.pop("THINKTUNE_API_KEY", None)
         self._process = await asyncio.create_subprocess_exec(
             *command.arguments,
             env=environment,
