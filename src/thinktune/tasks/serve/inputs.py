@@ -13,7 +13,6 @@ from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.recipe import EngineName
 from thinktune.schema.report import Precision
 from thinktune.schema.serve import ServeTask
 from thinktune.store import (
@@ -25,7 +24,7 @@ from thinktune.store import (
 )
 from thinktune.tasks.runtime.cache import fetch_cached
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
-from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, check_adapter
+from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, read_config
 from thinktune.text.templates import Renderer
 
 DEFAULT_WINDOW = 8192
@@ -68,7 +67,7 @@ class Served:
     """What the evaluation says, for the log."""
 
 
-def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName) -> Served:
+def read_served(task: ServeTask, store: Store, folder: Path) -> Served:
     """Checks the run and brings its files to `folder`. Raises InputMissing or SpecInvalid."""
     prep = stage_manifest(store, task.run, "prep")
     train = stage_manifest(store, task.run, "train")
@@ -91,7 +90,7 @@ def read_served(task: ServeTask, store: Store, folder: Path, engine: EngineName)
         stop_ids=facts.stop_ids,
         weights=weights,
         adapter=adapter,
-        adapter_config=check_adapter(adapter, model, engine),
+        adapter_config=read_config(adapter),
         base=base,
         dtype=dtype,
         window=_window(task, model.context),

@@ -15,6 +15,7 @@ from pathlib import Path
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.serve import READY_LINE, ServeTask
 from thinktune.store import open_store
+from thinktune.tasks.serve.adapter_check import check_adapter
 from thinktune.tasks.serve.engine.arms import Arms
 from thinktune.tasks.serve.engine.canary import watch
 from thinktune.tasks.serve.engine.choose import (
@@ -54,10 +55,16 @@ async def _run(task: ServeTask) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
-    chosen = choose(task.engine, await look())
+    # Loading torch takes seconds; what is wrong with the run is known before.
+    looking = asyncio.create_task(look())
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
-        store = open_store(task.store)
-        served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
+        try:
+            store = open_store(task.store)
+            served = await asyncio.to_thread(read_served, task, store, Path(folder))
+            chosen = choose(task.engine, await looking)
+        finally:
+            looking.cancel()
+        check_adapter(served.adapter, served.template.model, chosen.kind)
         say(f"run {served.run}: {served.judged}")
         say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
         await Server(task, served, chosen, keys, documents).serve(stopped, hurry)

@@ -113,9 +113,9 @@ class Made:
             inputs = {"prep": manifest_digest(prep), "train": digest}
             self.stage("evaluate", self.folder / "report", inputs=inputs, metrics=dict(evaluation))
 
-    def read(self, *, engine: str = "vllm", **more: Any) -> Served:
+    def read(self, **more: Any) -> Served:
         task = ServeTask(run="r", store=self.store.url, **more)
-        return read_served(task, self.store, self.folder / "here", engine)  # type: ignore[arg-type]
+        return read_served(task, self.store, self.folder / "here")
 
 
 @pytest.fixture
