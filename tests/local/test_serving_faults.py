@@ -83,8 +83,8 @@ def test_an_engine_that_hangs_is_unready_and_then_started_again(
 def test_a_client_that_does_not_read_is_no_hanging_engine(
     tmp_path: Path, tokenizer_file: Path
 ) -> None:
-    with gateway(tmp_path, tokenizer_file, times=TIMES, window=100_000) as running:
-        running.script(text="so " * 60_000)
+    with gateway(tmp_path, tokenizer_file, times=TIMES, window=4_000_000) as running:
+        running.script(text="so " * 3_000_000)
         body = {"model": "base", "stream": True, "messages": [{"role": "user", "content": "x"}]}
         data = json.dumps(body).encode()
         head = (
@@ -170,6 +170,10 @@ def test_forms_need_vllm(tmp_path: Path, tokenizer_file: Path) -> None:
         # Without a key, a page of another site must not ask through somebody's browser.
         for headers, expected in (
             ({"Host": "evil.example"}, 421),
+            ({"Host": "localhost.evil.example:80"}, 421),
+            ({"Host": "[::1"}, 400),
+            ({"Origin": "http://["}, 400),
+            ({"Origin": "null"}, 403),
             ({"Origin": "https://evil.example"}, 403),
             ({"Origin": f"http://127.0.0.1:{running.port}"}, 200),
             ({"Content-Type": "text/plain"}, 415),
