@@ -113,6 +113,13 @@ def test_curl(running: Gateway, client: OpenAI) -> None:
     command = ["curl", "-sSN", "--fail", url, *headers, "-d", json.dumps(body)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said.endswith("data: [DONE]\n\n") and '"reasoning": "5' in said
+    # From a megabyte on, it asks first whether the server wants to have it.
+    long = body | {"documents": [{"name": "a", "text": "hats " * 300_000}]}
+    command[-1:] = ["@-", "--expect100-timeout", "60", "--max-time", "30"]
+    said = subprocess.run(
+        command, input=json.dumps(long), capture_output=True, text=True, check=True
+    ).stdout
+    assert said.endswith("data: [DONE]\n\n")
 
 
 def test_langchain(running: Gateway, client: OpenAI) -> None:

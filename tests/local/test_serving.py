@@ -34,6 +34,13 @@ def test_a_run_that_is_not_promoted_is_refused(judged: Workshop, tmp_path: Path)
     assert ended.code == 64 and "did not promote it" in ended.err
 
 
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    ended = thinktune("serve", "no-run", "--local", "--store", str(tmp_path), "--port", "0")
+    assert (ended.code, "stage prep of run no-run has committed nothing" in ended.err) == (66, True)
+    ended = thinktune("serve", "no-run")
+    assert ended.code == 64 and "add --local" in ended.err
+
+
 @pytest.fixture(scope="module")
 def running(judged: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("serving")

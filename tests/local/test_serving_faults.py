@@ -8,6 +8,8 @@ import signal
 import socket
 import threading
 import time
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ class Asking(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.status, self.found = self._running.try_chat(**self._more)
+        with suppress(OSError, HTTPException):  # the server is gone
+            self.status, self.found = self._running.try_chat(**self._more)
 
 
 def test_a_request_is_asked_again_when_the_engine_dies_before_it_begins(
@@ -80,8 +83,8 @@ def test_an_engine_that_hangs_is_unready_and_then_started_again(
 def test_a_client_that_does_not_read_is_no_hanging_engine(
     tmp_path: Path, tokenizer_file: Path
 ) -> None:
-    with gateway(tmp_path, tokenizer_file, times=TIMES, window=100_000) as running:
-        running.script(text="so " * 60_000)
+    with gateway(tmp_path, tokenizer_file, times=TIMES, window=4_000_000) as running:
+        running.script(text="so " * 3_000_000)
         body = {"model": "base", "stream": True, "messages": [{"role": "user", "content": "x"}]}
         data = json.dumps(body).encode()
         head = (
@@ -111,6 +114,19 @@ def test_a_stop_lets_answers_end_and_is_unready_at_once(
         asking.join(20)
         assert asking.status == 200
         assert asking.found["choices"][0]["message"]["content"] == "Four and five."
+
+
+def test_a_second_stop_does_not_wait(tmp_path: Path, tokenizer_file: Path) -> None:
+    with gateway(tmp_path, tokenizer_file, times=TIMES) as running:
+        running.script(text="so " * 100, wait_s=0.3)
+        asking = Asking(running)
+        wait_until(lambda: len(running.asked()) == 1)
+        running.stop()
+        wait_until(lambda: running.server.state.draining)
+        began = time.monotonic()
+        running.hurry()
+        asking.join(20)
+        assert asking.status != 200 and time.monotonic() - began < TIMES.grace_s
 
 
 def test_what_the_engine_refuses_is_the_clients_fault(tmp_path: Path, tokenizer_file: Path) -> None:
@@ -154,6 +170,10 @@ def test_forms_need_vllm(tmp_path: Path, tokenizer_file: Path) -> None:
         # Without a key, a page of another site must not ask through somebody's browser.
         for headers, expected in (
             ({"Host": "evil.example"}, 421),
+            ({"Host": "localhost.evil.example:80"}, 421),
+            ({"Host": "[::1"}, 400),
+            ({"Origin": "http://["}, 400),
+            ({"Origin": "null"}, 403),
             ({"Origin": "https://evil.example"}, 403),
             ({"Origin": f"http://127.0.0.1:{running.port}"}, 200),
             ({"Content-Type": "text/plain"}, 415),

@@ -1,11 +1,13 @@
 """vLLM itself behind the gateway, on a CPU. Needs THINKTUNE_VLLM_PYTHON, as `test_vllm` says."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from serving import Serving, serving
@@ -78,13 +80,20 @@ def test_an_answer_in_a_form(running: Serving) -> None:
         assert json.loads(found["message"]["content"])["color"] in ("red", "blue")
 
 
-def test_only_the_gateway_listens_to_others(running: Serving) -> None:
-    """The engine's port refuses whoever has not its key; its key stands in no argument."""
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    (engine,) = [line for line in found.stdout.splitlines() if f"--lora-modules={RUN}=" in line]
-    assert "key" not in engine.replace("disable", "")
-    assert running.request("GET", "/v1/completions")[0] == 404
-    assert running.request("POST", "/tokenize", {})[0] == 404
+def test_the_engines_key_stands_nowhere(running: Serving) -> None:
+    (engine,) = running.engines()
+    environ = Path(f"/proc/{engine}/environ").read_bytes().split(b"\0")
+    (key,) = [each[13:] for each in environ if each.startswith(b"VLLM_API_KEY=")]
+    assert len(key) > 20 and key not in running.log.read_bytes()
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # one that has ended
+            assert key not in place.read_bytes()
+
+
+def test_nothing_of_the_engine_is_let_through(running: Serving) -> None:
+    for path in ("/v1/completions", "/tokenize", "/invocations", "/adapters", "/health", "/docs"):
+        for method in ("GET", "POST", "DELETE"):
+            assert running.request(method, path, {})[0] == 404, path
 
 
 def test_an_engine_that_is_stopped_is_unready(running: Serving) -> None:

@@ -47,8 +47,15 @@ class Gateway:
     server: Server
     log: StringIO
     key: str | None = KEY
-    loop: asyncio.AbstractEventLoop = field(repr=False, default=None)  # type: ignore[assignment]
-    stop: Callable[[], None] = field(repr=False, default=lambda: None)
+    send: Callable[[str], None] = field(repr=False, default=lambda name: None)
+
+    def stop(self) -> None:
+        """As a SIGTERM."""
+        self.send("stopped")
+
+    def hurry(self) -> None:
+        """As a second one."""
+        self.send("hurry")
 
     def script(self, **says: Any) -> None:
         """What the engine answers from now on."""
@@ -151,7 +158,7 @@ def gateway(
     running: dict[str, Any] = {}
 
     async def serve() -> None:
-        stopped = asyncio.Event()
+        stopped, hurry = asyncio.Event(), asyncio.Event()
         server = Server(
             task,
             served,
@@ -162,8 +169,8 @@ def gateway(
                 (sys.executable, str(ENGINE), str(port), str(folder)), {}
             ),
         )
-        running.update(server=server, stopped=stopped, loop=asyncio.get_running_loop())
-        serving = asyncio.create_task(server.serve(stopped))
+        running.update(server=server, stopped=stopped, hurry=hurry, loop=asyncio.get_running_loop())
+        serving = asyncio.create_task(server.serve(stopped, hurry))
         while not server.supervisor.ready and not serving.done():
             await asyncio.sleep(0.01)
         ready.set()
@@ -179,13 +186,16 @@ def gateway(
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         assert ready.wait(30)
-        stop = lambda: running["loop"].call_soon_threadsafe(running["stopped"].set)  # noqa: E731
         server = running["server"]
-        made = Gateway(folder, server.port, server, log, key, running["loop"], stop)
+
+        def send(name: str) -> None:
+            running["loop"].call_soon_threadsafe(running[name].set)
+
+        made = Gateway(folder, server.port, server, log, key, send)
         try:
             yield made
         finally:
             if thread.is_alive():
-                stop()
+                made.stop()
             thread.join(30)
             assert not thread.is_alive()

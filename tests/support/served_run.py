@@ -21,7 +21,7 @@ RENDERER = Renderer(ENTRY, DataSpec(dataset="inventory-sums", final_answer="Fina
 WHEN = "2026-01-01T00:00:00+00:00"
 
 
-def commit_run(url: str, folder: Path, run: str, *, std: float = 0.02) -> None:
+def commit_run(url: str, folder: Path, run: str, *, std: float = 0.05) -> None:
     """Base model, prep and train of a run. `std`: how far the adapter is from nothing."""
     store = open_store(url)
     weights = folder / "weights"
@@ -82,7 +82,7 @@ def _adapter(weights: Path, folder: Path, std: float) -> None:
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32)
     config = LoraConfig(
-        r=12, lora_alpha=24, target_modules=list(ENTRY.lora_targets), task_type="CAUSAL_LM"
+        r=12, lora_alpha=48, target_modules=list(ENTRY.lora_targets), task_type="CAUSAL_LM"
     )
     tuned = get_peft_model(model, config)
     tuned.peft_config["default"].base_model_name_or_path = ENTRY.repo

@@ -13,7 +13,7 @@ import click
 
 from thinktune.cli.chat_output import Screen
 from thinktune.cli.options import complete_runs, store_option, store_url
-from thinktune.cli.serve import engine_option, unpromoted_option
+from thinktune.cli.serve import engine_option, local_times, unpromoted_option
 from thinktune.launch.chat_client import ChatClient, chat_body
 from thinktune.launch.local import local_server
 from thinktune.schema.catalog import NAME_RULE, is_name
@@ -188,6 +188,7 @@ def _server(
         port=0,
         unpromoted=unpromoted,
         engine=engine,
+        times=local_times(),
     )
     os.environ.pop(KEY_VARIABLE, None)  # a server that this process alone talks to needs none
     with tempfile.TemporaryDirectory(prefix="thinktune-chat-") as folder:

@@ -15,7 +15,7 @@ from thinktune.schema.catalog import NAME_RULE, is_name
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.recipe import EngineChoice
-from thinktune.schema.serve import KEY_VARIABLE, ServeTask
+from thinktune.schema.serve import KEY_VARIABLE, ServeTask, ServeTimes
 from thinktune.store import open_store
 
 unpromoted_option = click.option(
@@ -100,6 +100,7 @@ def serve(
         window=window,
         unpromoted=unpromoted,
         documents=absolute(documents),
+        times=local_times(),
     )
     serve_local(task, click.echo, up=_open_page if opens else None)
     return int(ExitCode.DONE)
@@ -111,6 +112,13 @@ def _open_page(url: str) -> None:
         webbrowser.open(url)
     else:
         click.echo(f"open {url} in a browser")
+
+
+def local_times() -> ServeTimes:
+    """How long an engine of this machine may say nothing: a CPU reads a long prompt for minutes."""
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        return ServeTimes()
+    return ServeTimes(unready_s=30, hung_s=900)
 
 
 def absolute(path: Path | None) -> str | None:

@@ -36,6 +36,8 @@ POLL_S = 0.2
 STOP_S = 20.0
 """Seconds that a server of `chat` has to end."""
 
+SHOWN_LINES = 40
+"""Last lines that are shown of a server that did not start."""
 SERVER_PACKAGES = ("aiohttp", "bm25s", "tokenizers")
 
 Say = Callable[[str], None]
@@ -116,8 +118,8 @@ def local_server(task: ServeTask, log: Path) -> Iterator[str]:
         try:
             while (url := _said_address(log)) is None:
                 if process.poll() is not None:
-                    said = log.read_text(encoding="utf-8", errors="replace").strip()
-                    raise StageFailed(said, process.returncode)
+                    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                    raise StageFailed("\n".join(said[-SHOWN_LINES:]), process.returncode)
                 time.sleep(POLL_S)
             yield url
         finally:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from launching import CATALOG, commit_stage, depends
 
-from thinktune.launch.local import run_local
+from thinktune.launch.local import _address, run_local
 from thinktune.launch.runs import Run, make_run
 from thinktune.recipes.compose import load_recipe
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
@@ -78,3 +78,9 @@ def test_a_stage_that_fails_has_its_exit_code(run: Run, say: Say) -> None:
     with pytest.raises(StageFailed, match="prep failed with exit code 64") as failed:
         run_local(old, CPU, until="prep", say=say)
     assert failed.value.code == 64
+
+
+def test_the_line_that_a_server_prints_when_it_answers() -> None:
+    assert _address("12:00:00 serves a-run at http://127.0.0.1:80") == "http://127.0.0.1:80"
+    for line in ("", "12:00:00 serves", "serves a-run at http://127.0.0.1:80 too many words"):
+        assert _address(line) is None

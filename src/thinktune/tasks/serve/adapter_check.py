@@ -20,15 +20,14 @@ PLAIN_INIT = (True, False, "gaussian", None)
 train against changed ones."""
 
 
-def check_adapter(folder: Path, model: ModelEntry, engine: EngineName) -> dict[str, Any]:
-    """The adapter's configuration. Raises InputMissing where it cannot be read, SpecInvalid for
-    one that the engine would apply wrongly or not at all."""
-    path = folder / CONFIG_FILE
+def check_adapter(folder: Path, model: ModelEntry, engine: EngineName) -> None:
+    """Raises InputMissing where it cannot be read, SpecInvalid for one that the engine would apply
+    wrongly or not at all."""
+    path, config = folder / CONFIG_FILE, read_config(folder)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         names = tensor_names(folder / WEIGHTS_FILE)
     except (OSError, ValueError, struct.error) as error:
-        raise InputMissing(str(folder), f"it is no adapter ({error})", "train it again") from None
+        raise _broken(folder, error) from None
     named = config.get("base_model_name_or_path")
     if named not in (None, model.repo):
         fault = f"it is of another base model ({named}, not {model.repo})"
@@ -36,7 +35,21 @@ def check_adapter(folder: Path, model: ModelEntry, engine: EngineName) -> dict[s
     fault_for_vllm = _fault(config, names) if engine == "vllm" else None
     if fault_for_vllm is not None:
         raise SpecInvalid(str(path), fault_for_vllm, REMEDY)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The adapter's configuration. Raises InputMissing."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _broken(folder, error) from None
+    if not isinstance(config, dict) or not isinstance(config.get("r", 0), int):
+        raise _broken(folder, ValueError(f"{CONFIG_FILE} holds no configuration"))
     return config
+
+
+def _broken(folder: Path, error: Exception) -> InputMissing:
+    return InputMissing(str(folder), f"it is no adapter ({error})", "train it again")
 
 
 def _fault(config: dict[str, Any], names: list[str]) -> str | None:

@@ -25,6 +25,7 @@ from thinktune.schema.serve import ServeTask
 from thinktune.schema.served import Desired, DesiredRun, ReplicaState
 from thinktune.store import Store, manifest_digest, read_manifest
 from thinktune.tasks.runtime.progress import utc_now
+from thinktune.tasks.serve.adapter_check import check_adapter
 from thinktune.tasks.serve.engine.client import AdapterRefused, EngineClient, EngineUnavailable
 from thinktune.tasks.serve.inputs import Served, read_served
 from thinktune.tasks.serve.log import say
@@ -49,7 +50,7 @@ class Fetched:
 class Adapters:
     """The adapters of one replica."""
 
-    def __init__(self, task: ServeTask, store: Store, folder: Path, engine: EngineName) -> None:
+    def __init__(self, task: ServeTask, store: Store, folder: Path) -> None:
         """`folder`: where files of runs go."""
         assert task.server is not None and task.desired_file is not None
         self._server = task.server
@@ -57,7 +58,7 @@ class Adapters:
         self._task = task
         self._store = store
         self._folder = folder
-        self._engine = engine
+        self._engine: EngineName | None = None
         self._numbers = itertools.count(1)
         self._fetched: list[Fetched] = []
         self._seen = 0
@@ -91,6 +92,19 @@ class Adapters:
                     raise
                 say(f"run {run.run} is not served: {error}")
         self._seen = desired.revision
+
+    def check(self, engine: EngineName) -> None:
+        """Leaves out what this engine would not apply, now and later. Raises SpecInvalid where that
+        is the first run."""
+        self._engine = engine
+        for number, each in enumerate(list(self._fetched)):
+            try:
+                check_adapter(each.served.adapter, each.served.template.model, engine)
+            except ThinktuneError as error:
+                if number == 0:
+                    raise
+                say(f"run {each.desired.run} is not served: {error}")
+                self._fetched.remove(each)
 
     async def follow(
         self, models: Models, client: EngineClient, encoder: Encoder, *, changes: bool
@@ -147,7 +161,9 @@ class Adapters:
         task = self._task.model_copy(update={"run": run.run, "unpromoted": run.unpromoted})
         first = self._fetched[0].served if self._fetched else None
         weights = first.weights if first is not None else None
-        served = read_served(task, self._store, folder, self._engine, weights=weights)
+        served = read_served(task, self._store, folder, weights=weights)
+        if self._engine is not None:
+            check_adapter(served.adapter, served.template.model, self._engine)
         if first is not None and served.base_sha256 != first.base_sha256:
             fault = f"it is of another base model than {first.run}"
             raise SpecInvalid(f"run {run.run}", fault, "serve it by a server of its own")

@@ -14,7 +14,6 @@ from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.recipe import EngineName
 from thinktune.schema.serve import BasePrecision, ServeTask
 from thinktune.store import (
     Store,
@@ -25,7 +24,7 @@ from thinktune.store import (
 )
 from thinktune.tasks.runtime.cache import fetch_cached
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
-from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, check_adapter
+from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, read_config
 from thinktune.text.templates import Renderer
 
 DEFAULT_WINDOW = 8192
@@ -71,12 +70,7 @@ class Served:
 
 
 def read_served(
-    task: ServeTask,
-    store: Store,
-    folder: Path,
-    engine: EngineName,
-    *,
-    weights: Path | None = None,
+    task: ServeTask, store: Store, folder: Path, *, weights: Path | None = None
 ) -> Served:
     """Checks the run and brings its files to `folder`; `weights`: where its base model is already,
     because another run has it too. Raises InputMissing or SpecInvalid."""
@@ -103,7 +97,7 @@ def read_served(
         stop_ids=facts.stop_ids,
         weights=weights,
         adapter=adapter,
-        adapter_config=check_adapter(adapter, model, engine),
+        adapter_config=read_config(adapter),
         base=base,
         dtype=dtype,
         window=_window(task, model.context),

@@ -120,8 +120,9 @@ async def _run_worker(task: ServeTask) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     chosen = choose("vllm", await look())
-    adapters = Adapters(task, open_store(task.store), shared_folder(), "vllm")
+    adapters = Adapters(task, open_store(task.store), shared_folder())
     await asyncio.to_thread(adapters.begin)
+    adapters.check("vllm")
     leader = await asyncio.to_thread(resolve, leader_name())
     started = command(chosen, adapters.first, task, task.port + 1, adapters.loaded)
     arguments = (*started.arguments, *node_arguments(leader))

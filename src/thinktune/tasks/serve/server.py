@@ -15,6 +15,7 @@ from thinktune.schema.errors import InternalError, SpecInvalid
 from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
 from thinktune.store import open_store
 from thinktune.tasks.runtime.nodes import PeerWatch
+from thinktune.tasks.serve.adapter_check import check_adapter
 from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.arms import Arms
 from thinktune.tasks.serve.engine.canary import watch
@@ -52,24 +53,34 @@ def run(task: ServeTask) -> None:
 async def _run(task: ServeTask) -> None:
     keys = read_keys(task)
     documents = _documents(task)
-    stopped = asyncio.Event()
+    stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    chosen = choose(task.engine, await look())
+        loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
+    # Loading torch takes seconds; what is wrong with the run is known before.
+    looking = asyncio.create_task(look())
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
-        store = open_store(task.store)
         adapters = None
-        if task.desired_file is not None:
-            where = shared_folder() if node_count() > 1 else Path(folder)
-            adapters = Adapters(task, store, where, chosen.kind)
-            await asyncio.to_thread(adapters.begin)
-            served = adapters.first
+        try:
+            store = open_store(task.store)
+            if task.desired_file is not None:
+                where = shared_folder() if node_count() > 1 else Path(folder)
+                adapters = Adapters(task, store, where)
+                await asyncio.to_thread(adapters.begin)
+                served = adapters.first
+            else:
+                served = await asyncio.to_thread(read_served, task, store, Path(folder))
+            chosen = choose(task.engine, await looking)
+        finally:
+            looking.cancel()
+        if adapters is not None:
+            adapters.check(chosen.kind)
         else:
-            served = await asyncio.to_thread(read_served, task, store, Path(folder), chosen.kind)
+            check_adapter(served.adapter, served.template.model, chosen.kind)
             say(f"run {served.run}: {served.judged}")
         say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
-        await Server(task, served, chosen, keys, documents, adapters=adapters).serve(stopped)
+        server = Server(task, served, chosen, keys, documents, adapters=adapters)
+        await server.serve(stopped, hurry)
 
 
 def _documents(task: ServeTask) -> Index | None:
@@ -137,8 +148,8 @@ class Server:
         self.port = 0
         """Where it listens, once it does."""
 
-    async def serve(self, stopped: asyncio.Event) -> None:
-        """Until it is stopped, or no engine stays up."""
+    async def serve(self, stopped: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Until it is stopped, or no engine stays up. `hurry` ends running answers as well."""
         task = self._task
         await self.client.open()
         try:
@@ -175,7 +186,7 @@ class Server:
             if lost.done():
                 raise InternalError("engine", "it has lost a node", "all nodes start again")
             if not engine.done():
-                await self._drain()
+                await self._drain(hurry)
         finally:
             for job in (*jobs, asked, lost):
                 job.cancel()
@@ -201,13 +212,13 @@ class Server:
             while self.supervisor.up:
                 await asyncio.sleep(LOOK_S)
 
-    async def _drain(self) -> None:
+    async def _drain(self, hurry: asyncio.Event) -> None:
         """Unready at once; what is running ends, within the grace."""
         state = self.state
         state.draining = True
         if state.running:
             say(f"stops once {state.running} requests are answered; a second signal ends them")
         deadline = time.monotonic() + self._task.times.grace_s
-        while state.running and time.monotonic() < deadline:
+        while state.running and not hurry.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_S)
         say("stops")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import BUCKET, S3Server
 from tiny_tokenizer import REPO, REVISION, commit_model, tiny_entry, write_tokenizer
 
 from thinktune.schema.data import DataSpec
@@ -49,9 +50,9 @@ def write_adapter(
 class Made:
     """A store with a run in it, of which parts can be other than they should be."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
-        self.store: Store = open_store(f"file://{folder}/store")
+        self.store: Store = open_store(url or f"file://{folder}/store")
         model = folder / "model"
         model.mkdir()
         write_tokenizer(model)
@@ -113,9 +114,9 @@ class Made:
             inputs = {"prep": manifest_digest(prep), "train": digest}
             self.stage("evaluate", self.folder / "report", inputs=inputs, metrics=dict(evaluation))
 
-    def read(self, *, engine: str = "vllm", **more: Any) -> Served:
+    def read(self, **more: Any) -> Served:
         task = ServeTask(run="r", store=self.store.url, **more)
-        return read_served(task, self.store, self.folder / "here", engine)  # type: ignore[arg-type]
+        return read_served(task, self.store, self.folder / "here")
 
 
 @pytest.fixture
@@ -131,6 +132,18 @@ def test_a_promoted_run(made: Made) -> None:
     assert (served.defaults.temperature, served.defaults.max_tokens) == (0.5, 200)
     assert (served.weights / "tokenizer.json").is_file()
     assert rank_setting(served.adapter_config) == 16
+
+
+def test_a_run_in_a_bucket_is_fetched(
+    tmp_path: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    made = Made(tmp_path, f"s3://{BUCKET}/served")
+    made.run()
+    served = made.read()
+    assert served.weights.is_relative_to(tmp_path / "here")
+    assert json.loads((served.adapter / "adapter_config.json").read_text()) == CONFIG
 
 
 @pytest.mark.parametrize(

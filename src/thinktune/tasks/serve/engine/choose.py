@@ -35,6 +35,7 @@ print(json.dumps({
     "bfloat16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(False),
 }))
 """
+FORMS = '{"backend": "guidance", "disable_any_whitespace": true}'
 CPU_WINDOWS = 4
 """Full windows that vLLM's KV cache holds on a CPU, where nothing else says its size."""
 MOST_SEQUENCES, MEMORY_SHARE = 256, 0.9
@@ -81,7 +82,11 @@ async def look() -> Found:
     except OSError as error:
         fault = f"{python} cannot be run ({error.strerror})"
         raise SpecInvalid(PYTHON_VARIABLE, fault, "name a Python that has vLLM") from None
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        raise
     if process.returncode != 0:  # no torch
         return Found(python, vllm=False, script=False, capability=None, bfloat16=False)
     facts: dict[str, Any] = json.loads(said)
@@ -156,6 +161,8 @@ def command(
         *_lora_modules(adapters),
         "--seed=0",
         "--disable-uvicorn-access-log",
+        # Otherwise a small model fills its answer with the white space that JSON allows.
+        f"--structured-outputs-config={FORMS}",
     ]
     environment = {
         "VLLM_NO_USAGE_STATS": "1",

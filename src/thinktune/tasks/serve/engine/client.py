@@ -106,9 +106,7 @@ class EngineClient:
         """Must be called in the event loop that asks."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(
-            timeout=timeout, connector=connector, read_bufsize=LINE_BYTES
-        )
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -158,14 +156,17 @@ class EngineClient:
         if answer.status != 200 and "already" not in text:
             raise AdapterRefused(f"the engine answers {answer.status}: {text[:300]}")
 
-    async def stream(self, asked: Generation, *, wait: bool = True) -> AsyncGenerator[Chunk, None]:
+    async def stream(
+        self, asked: Generation, *, wait: bool = True, merged: bool = True
+    ) -> AsyncGenerator[Chunk, None]:
         """What the engine writes. Raises EngineRefused, EngineUnavailable or EngineLost. With
-        `wait`, a request that got nothing yet is asked again for a while."""
+        `wait`, a request that got nothing yet is asked again for a while; with `merged`, what comes
+        at one time is one chunk."""
         deadline = time.monotonic() + (self._times.retry_s if wait else 0.0)
         while True:
             began = False
             try:
-                async with aclosing(self._once(asked, deadline)) as chunks:
+                async with aclosing(self._once(asked, deadline, merged)) as chunks:
                     async for chunk in chunks:
                         began = True
                         yield chunk
@@ -177,7 +178,9 @@ class EngineClient:
                     raise EngineUnavailable from error
             await asyncio.sleep(AGAIN_S)
 
-    async def _once(self, asked: Generation, deadline: float) -> AsyncGenerator[Chunk, None]:
+    async def _once(
+        self, asked: Generation, deadline: float, merged: bool
+    ) -> AsyncGenerator[Chunk, None]:
         if not await self._supervisor.wait_up(max(0.0, deadline - time.monotonic())):
             raise EngineUnavailable
         assert self._session is not None
@@ -188,20 +191,22 @@ class EngineClient:
         async with answer:
             if answer.status != 200:
                 raise await _refusal(answer)
-            ended = False
+            held, ended = b"", False
             while True:
                 # Not while the client takes its time to read what it got.
                 with self._waits():
-                    line = await answer.content.readline()
-                if not line:
+                    data = await answer.content.readany()
+                if not data:
                     break
                 self.moved = time.monotonic()
-                data = line.strip().removeprefix(b"data: ")
-                if not line.startswith(b"data: ") or data == b"[DONE]":
-                    continue
-                for chunk in _chunks(data):
-                    ended = ended or chunk.finish_reason is not None
-                    yield chunk
+                *lines, held = (held + data).split(b"\n")
+                for some in (lines,) if merged else ([line] for line in lines):
+                    chunk = _chunk(some)
+                    if chunk is not None:
+                        ended = ended or chunk.finish_reason is not None
+                        yield chunk
+                if len(held) > LINE_BYTES:
+                    raise _Failed("a line of its answer is too long")
             if not ended:
                 raise _Failed("it ended in the middle")
 
@@ -231,15 +236,18 @@ async def _refusal(answer: aiohttp.ClientResponse) -> Exception:
     return EngineRefused(message)
 
 
-def _chunks(data: bytes) -> list[Chunk]:
-    plain = json.loads(data)
-    if "error" in plain:
-        raise _Failed(str(plain["error"])[:200])
-    return [
-        Chunk(
-            choice.get("text") or "",
-            len(choice.get("token_ids") or ()),
-            choice.get("finish_reason"),
-        )
-        for choice in plain.get("choices", ())
-    ]
+def _chunk(lines: list[bytes]) -> Chunk | None:
+    """Lines of the engine as one chunk; None where they say nothing. Raises _Failed where they say
+    that it failed."""
+    text, tokens, reason = [], 0, None
+    for line in lines:
+        if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+            continue
+        plain = json.loads(line[6:])
+        if "error" in plain:
+            raise _Failed(str(plain["error"])[:200])
+        for choice in plain.get("choices", ()):
+            text.append(choice.get("text") or "")
+            tokens += len(choice.get("token_ids") or ())
+            reason = choice.get("finish_reason") or reason
+    return Chunk("".join(text), tokens, reason) if text else None

@@ -24,6 +24,7 @@ from thinktune.tasks.serve.engine.choose import Command
 from thinktune.tasks.serve.log import say
 
 LOOK_S = 0.25
+PORTS = range(20_000, 32_000)
 PR_SET_PDEATHSIG = 1
 STEADY_S = 300.0
 """Seconds after which an engine's start counts as a success: its next death is a new one."""
@@ -130,9 +131,10 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{port}"
         self._hung = False
         self.starts += 1
-        environment = {**os.environ, **command.environment, "HF_HUB_OFFLINE": "1"}
+        # Its files are here: it needs no credentials of the store.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        environment = {**inherited, **command.environment, "HF_HUB_OFFLINE": "1"}
         environment |= {"VLLM_API_KEY": self.key, "THINKTUNE_ENGINE_KEY": self.key}
-        environment.pop("THINKTUNE_API_KEY", None)
         self._process = await asyncio.create_subprocess_exec(
             *command.arguments,
             env=environment,
@@ -180,10 +182,13 @@ class Supervisor:
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port of the loopback that nobody has. It is below those that the kernel gives to clients,
+    any of which may be given away before the engine listens."""
+    while True:
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def _die_with_parent() -> None:

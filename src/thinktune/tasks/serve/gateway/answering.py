@@ -108,7 +108,8 @@ class _Answer:
         """What the model writes by itself. Without `_finish` at its end, another request follows:
         the think part was closed for the model, or the answer must have a form from here on."""
         thought, formed = 0, self._order.form is not None
-        async with aclosing(self._client.stream(asked)) as chunks:
+        by_token = self._order.budget is not None
+        async with aclosing(self._client.stream(asked, merged=not by_token)) as chunks:
             async for chunk in chunks:
                 inside = self._stream.inside
                 deltas = self._took(chunk)

@@ -102,9 +102,14 @@ class Gateway:
             return
         origin = request.headers.get("Origin")
         host = request.headers.get("Host", "")
-        if (urlsplit(f"//{host}").hostname or "") not in LOOPBACK:
+        try:
+            named = urlsplit(f"//{host}").hostname
+            from_here = origin is None or urlsplit(origin).netloc == host
+        except ValueError:
+            raise ApiError(400, "the header Host or Origin is no address") from None
+        if named not in LOOPBACK:
             raise ApiError(421, "this server answers to localhost alone")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if not from_here:
             raise ApiError(403, "this server answers to its own page alone")
 
     def _check_key(self, request: web.BaseRequest) -> None:
@@ -203,6 +208,8 @@ class Gateway:
             raise ApiError(415, "a packed body is not supported")
         if (request.content_length or 0) > limits.body_bytes:
             raise ApiError(413, f"the body has more than {limits.body_bytes} bytes")
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # curl waits for it
         body = bytearray()
         try:
             async with asyncio.timeout(limits.body_s):

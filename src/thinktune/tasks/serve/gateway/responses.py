@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from thinktune.tasks.serve.gateway.answering import Ended, conclusion
@@ -17,7 +18,7 @@ from thinktune.text.think_stream import Delta
 DONE = b"data: [DONE]\n\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Head:
     """What all parts of one answer have in common."""
 
@@ -42,8 +43,18 @@ class Head:
         return self._chunk(index, {"role": "assistant", "content": ""})
 
     def delta(self, index: int, delta: Delta) -> bytes:
-        """The event of some more of it."""
-        return self._chunk(index, {delta.kind: delta.text})
+        """The event of some more of it. There is one for each token, so that what all of them have
+        in common is written once."""
+        text = json.dumps({delta.kind: delta.text}, ensure_ascii=False)
+        said = (
+            f'{self._common_json}{index},"delta":{text},"logprobs":null,"finish_reason":null}}]}}'
+        )
+        return f"data: {said}\n\n".encode("utf-8", "replace")
+
+    @cached_property
+    def _common_json(self) -> str:
+        common = json.dumps(self._common("chat.completion.chunk"), ensure_ascii=False)
+        return common[:-1] + ',"choices":[{"index":'
 
     def last(self, index: int, ended: Ended) -> bytes:
         """The event that ends it."""
