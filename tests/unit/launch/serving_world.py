@@ -101,15 +101,17 @@ def asked(
     )
 
 
-def desired(cluster: FakeCluster) -> Desired:
+def desired(cluster: FakeCluster, release: str = RELEASE) -> Desired:
     """What the ConfigMap says."""
-    found = cluster.objects.get(CONFIG_MAPS, NAMESPACE, f"{RELEASE}-adapters")
+    found = cluster.objects.get(CONFIG_MAPS, NAMESPACE, f"{release}-adapters")
     return Desired.parse(json.loads(found["data"][SERVED_FILE]), "served")
 
 
-def add_replicas(cluster: FakeCluster, count: int, *, ready: bool = True) -> list[str]:
+def add_replicas(
+    cluster: FakeCluster, count: int, *, ready: bool = True, release: str = RELEASE
+) -> list[str]:
     """Pods of the server, as its Deployment makes them; their names."""
-    workload = cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)
+    workload = cluster.objects.get(DEPLOYMENTS, NAMESPACE, release)
     template = workload["spec"]["template"]
     names = []
     for _ in range(count):
@@ -119,17 +121,17 @@ def add_replicas(cluster: FakeCluster, count: int, *, ready: bool = True) -> lis
         names.append(str(pod["metadata"]["name"]))
         cluster.run(names[-1])
         if ready:
-            make_ready(cluster, names[-1])
+            make_ready(cluster, names[-1], release)
     return names
 
 
-def make_ready(cluster: FakeCluster, pod: str) -> None:
+def make_ready(cluster: FakeCluster, pod: str, release: str = RELEASE) -> None:
     """Its probe succeeds; and its Deployment says so."""
     condition = {"type": "Ready", "status": "True"}
     cluster.objects.patch(PODS, NAMESPACE, pod, {"status": {"conditions": [condition]}})
-    count = int(cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)["spec"].get("replicas", 1))
+    count = int(cluster.objects.get(DEPLOYMENTS, NAMESPACE, release)["spec"].get("replicas", 1))
     status = {"replicas": count, "updatedReplicas": count, "readyReplicas": count}
-    cluster.objects.patch(DEPLOYMENTS, NAMESPACE, RELEASE, {"status": status})
+    cluster.objects.patch(DEPLOYMENTS, NAMESPACE, release, {"status": status})
 
 
 def say_state(store: Store, pod: str, revision: int, *runs: str, fault: str | None = None) -> None:
@@ -138,11 +140,13 @@ def say_state(store: Store, pod: str, revision: int, *runs: str, fault: str | No
     store.put(replica_key(SERVER, pod), state.canonical().encode())
 
 
-def replicas_follow(cluster: FakeCluster, store: Store, pods: list[str]) -> Callable[[], None]:
+def replicas_follow(
+    cluster: FakeCluster, store: Store, pods: list[str], release: str = RELEASE
+) -> Callable[[], None]:
     """Makes replicas serve what the ConfigMap says at each call, as they do by themselves."""
 
     def follow() -> None:
-        now = desired(cluster)
+        now = desired(cluster, release)
         for pod in pods:
             say_state(store, pod, now.revision, *(each.run for each in now.runs))
 

@@ -19,6 +19,8 @@ from serving_world import (
     say_state,
 )
 
+from thinktune.launch.cluster.charts import values_text
+from thinktune.launch.cluster.install import install
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.serving import promote as module
 from thinktune.launch.serving import serve
@@ -233,6 +235,21 @@ def test_without_the_right_to_wake_kubelets_it_takes_longer(
     api.when(f"PATCH /api/v1/namespaces/{NAMESPACE}/pods/{pods[0]}", lambda: None)
     api.when(f"GET /api/v1/namespaces/{NAMESPACE}/pods", follow, after=2)
     assert promote("two").first.run == "two"
+
+
+def test_a_server_that_was_installed_under_another_name(
+    kube: Kube, cluster: Cluster, store: Store, promote: Promote, api: KubeServer
+) -> None:
+    for run in ("one", "two"):
+        commit_run(store, run)
+    planned = serve.plan_server(asked("one"), store, serve.Before())
+    text = values_text(planned.values)
+    assert install("mine", "serve", kube, text) is None
+    (pod,) = add_replicas(cluster, 1, release="mine")
+    follow = replicas_follow(cluster, store, [pod], release="mine")
+    api.when(f"PATCH /api/v1/namespaces/{NAMESPACE}/pods/{pod}", follow)
+    assert promote("two").first.run == "two"
+    assert desired(cluster, "mine").first.run == "two"
 
 
 @pytest.mark.usefixtures("followed")

@@ -6,20 +6,18 @@ Called by `serve` and `promote`.
 from thinktune.launch.cluster.api import Conflict
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.serving.live import desired_of
-from thinktune.launch.serving.values import server_release
 from thinktune.schema.errors import InputMissing, ServiceUnavailable
 from thinktune.schema.served import SERVED_FILE, Desired
 
 TRIES = 5
 
 
-def change_desired(server: str, before: Desired, after: Desired, kube: Kube) -> None:
-    """Makes a server serve `after`, if it still serves `before`.
+def change_desired(server: str, release: str, before: Desired, after: Desired, kube: Kube) -> None:
+    """Makes a server serve `after`, if it still serves `before`. `release`: its name in Helm.
 
     Raises ServiceUnavailable where somebody else has changed it meanwhile: what they saw is not
     what we saw, and neither change is lost by one of the two looking again.
     """
-    release = server_release(server)
     for _ in range(TRIES):
         seen = desired_of(release, kube)
         if seen is None:

@@ -10,7 +10,6 @@ from typing import Literal, TypeVar
 
 from thinktune.launch.cluster.api import Object
 from thinktune.launch.cluster.kube import INSTANCE_LABEL, SERVER_LABEL, SERVERS, Kube
-from thinktune.launch.serving.values import server_release
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.keys import replicas_prefix
 from thinktune.schema.serve import ServeTask
@@ -152,9 +151,8 @@ def desired_of(release: str, kube: Kube) -> tuple[Object, Desired] | None:
     return there, _parsed(Desired, (there.get("data") or {}).get(SERVED_FILE), name)
 
 
-def task_of(name: str, kube: Kube) -> ServeTask | None:
-    """The task of a server's pods; None where there is no such server."""
-    release = server_release(name)
+def task_of(release: str, kube: Kube) -> ServeTask | None:
+    """The task of a server's pods; None where there is no such release."""
     data = kube.config_map(release)
     return None if data is None else _parsed(ServeTask, data.get("task.json"), release)
 

@@ -36,7 +36,7 @@ def promote(
     not follow.
     """
     live = known_server(server, kube, store)
-    before, task = live.desired, task_of(server, kube)
+    before, task = live.desired, task_of(live.release, kube)
     if before is None or task is None:
         fault = "its ConfigMaps are gone"
         raise InputMissing(f"server {server}", fault, "install it again: thinktune serve RUN")
@@ -46,7 +46,7 @@ def promote(
     after = before
     if before.first != wanted.desired:
         after = before.promoted(wanted.desired, task.adapters)
-        change_desired(server, before, after, kube)
+        change_desired(server, live.release, before, after, kube)
         say(f"{server}: {before.first.run} → {wanted.run} (revision {after.revision})")
     else:
         say(f"{server}: is to serve {wanted.run} already")

@@ -178,7 +178,7 @@ def serve(request: ServerRequest, kube: Kube, store: Store, say: Say) -> Planned
     _ensure_key(request, kube, say)
     if before.desired is not None and before.desired != planned.facts.desired:
         # First, so that Helm finds there what it is to write.
-        change_desired(request.name, before.desired, planned.facts.desired, kube)
+        change_desired(request.name, release, before.desired, planned.facts.desired, kube)
     _bring(planned, release, before, kube, say)
     return planned
 
@@ -216,7 +216,7 @@ def read_before(name: str, kube: Kube) -> Before:
         fault = "that name is taken by something else"
         raise Foreign(f"release {release}", fault, "choose another one with --name")
     seen = desired_of(release, kube)
-    return Before(None if seen is None else seen[1], task_of(name, kube), values)
+    return Before(None if seen is None else seen[1], task_of(release, kube), values)
 
 
 def _check_kind(planned: PlannedServer, release: str, kube: Kube) -> None:

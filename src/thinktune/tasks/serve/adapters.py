@@ -61,8 +61,8 @@ class Adapters:
         self._engine: EngineName | None = None
         self._numbers = itertools.count(1)
         self._fetched: list[Fetched] = []
-        self._seen = 0
-        """Revision that is served."""
+        self._now: Desired | None = None
+        """What is served, as it was asked for."""
         self._pod = os.environ.get("POD_NAME") or socket.gethostname()
         self._said: tuple[object, ...] = ()
 
@@ -91,7 +91,7 @@ class Adapters:
                 if number == 0:
                     raise
                 say(f"run {run.run} is not served: {error}")
-        self._seen = desired.revision
+        self._now = desired
 
     def check(self, engine: EngineName) -> None:
         """Leaves out what this engine would not apply, now and later. Raises SpecInvalid where that
@@ -121,7 +121,7 @@ class Adapters:
             fault: str | None = None
             try:
                 desired = self._read()
-                if desired.revision != self._seen or not self._has_all(desired):
+                if desired != self._now or not self._has_all(desired):
                     await self._change(desired, models, client, encoder)
                 failed = 0
             except (ThinktuneError, AdapterRefused, EngineUnavailable) as error:
@@ -184,7 +184,7 @@ class Adapters:
                 await self._load(fetched, client)
             wanted.append(fetched)
         models.offer([model_of(each.served, each.engine_name, encoder) for each in wanted])
-        self._seen = desired.revision
+        self._now = desired
         say(f"{self._server} leads to {wanted[0].desired.run} (revision {desired.revision})")
         await self._report(None)
         left = [each for each in self._fetched if each not in wanted]
@@ -214,11 +214,12 @@ class Adapters:
     async def _report(self, fault: str | None) -> None:
         """Says in the store how far it is, if that is news. A store that is away hears it later."""
         runs = tuple(each.desired.run for each in self._fetched)
-        said = (self._seen, runs, fault)
+        revision = self._now.revision if self._now is not None else 0
+        said = (revision, runs, fault)
         if said == self._said:
             return
         state = ReplicaState(
-            pod=self._pod, revision=self._seen, runs=runs, fault=fault, written=utc_now()
+            pod=self._pod, revision=revision, runs=runs, fault=fault, written=utc_now()
         )
         key = replica_key(self._server, self._pod)
         with suppress(ThinktuneError):
