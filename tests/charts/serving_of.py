@@ -46,7 +46,7 @@ def a_server(
     *,
     cluster: Cluster = CLUSTER,
     replicas: int = 1,
-    nodes: int = 1,
+    nodes: int | None = None,
     workload: Workload = "deployment",
     **wishes: Any,
 ) -> ServeValues:

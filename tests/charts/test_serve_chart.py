@@ -183,6 +183,11 @@ def test_clients_reach_one_port_and_pods_reach_the_store(every: Every) -> None:
     (rule,) = of_kind(rendered(a_server(cluster=named)), "NetworkPolicy")["spec"]["ingress"]
     names = [each["namespaceSelector"]["matchLabels"] for each in rule["from"]]
     assert [each["kubernetes.io/metadata.name"] for each in names] == ["edge", "apps"]
+    watched = named.model_copy(update={"monitoring": Monitoring(enabled=True, namespace="watch")})
+    (rule,) = of_kind(rendered(a_server(cluster=watched)), "NetworkPolicy")["spec"]["ingress"]
+    assert len(rule["from"]) == 3  # whoever scrapes the metrics comes to the same port
+    with pytest.raises(SpecInvalid, match="keeps out whoever scrapes metrics"):
+        a_server(cluster=named.model_copy(update={"monitoring": WATCHED}))
     extra = Network(extra=(Egress(cidr="10.0.0.7/32", port=3128),))
     rules = of_kind(rendered(a_server(cluster=on(network=extra))), "NetworkPolicy")["spec"][
         "egress"

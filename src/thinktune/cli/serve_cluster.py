@@ -50,7 +50,7 @@ OPTIONS = (
         help="Hardware of the catalog.  [default: the smallest in the cluster that fits]"),
     click.option("--precision", type=click.Choice(["16bit", "fp8", "awq", "nf4"]),
         help="Precision of the weights.  [default: that of the training]"),
-    click.option("--nodes", type=click.IntRange(min=1), default=1, metavar="N",
+    click.option("--nodes", type=click.IntRange(min=1), metavar="N",
         help="Nodes that one server divides its model over.  [default: 1]"),
     click.option("--adapters", type=click.IntRange(min=1), default=2, metavar="N",
         help="Places for adapters on the GPU, for runs that are promoted later.  [default: 2]"),
@@ -74,7 +74,7 @@ class OnCluster:
     replicas: int | None
     hardware: str | None
     precision: Any
-    nodes: int
+    nodes: int | None
     adapters: int
     settings: tuple[str, ...]
     detach: bool

@@ -123,6 +123,8 @@ class ServeValues(Values):
     cluster."""
     workload: Workload
     """What runs the pods."""
+    hardware: str
+    """Hardware entry of the catalog that the server is planned for, which becomes a label."""
     replicas: Annotated[int, Field(ge=1)]
     """Number of servers, where nothing scales them."""
     nodes: Annotated[int, Field(ge=1)]

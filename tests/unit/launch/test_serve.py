@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,13 +35,13 @@ from thinktune.launch.serving import follow as follow_module
 from thinktune.launch.serving import serve as module
 from thinktune.launch.serving.explain import explain
 from thinktune.launch.serving.follow import follow
-from thinktune.launch.serving.live import known_server, live_server
+from thinktune.launch.serving.live import known_server, live_server, task_of
 from thinktune.launch.serving.remove import remove
 from thinktune.launch.serving.serve import ServerRequest
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.serve import ServeTask
+from thinktune.schema.serve import ServeLimits, ServeTask, ServeTimes
 from thinktune.store import Store
 
 pytestmark = pytest.mark.usefixtures("helm")
@@ -170,9 +171,9 @@ def test_the_smallest_hardware_that_is_there_is_chosen(
     planned = serve(asked("one", hardware=None))
     assert planned.facts.size.hardware == "cpu"  # no node has a GPU
     cluster.add_node("gpus", gpus=1, product="Tesla-T4")
-    planned = serve(asked("one", hardware=None))
+    planned = serve(asked("one", hardware=None, name="other"))
     assert planned.facts.size.hardware == "t4x1"
-    pod = cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)["spec"]["template"]["spec"]
+    pod = cluster.objects.get(DEPLOYMENTS, NAMESPACE, "other-serve")["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "Tesla-T4"}
 
 
@@ -212,6 +213,35 @@ def test_more_replicas_and_other_runs_without_naming_all_again(
     assert workload["spec"]["replicas"] == 3
 
 
+def test_what_is_not_asked_for_stays_as_it_was(
+    serve: Serve, cluster: Cluster, store: Store, kube: Kube, said: list[str]
+) -> None:
+    commit_run(store, "one")
+    limits = ServeLimits(requests=9)
+    first = asked("one", wishes=ServeWishes(window=1024, slots=3))
+    serve(replace(first, task=first.task.model_copy(update={"limits": limits})))
+    again = asked(hardware=None, replicas=2)
+    slower = again.task.model_copy(update={"times": ServeTimes(grace_s=30)})
+    cluster.add_node("gpus", gpus=1, product="Tesla-T4")  # which would be chosen anew
+    serve(replace(again, task=slower))
+    task = task_of(RELEASE, kube)
+    assert task is not None
+    assert (task.window, task.adapters, task.limits.requests) == (1024, 3, 9)
+    assert task.times.grace_s == 30
+    workload = cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)
+    assert workload["metadata"]["labels"]["thinktune.dev/hardware"] == "cpu"
+    assert workload["spec"]["replicas"] == 2
+
+
+def test_another_precision_than_was_judged_is_said(
+    serve: Serve, store: Store, said: list[str]
+) -> None:
+    commit_run(store, "one")
+    wishes = ServeWishes(precision="16bit")
+    serve(asked("one", hardware="t4x1", force=True, wishes=wishes))
+    assert "note: its evaluation judged it on nf4, and this is 16bit" in said
+
+
 def test_nothing_named_and_nothing_there(serve: Serve) -> None:
     with pytest.raises(SpecInvalid, match="there is no server 'shop' yet, and no run is named"):
         serve(asked())
@@ -234,7 +264,7 @@ def test_several_nodes_without_leader_worker_sets(
     assert told.execution is not None
     assert told.execution.nodes == 2
     with pytest.raises(SpecInvalid, match="runs as a StatefulSet, and is to run as a deployment"):
-        serve(asked("one", hardware="h100x8", force=True))
+        serve(asked("one", hardware="h100x8", force=True, wishes=ServeWishes(nodes=1)))
 
 
 def test_several_nodes_with_leader_worker_sets(

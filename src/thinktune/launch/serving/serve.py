@@ -97,10 +97,11 @@ def plan_server(
     _check_name(request.name, request.runs)
     runs = _servable(request, store, before)
     check_same_base(runs)
-    wishes = request.wishes
-    slots = max(wishes.slots, len(runs), before.task.adapters if before.task else 0)
-    wishes = replace(wishes, slots=slots)
-    size = size_server(runs, request.hardware, wishes, request.catalog)
+    wishes = _kept(request.wishes, before)
+    slots = max(wishes.slots, len(runs))
+    size = size_server(
+        runs, _hardware(request, before), replace(wishes, slots=slots), request.catalog
+    )
     kind: Workload = "deployment" if size.nodes == 1 else workload or "leaderworkerset"
     replicas = request.replicas or int((before.values or {}).get("replicas", 1))
     if kind == "statefulset" and replicas > 1:
@@ -110,7 +111,7 @@ def plan_server(
     facts = ServerFacts(
         name=request.name,
         desired=_desired(runs, before.desired),
-        task=server_task(request.name, request.task, size, slots),
+        task=server_task(request.name, _limits_kept(request.task, before), size, slots),
         size=size,
         replicas=replicas,
         workload=kind,
@@ -118,6 +119,40 @@ def plan_server(
     node = request.catalog[size.hardware]
     values = serve_values(facts, node, request.cluster, thinktune.__version__)
     return PlannedServer(facts, values, runs)
+
+
+def _kept(wishes: ServeWishes, before: Before) -> ServeWishes:
+    """What nobody asks for now stays as it was asked for before."""
+    if before.task is None:
+        return wishes
+    execution = before.task.execution
+    return ServeWishes(
+        precision=wishes.precision or (execution.precision if execution else None),
+        window=wishes.window or before.task.window,
+        nodes=wishes.nodes or (execution.nodes if execution else None),
+        slots=max(wishes.slots, before.task.adapters),
+    )
+
+
+def _hardware(request: ServerRequest, before: Before) -> str | None:
+    known = (before.values or {}).get("hardware")
+    return request.hardware or (known if known in request.catalog else None)
+
+
+def _limits_kept(task: ServeTask, before: Before) -> ServeTask:
+    """The task with the limits and times of before, but for those that are set now."""
+    if before.task is None:
+        return task
+    limits, times = task.limits, task.times
+    changed = {name: getattr(limits, name) for name in limits.model_fields_set}
+    slower = {name: getattr(times, name) for name in times.model_fields_set}
+    return task.model_copy(
+        update={
+            "limits": before.task.limits.model_copy(update=changed),
+            "times": before.task.times.model_copy(update=slower),
+            "engine": task.engine if task.engine != "auto" else before.task.engine,
+        }
+    )
 
 
 def _check_name(name: str, runs: Sequence[str]) -> None:
@@ -165,13 +200,15 @@ def serve(request: ServerRequest, kube: Kube, store: Store, say: Say) -> Planned
         fault = f"there is a run '{request.name}', and names tell servers from runs"
         raise SpecInvalid("--name", fault, "choose another name with --name")
     workload: Workload = "deployment"
-    if request.wishes.nodes > 1:
+    if (_kept(request.wishes, before).nodes or 1) > 1:
         workload = "leaderworkerset" if kube.has_leader_worker_sets() else "statefulset"
+    request = replace(request, hardware=_hardware(request, before))
     available = _hardware_there(request, kube)
     planned = plan_server(replace(request, catalog=available), store, before, workload)
     for run in planned.runs:
         say(f"{run.run}: {run.judged}")
     say(f"plan: {planned.facts.size.said}")
+    _say_precision(planned, say)
     _check_kind(planned, release, kube)
     _check_secrets(request.cluster, kube)
     _check_nodes(planned, request, kube, say)
@@ -217,6 +254,13 @@ def read_before(name: str, kube: Kube) -> Before:
         raise Foreign(f"release {release}", fault, "choose another one with --name")
     seen = desired_of(release, kube)
     return Before(None if seen is None else seen[1], task_of(release, kube), values)
+
+
+def _say_precision(planned: PlannedServer, say: Say) -> None:
+    """Precision decides answers (docs/explain/serving-plan.md)."""
+    execution, base = planned.facts.size.execution, planned.runs[0].base
+    if execution is not None and execution.precision != base:
+        say(f"note: its evaluation judged it on {base}, and this is {execution.precision}")
 
 
 def _check_kind(planned: PlannedServer, release: str, kube: Kube) -> None:

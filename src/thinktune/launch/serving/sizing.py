@@ -33,7 +33,7 @@ class ServeWishes:
 
     precision: Precision | None = None
     window: int | None = None
-    nodes: int = 1
+    nodes: int | None = None
     slots: int = 2
     """Places for adapters on the GPU."""
 
@@ -116,7 +116,7 @@ def _request(runs: Sequence[Servable], hardware: str, wishes: ServeWishes) -> Se
         hardware=hardware,
         precision=wishes.precision or ("fp8" if released_fp8 else runs[0].base),
         window=wishes.window or min(USUAL_WINDOW, model.context),
-        nodes=wishes.nodes,
+        nodes=wishes.nodes or 1,
         adapters=wishes.slots,
         rank=max(run.rank for run in runs),
         targets=tuple(
@@ -138,7 +138,7 @@ def _on_cpus(
     if wishes.precision not in (None, runs[0].base):
         fault = f"CPUs serve at the precision of the training, {runs[0].base}"
         raise SpecInvalid(place, fault, "leave --precision out")
-    if wishes.nodes > 1:
+    if (wishes.nodes or 1) > 1:
         raise SpecInvalid(place, "CPUs serve on one node", "leave --nodes out")
     window = wishes.window or min(CPU_WINDOW, model.context)
     if window > model.context:

@@ -12,6 +12,7 @@ from thinktune.launch.serving.sizing import ServerSize
 from thinktune.launch.values import access_of, endpoint_of, image_of, placement_of
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.cluster import Cluster
+from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.serve import ServeTask
 from thinktune.schema.serve_values import (
     AutoscalingValues,
@@ -101,6 +102,7 @@ def serve_values(
         task=facts.task.canonical(),
         served=facts.desired.canonical(),
         workload=facts.workload,
+        hardware=size.hardware,
         replicas=facts.replicas,
         nodes=size.nodes,
         image=image_of(SERVE_IMAGE, cluster, version),
@@ -129,7 +131,7 @@ def serve_values(
             port=PORT,
             key_secret=key_secret_of(facts.name, cluster),
             key_entry=KEY_ENTRY,
-            client_namespaces=settings.client_namespaces,
+            client_namespaces=_client_namespaces(cluster),
         ),
         expose=ExposeValues.model_validate(expose.model_dump()) if expose else None,
         autoscaling=_autoscaling(facts, cluster),
@@ -141,6 +143,18 @@ def serve_values(
         ),
         env=dict(sorted(env.items())),
     )
+
+
+def _client_namespaces(cluster: Cluster) -> tuple[str, ...]:
+    """Metrics come from the port of the clients, so that who scrapes them is one. Raises
+    SpecInvalid where nobody says who that is."""
+    named, monitoring = cluster.serve.client_namespaces, cluster.monitoring
+    if not named or not monitoring.enabled:
+        return named
+    if monitoring.namespace is None:
+        fault = "serve.client_namespaces keeps out whoever scrapes metrics"
+        raise SpecInvalid("monitoring.namespace", fault, "name the namespace of Prometheus there")
+    return tuple(dict.fromkeys((*named, monitoring.namespace)))
 
 
 def _rollout(facts: ServerFacts, cluster: Cluster) -> RolloutValues:
