@@ -1,7 +1,7 @@
 # Targets for users and developers, which `make help` lists. They need Python >= 3.11 with venv, and make.
 
 PYTHON ?= python3
-EXTRAS ?= launch prep train evaluate dev
+EXTRAS ?= launch prep train evaluate serve dev
 SYNC ?=
 MODEL ?=
 JOB ?=
@@ -11,6 +11,7 @@ SET ?=
 REF ?=
 CLUSTER ?= $(or $(THINKTUNE_CLUSTER),cluster.yaml)
 STORE ?=
+PORT ?= 8080
 OUTPUT ?= bench-gpu.json
 REGISTRY ?= ghcr.io/thinktune
 TAG ?= 0.1.0
@@ -32,9 +33,8 @@ LOCK_prep/requirements.txt := --extra prep --extra launch
 LOCK_prep/requirements.cpu.txt := --extra prep --extra launch --group demo
 LOCK_train/requirements.txt := --extra train --extra track
 LOCK_train/requirements.cpu.txt := --extra train --extra track $(CPU)
-LOCK_evaluate/requirements.txt := --extra evaluate --extra vllm
-LOCK_evaluate/requirements.cpu.txt := --extra evaluate $(CPU)
-LOCK_serve/requirements.txt :=
+LOCK_evaluate/requirements.txt := --extra evaluate --extra vllm --extra serve
+LOCK_evaluate/requirements.cpu.txt := --extra evaluate --extra serve $(CPU)
 LOCKS := $(patsubst LOCK_%,%,$(filter LOCK_%,$(.VARIABLES)))
 
 # Many tests wait for servers and processes, so that more of them than there are cores run at once.
@@ -49,7 +49,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo reproduce test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate pipeline status fetch
+.PHONY: help setup demo chat reproduce test lint unit cover-launch interpreted charts local same-bits locks reference images load e2e gpu bench-gpu bench-scaling clean prep train evaluate serve pipeline status fetch
 
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,12 @@ setup: $(UV) ## Install the locked packages into .venv (EXTRAS="launch" for a la
 
 demo: setup ## Run all stages on this machine: prep, QLoRA training and evaluation of a real 135M model
 	@$(BIN)/thinktune run demo --local $(if $(STORE),--store $(STORE))
+	@echo "talk to it: make chat"
+
+chat: demo ## Open the demo's chat page on this machine: PORT=8080
+	@$(BIN)/thinktune serve "$$($(BIN)/thinktune run demo --local --output json $(if $(STORE),--store $(STORE)) 2>/dev/null | \
+		$(BIN)/python -c 'import json, sys; print(json.load(sys.stdin)["run"])')" \
+		--local --port $(PORT) --open $(if $(STORE),--store $(STORE))
 
 reproduce: setup ## Run the recipe of a published job and print its figures beside the run's: JOB=final-answer
 	@$(BIN)/python tools/reproduce.py $(or $(JOB),-h) $(if $(RUN),--run $(RUN)) $(if $(STORE),--store $(STORE)) \
@@ -138,7 +144,7 @@ bench-scaling: setup ## Measure speed and memory on 1, 2 and 4 GPUs of this host
 	@PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True $(BIN)/python benchmarks/scaling.py
 
 # On the cluster of the current context, as $(CLUSTER) describes it.
-ON_CLUSTER := prep train evaluate pipeline status fetch
+ON_CLUSTER := prep train evaluate serve pipeline status fetch
 $(ON_CLUSTER): EXTRAS := launch
 $(ON_CLUSTER): SYNC := --inexact --quiet
 # The shell splits SET, so that quotes in it are respected.
@@ -158,6 +164,11 @@ train: setup ## Prepare if needed, train, and follow the logs: MODEL=recipe
 evaluate: setup ## Evaluate what was trained: MODEL=recipe
 	$(NAMED)
 	@$(SUBMIT) --stage evaluate
+
+serve: setup ## Serve the newest run of a recipe on the cluster, with a chat page and an API: MODEL=recipe
+	$(NAMED)
+	@set -- $(SET); for each; do set -- "$$@" --set "$$each"; shift; done; \
+	$(BIN)/thinktune serve "$(MODEL)" --cluster "$(CLUSTER)" "$$@"
 
 pipeline: setup ## Submit all stages and leave them to the cluster: MODEL=recipe
 	$(NAMED)

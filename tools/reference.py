@@ -10,24 +10,41 @@ from typing import Any
 import click
 import yaml
 
+import thinktune
 from thinktune.cli.main import cli
 from thinktune.launch.cluster.charts import values_text
 from thinktune.launch.runs import conductor_of, make_run, pipeline_of, stage_values
-from thinktune.recipes.compose import load_catalog, load_recipe
+from thinktune.launch.serving.artifacts import Servable
+from thinktune.launch.serving.sizing import ServeWishes, size_server
+from thinktune.launch.serving.values import ServerFacts, serve_values, server_task
+from thinktune.recipes.compose import Catalog, load_catalog, load_recipe
 from thinktune.schema.closed import Closed
 from thinktune.schema.cluster import Cluster, Identity
 from thinktune.schema.recipe import Recipe
+from thinktune.schema.serve import ServeTask
+from thinktune.schema.serve_values import ServeValues
+from thinktune.schema.served import Desired, DesiredRun
 from thinktune.schema.stages import STAGES
 from thinktune.schema.values import ConductorValues, TaskValues, Values
 
 ROOT = Path(__file__).parents[1]
-CHARTS: dict[str, type[Closed]] = {"task": TaskValues, "conductor": ConductorValues}
+CHARTS: dict[str, type[Closed]] = {
+    "task": TaskValues,
+    "conductor": ConductorValues,
+    "serve": ServeValues,
+}
 EXAMPLE = Cluster(
     store="s3://bucket/thinktune", namespace="jobs", identity=Identity(secret="store-keys")
 )
+COMMANDS = {
+    "task": ("thinktune render RECIPE", "thinktune submit"),
+    "conductor": ("thinktune render RECIPE", "thinktune submit"),
+    "serve": ("thinktune serve RUN --render DIR", "thinktune serve RUN --cluster FILE"),
+}
+"""Commands that write a chart's values and that install it."""
 NO_DEFAULTS = """\
 # Written by `make reference`.
-# There are no defaults: each release sets every value. `thinktune render RECIPE` writes such a
+# There are no defaults: each release sets every value. `{command}` writes such a
 # values file, and ci/demo-values.yaml is an example.
 """
 GENERATED = "<!-- Written by `make reference`. -->\n"
@@ -120,7 +137,7 @@ def chart_readme(name: str) -> str:
     about = yaml.safe_load((ROOT / "charts" / name / "Chart.yaml").read_text(encoding="utf-8"))
     text = (
         f"{about['description']}. Kubernetes {about['kubeVersion']}.\n\n"
-        "`thinktune render RECIPE` writes values files, and `thinktune submit` installs them. "
+        f"`{COMMANDS[name][0]}` writes values files, and `{COMMANDS[name][1]}` installs them. "
         "There are no defaults: each release sets every value, as in ci/demo-values.yaml."
     )
     return page(about["name"], text, CHARTS[name])
@@ -161,10 +178,42 @@ def example(name: str) -> str:
     # Less the code's digest, which would be another one with each change.
     for stage, task in run.tasks.items():
         run.tasks[stage] = task.model_copy(update={"code": None})
+    if name == "serve":
+        return f"# Written by `make reference`.\n{values_text(server_example(catalog))}"
     values: Values = stage_values(run, "prep", EXAMPLE)
     if name == "conductor":
         values = conductor_of(pipeline_of(run, STAGES, EXAMPLE), EXAMPLE)
     return f"# Written by `make reference`.\n{values_text(values)}"
+
+
+def server_example(catalog: Catalog) -> ServeValues:
+    """Values of a server of the demo's run."""
+    recipe = load_recipe("demo", catalog=catalog)
+    model = catalog.models[recipe.model]
+    run = Servable(
+        desired=DesiredRun(run="demo", train_sha256="0" * 64),
+        model_name=recipe.model,
+        model=model,
+        revision=model.revision,
+        base="nf4",
+        base_sha256="0" * 64,
+        rank=recipe.train.rank,
+        targets=model.lora_targets,
+        judged="",
+        created="",
+    )
+    wishes = ServeWishes()
+    size = size_server([run], recipe.hardware, wishes, catalog.hardware)
+    task = server_task("demo", ServeTask(run="demo", store=EXAMPLE.store), size, wishes.slots)
+    facts = ServerFacts(
+        name="demo",
+        desired=Desired(revision=1, runs=(run.desired,)),
+        task=task,
+        size=size,
+        replicas=1,
+        workload="deployment",
+    )
+    return serve_values(facts, catalog.hardware[size.hardware], EXAMPLE, thinktune.__version__)
 
 
 def files() -> dict[Path, str]:
@@ -173,7 +222,7 @@ def files() -> dict[Path, str]:
     for name, model in CHARTS.items():
         found[ROOT / f"charts/{name}/values.schema.json"] = schema(model)
         found[ROOT / f"charts/{name}/README.md"] = chart_readme(name)
-        found[ROOT / f"charts/{name}/values.yaml"] = NO_DEFAULTS
+        found[ROOT / f"charts/{name}/values.yaml"] = NO_DEFAULTS.format(command=COMMANDS[name][0])
         found[ROOT / f"charts/{name}/ci/demo-values.yaml"] = example(name)
     recipe = (
         "A recipe is one file below `jobs/recipes/`, or any path that ends in `.yaml`. "

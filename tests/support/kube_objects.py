@@ -4,6 +4,7 @@ Resource versions that grow, conflicts, selectors, finalizers, and garbage that 
 Source: kubernetes.io, API concepts; Garbage collection; Field selectors. Used by `kube_server`.
 """
 
+import base64
 import copy
 import re
 import threading
@@ -42,9 +43,15 @@ EVENTS, SECRETS = Resource("", "events", "Event"), Resource("", "secrets", "Secr
 NODES = Resource("", "nodes", "Node", namespaced=False)
 NAMESPACES = Resource("", "namespaces", "Namespace", namespaced=False)
 CONFIG_MAPS = Resource("", "configmaps", "ConfigMap")
+DEPLOYMENTS = Resource("apps", "deployments", "Deployment")
+STATEFUL_SETS = Resource("apps", "statefulsets", "StatefulSet")
+LEADER_WORKER_SETS = Resource("leaderworkerset.x-k8s.io", "leaderworkersets", "LeaderWorkerSet")
+"""Known to clusters that have its controller; not to those of the tests, unless they add it."""
 POLICIES = Resource("networking.k8s.io", "networkpolicies", "NetworkPolicy")
 RESOURCES = (
     PODS, JOBS, EVENTS, SECRETS, NODES, NAMESPACES, CONFIG_MAPS, POLICIES,
+    DEPLOYMENTS, STATEFUL_SETS,
+    Resource("policy", "poddisruptionbudgets", "PodDisruptionBudget"),
     Resource("", "services", "Service"),
     Resource("", "serviceaccounts", "ServiceAccount"),
     Resource("rbac.authorization.k8s.io", "roles", "Role"),
@@ -92,7 +99,9 @@ class Objects:
             if resource.namespaced:
                 metadata["namespace"] = namespace
             made |= {"apiVersion": resource.api_version, "kind": resource.kind}
-            if resource in (JOBS, PODS):
+            for key, text in made.pop("stringData", {}).items():
+                made.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
+            if resource in (JOBS, PODS, DEPLOYMENTS, STATEFUL_SETS, LEADER_WORKER_SETS):
                 made["status"] = made.get("status") or {}
             self._keep(resource, made)
             return copy.deepcopy(made)

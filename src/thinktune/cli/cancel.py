@@ -11,8 +11,10 @@ from thinktune.cli.options import (
     run_argument,
     store_of,
 )
+from thinktune.cli.servers import named_server
 from thinktune.launch import cancel as launch
 from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.serving.remove import remove
 from thinktune.schema.exit_codes import ExitCode
 
 
@@ -21,7 +23,7 @@ from thinktune.schema.exit_codes import ExitCode
 @cluster_option
 @context_option
 def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
-    """Stop a run after it has saved its progress.
+    """Stop a run after it has saved its progress, or end a server.
 
     The current stage saves a checkpoint, then its Jobs are removed. Submitting the same recipe
     resumes the run.
@@ -31,8 +33,12 @@ def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
       thinktune cancel RUN
     """
     cluster = read_cluster(cluster_file)
-    kube = Kube(cluster.namespace, context)
-    if not launch.cancel(run, kube, store_of(cluster), click.echo):
+    kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    server = named_server(run, kube, store)
+    if server is not None:
+        remove(server, kube, store, click.echo)
+        return int(ExitCode.DONE)
+    if not launch.cancel(run, kube, store, click.echo):
         click.echo(f"run {run} has no Jobs in namespace {cluster.namespace}")
     return int(ExitCode.DONE)
 
@@ -43,7 +49,7 @@ def cancel(run: str, cluster_file: Path | None, context: str | None) -> int:
 @cluster_option
 @context_option
 def delete(run: str, yes: bool, cluster_file: Path | None, context: str | None) -> int:
-    """Delete a run: its Jobs, artifacts and checkpoints.
+    """Delete a run: its Jobs, artifacts and checkpoints; or end a server.
 
     Asks for confirmation, because what is deleted from the store cannot be restored.
 
@@ -54,6 +60,10 @@ def delete(run: str, yes: bool, cluster_file: Path | None, context: str | None) 
     """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    server = named_server(run, kube, store)
+    if server is not None:  # nothing of it is kept that could not be made again
+        remove(server, kube, store, click.echo)
+        return int(ExitCode.DONE)
     if not yes:
         click.confirm(f"delete all of run {run} from {store.url}?", abort=True)
     launch.delete(run, kube, store, click.echo)

@@ -14,6 +14,7 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
+from thinktune.cli.servers import named_server, server_logs
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.status.chain import first_that_matters
 from thinktune.launch.status.observed import SUBMITTED, Observed, observe_all
@@ -54,6 +55,9 @@ def logs(
     """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    server = named_server(run, kube, store)
+    if server is not None:
+        return server_logs(server, kube, store, follow=follow)
     seen = _chosen(observe_all(run, kube, store), stage)
 
     def say(line: str) -> None:

@@ -20,9 +20,11 @@ from thinktune.cli.options import (
     stage_option,
     store_of,
 )
+from thinktune.cli.servers import explain_server, named_server, server_facts, show_servers
 from thinktune.launch.cluster.charts import release_name
 from thinktune.launch.cluster.install import CONDUCTOR
 from thinktune.launch.cluster.kube import Kube
+from thinktune.launch.serving.live import LiveServer, live_servers
 from thinktune.launch.status.chain import abandoned, broken_chain, first_that_matters
 from thinktune.launch.status.observed import Observed, known_runs, observe, observe_all
 from thinktune.launch.status.why import look
@@ -42,9 +44,10 @@ COLORS = {"done": "green", "running": "cyan", "failed": "red", "pending": "yello
 @context_option
 @output_option
 def status(run: str | None, cluster_file: Path | None, context: str | None, output: str) -> int:
-    """List runs, or show the stages of one run.
+    """List runs and servers, or show the stages of one run, or one server.
 
-    Shows state, step, estimated time left, tokens/s, loss, age of the heartbeat and restarts.
+    Shows state, step, estimated time left, tokens/s, loss, age of the heartbeat and restarts; of
+    a server, which runs it serves and how many of its replicas are ready.
 
     \b
     Examples:
@@ -53,17 +56,27 @@ def status(run: str | None, cluster_file: Path | None, context: str | None, outp
     """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    servers: list[LiveServer] = []
     if run is None:
         stages = [each for each in _observe_runs(kube, store) if each.state != "absent"]
+        servers = live_servers(kube, store)
+    elif (server := named_server(run, kube, store)) is not None:
+        stages, servers = [], [server]
     else:
         stages = observe_all(run, kube, store)
     if output == "json":
-        click.echo(json.dumps([_facts(each) for each in stages], indent=1))
-    elif not stages:
+        facts = [_facts(each) for each in stages] + [server_facts(each) for each in servers]
+        click.echo(json.dumps(facts, indent=1))
+        return int(ExitCode.DONE)
+    if not stages and not servers:
         click.echo(f"no runs in namespace {cluster.namespace} or {store.url}")
-    else:
+    if stages:
         # As wide as it is: names are there to be copied.
         Console(highlight=False, width=WIDE).print(_table(stages), soft_wrap=True)
+    if servers:
+        if stages:
+            click.echo()
+        show_servers(servers)
     return int(ExitCode.DONE)
 
 
@@ -140,7 +153,7 @@ def _span(seconds: float | None) -> str:
 def why(
     run: str, stage: Stage | None, cluster_file: Path | None, context: str | None, output: str
 ) -> int:
-    """Explain the state of a run in one paragraph.
+    """Explain the state of a run or of a server in one paragraph.
 
     Gives cause, evidence and remedy. Exits with 0 if nothing is wrong, else with the exit code of
     the fault.
@@ -152,6 +165,9 @@ def why(
     """
     cluster = read_cluster(cluster_file)
     kube, store = Kube(cluster.namespace, context), store_of(cluster)
+    server = named_server(run, kube, store)
+    if server is not None:
+        return explain_server(server, kube, as_json=output == "json")
     stages = observe_all(run, kube, store)
     chosen = [each for each in stages if stage in (None, each.stage)]
     name = release_name(run, CONDUCTOR)

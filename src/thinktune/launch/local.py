@@ -1,7 +1,8 @@
 """The executor on this machine: each stage a process of its own with its task file, as a container.
 
-Called by `thinktune run`. A stage whose artifact is committed is not run again; Ctrl-C asks
-the running stage to stop, which commits what it can; the same command goes on from there.
+Called by `thinktune run`, and by `serve` and `chat` for a server. A stage whose artifact is
+committed is not run again; Ctrl-C asks the running stage to stop, which commits what it can; the
+same command goes on from there.
 """
 
 import ctypes
@@ -10,12 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from thinktune.launch.find_finished import finished
 from thinktune.launch.runs import Run
@@ -24,11 +26,19 @@ from thinktune.schema.closed import Closed
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import EXIT_CODES, ExitCode
 from thinktune.schema.manifest import Manifest
+from thinktune.schema.serve import READY_LINE, ServeTask
 from thinktune.schema.stages import STAGE_INFO, Stage, up_to
 from thinktune.schema.task import StageTask
 from thinktune.store import open_store
 
 PR_SET_PDEATHSIG = 1
+POLL_S = 0.2
+STOP_S = 20.0
+"""Seconds that a server of `chat` has to end."""
+
+SHOWN_LINES = 40
+"""Last lines that are shown of a server that did not start."""
+SERVER_PACKAGES = ("aiohttp", "bm25s", "tokenizers")
 
 Say = Callable[[str], None]
 
@@ -102,6 +112,85 @@ def ask_module(module: str, request: Closed, needs: Needs = PREP) -> str:
     if ended.returncode != 0:
         raise StageFailed("", ended.returncode)
     return ended.stdout
+
+
+def serve_local(task: ServeTask, say: Say, *, up: Callable[[str], None] | None) -> None:
+    """Serves until Ctrl-C or SIGTERM, which lets running answers end; `say` gets each line of the
+    server, and `up` its address once it answers. Raises StageFailed."""
+    _check_packages("thinktune serve", SERVER_PACKAGES, "serve")
+    with (
+        _server(task, subprocess.PIPE) as process,
+        _passing_on_signals(process) as interrupted,
+    ):
+        assert process.stdout is not None
+        for data in process.stdout:
+            line = data.decode(errors="replace").rstrip("\n")
+            say(line)
+            url = _address(line)
+            if url is not None and up is not None:
+                up(url)
+                up = None  # an engine that is started again is said in a line alone
+        code = process.wait()
+        if code != 0 and not interrupted():
+            raise StageFailed("", code if code > 0 else 128 - code)
+
+
+@contextmanager
+def local_server(task: ServeTask, log: Path) -> Iterator[str]:
+    """A server while the block runs; gives its address once it answers. What it prints goes to
+    `log`. Raises StageFailed where it does not start."""
+    _check_packages("thinktune chat", SERVER_PACKAGES, "serve")
+    with log.open("wb") as file, _server(task, file) as process:
+        try:
+            while (url := _said_address(log)) is None:
+                if process.poll() is not None:
+                    said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                    raise StageFailed("\n".join(said[-SHOWN_LINES:]), process.returncode)
+                time.sleep(POLL_S)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _said_address(log: Path) -> str | None:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((url for line in lines if (url := _address(line)) is not None), None)
+
+
+def _address(line: str) -> str | None:
+    """What a server says of where it listens, in the line that it prints when it answers."""
+    words = line.split()
+    return words[4] if len(words) == 5 and words[1] == READY_LINE else None
+
+
+@contextmanager
+def _server(task: ServeTask, output: IO[bytes] | int) -> Iterator["subprocess.Popen[bytes]"]:
+    """The server's process. Its errors go where ours go, or with the rest to a file."""
+    with tempfile.TemporaryDirectory(prefix="thinktune-task-") as folder:
+        path = Path(folder) / "task.json"
+        path.write_text(task.model_dump_json(indent=1), encoding="utf-8")
+        yield subprocess.Popen(
+            [sys.executable, "-m", "thinktune.tasks.serve", "--task", str(path)],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": folder, "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=None if output == subprocess.PIPE else subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C at the terminal reaches us, and we ask the server
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _check_packages(place: str, packages: tuple[str, ...], extra: str) -> None:
+    """Raises InputMissing where one is not installed."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        fault = f"the package {missing[0]}, which it needs, is not installed"
+        raise InputMissing(place, fault, f"pip install 'thinktune[{extra}]', or make setup")
 
 
 def _check_machine(hardware: HardwareEntry) -> None:

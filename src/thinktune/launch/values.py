@@ -65,7 +65,7 @@ def task_values(
         stage=stage,
         task=task.canonical(),
         wait=wait,
-        image=_image(stage, cluster, version),
+        image=image_of(stage, cluster, version),
         topology=TopologyValues(
             nodes=nodes,
             processes_per_node=max(1, gpus) if distributed else 1,
@@ -83,12 +83,12 @@ def task_values(
             deadline=3600 * cluster.deadline_hours,
             keep_finished=3600 * cluster.keep_finished_hours,
         ),
-        placement=_stage_placement(stage, gpus, hardware_name, hardware, cluster),
+        placement=placement_of(stage, gpus, hardware_name, hardware, cluster),
         storage=StorageValues(
             scratch_storage_class=cluster.scratch_storage_class,
             cache_claim=cluster.model_cache_claim,
         ),
-        access=_access(stage, cluster, [llm for _, llm in asked_models(task)]),
+        access=access_of(stage, cluster, [llm for _, llm in asked_models(task)]),
         monitoring=MonitoringValues(
             enabled=cluster.monitoring.enabled and distributed,
             labels=cluster.monitoring.labels,
@@ -106,17 +106,17 @@ def conductor_values(pipeline: Pipeline, cluster: Cluster, version: str) -> Cond
         run=pipeline.run,
         pipeline=pipeline.canonical(),
         jobs=tuple(each.release for each in pipeline.stages),
-        image=_image(CONDUCTOR_IMAGE, cluster, version),
+        image=image_of(CONDUCTOR_IMAGE, cluster, version),
         placement=_placement(cluster.cpu_nodes, {}, cluster, queue=None),
         # Each stage has its own deadline, and may wait for a node besides.
         fail_codes=_codes("fail"),
         ignore_codes=_codes("ignore"),
         deadline_seconds=3600 * cluster.deadline_hours * (len(STAGES) + 1),
         keep_finished_seconds=3600 * cluster.keep_finished_hours,
-        access=_access("conductor", cluster),
+        access=access_of("conductor", cluster),
         api_cidrs=cluster.network.api_cidrs,
         api_ports=cluster.network.api_ports,
-        env=_endpoint(cluster) | cluster.env,
+        env=endpoint_of(cluster) | cluster.env,
     )
 
 
@@ -130,7 +130,8 @@ def _codes(action: Action) -> tuple[int, ...]:
     return tuple(sorted(code.value for code, (_, does) in EXIT_CODES.items() if does == action))
 
 
-def _image(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
+def image_of(stage: Stage, cluster: Cluster, version: str) -> ImageValues:
+    """The image of a stage, as the cluster file has it."""
     images = cluster.images
     name = STAGE_INFO[stage].image
     image, digest = f"{images.registry}/{name}", images.digests.get(name)
@@ -170,9 +171,10 @@ def _resources(
     )
 
 
-def _stage_placement(
+def placement_of(
     stage: Stage, gpus: int, name: str, hardware: HardwareEntry, cluster: Cluster
 ) -> PlacementValues:
+    """Where the pods of a stage go that request that many GPUs of a hardware entry."""
     section, nodes = nodes_for(stage, gpus, name, cluster)
     by_label = gpus and not (section.startswith("hardware_nodes") and nodes.node_selector)
     product = {PRODUCT: hardware.product} if by_label and hardware.product else {}
@@ -210,7 +212,8 @@ def asked_models(task: StageTask) -> list[tuple[str, LlmSpec]]:
     return judge + [(f"evaluate.endpoints.{name}", e.llm) for name, e in spec.endpoints.items()]
 
 
-def _access(part: Part, cluster: Cluster, asked: Sequence[LlmSpec] = ()) -> AccessValues:
+def access_of(part: Part, cluster: Cluster, asked: Sequence[LlmSpec] = ()) -> AccessValues:
+    """Who a pod is and what it may connect to, the language models that it asks included."""
     identity, network = cluster.identity, cluster.network
     namespace, ports = cluster.store_location
     own = [identity.secret, identity.model_hub_secret if _reaches_hub(part) else None]
@@ -246,13 +249,14 @@ def _endpoint_of(asked: LlmSpec) -> EndpointValues:
 
 def _reaches_hub(part: Part) -> bool:
     """Whether it may fetch from the hub; a library that asks the hub elsewhere would be a leak."""
-    return part != "conductor" and STAGE_INFO[part].network == "hub"
+    return part != "conductor" and part != "serve" and STAGE_INFO[part].network == "hub"
 
 
 def _env(stage: Stage, cluster: Cluster) -> dict[str, str]:
     offline = {} if _reaches_hub(stage) else {"HF_HUB_OFFLINE": "1"}
-    return dict(sorted((_endpoint(cluster) | offline | cluster.env).items()))
+    return dict(sorted((endpoint_of(cluster) | offline | cluster.env).items()))
 
 
-def _endpoint(cluster: Cluster) -> dict[str, str]:
+def endpoint_of(cluster: Cluster) -> dict[str, str]:
+    """The variable that names the store's server, where it is not AWS."""
     return {"AWS_ENDPOINT_URL_S3": cluster.store_endpoint} if cluster.store_endpoint else {}

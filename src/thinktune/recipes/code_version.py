@@ -10,9 +10,18 @@ import thinktune
 
 STAGE_PACKAGES = ("llm", "schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
-LAUNCHER_ONLY = ("cluster.py", "kube_names.py", "pipeline.py", "prices.py", "values.py")
-"""Modules of `schema` that no stage imports: how a cluster is described to the launcher, and
-what it costs."""
+LAUNCHER_ONLY = (
+    "cluster.py",
+    "kube_names.py",
+    "pipeline.py",
+    "prices.py",
+    "serve.py",
+    "values.py",
+)
+"""Modules of `schema` that no stage imports: how a cluster is described to the launcher, what it
+costs, and what a server is told."""
+SERVING = "tasks/serve"
+"""Makes no artifact: a server changes no result of a run."""
 RESOURCES = ("*.j2", "*.json")
 """Files of these packages that decide results as well, such as the report's page."""
 IGNORED_FIELDS = {"kind", "type_comment", "type_ignores", "ctx"}
@@ -49,11 +58,12 @@ def _deciding_files(package: Path) -> Iterator[Path]:
     for name in STAGE_PACKAGES:
         for pattern in ("*.py", *RESOURCES):
             found = (package / name).rglob(pattern)
-            yield from (path for path in found if not _is_launcher_only(path))
+            yield from (path for path in found if not _decides_nothing(path, package))
 
 
-def _is_launcher_only(path: Path) -> bool:
-    return path.parent.name == "schema" and path.name in LAUNCHER_ONLY
+def _decides_nothing(path: Path, package: Path) -> bool:
+    launcher_only = path.parent.name == "schema" and path.name in LAUNCHER_ONLY
+    return launcher_only or path.is_relative_to(package / SERVING)
 
 
 def _write(value: object, parts: list[str]) -> None:

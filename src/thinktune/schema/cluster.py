@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from thinktune.schema.catalog import Count, Name
 from thinktune.schema.closed import Closed
+from thinktune.schema.cluster_serve import Serving
 from thinktune.schema.errors import near_misses
 from thinktune.schema.kube_names import (
     LabelKey,
@@ -52,8 +53,8 @@ Cidr = Annotated[str, AfterValidator(_network)]
 ImageName = Annotated[str, AfterValidator(_image)]
 Hours = Annotated[int, Field(gt=0, le=10 * 365 * 24)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Part = Stage | Literal["conductor"]
-"""What runs in a pod of its own: a stage, or the conductor."""
+Part = Stage | Literal["conductor", "serve"]
+"""What runs in a pod of its own: a stage, the conductor, or a server."""
 
 
 class Images(Closed):
@@ -106,8 +107,8 @@ class Identity(Closed):
     """How pods authenticate to the store and to the model hub."""
 
     service_accounts: dict[Part, ObjectName] = {}
-    """Existing service accounts, by stage or `conductor`, for cloud identities that are bound to an
-    account's name (EKS Pod Identity, GKE). For the others, each run creates its own account."""
+    """Existing service accounts, by stage, `conductor` or `serve`, for cloud identities that are
+    bound to an account's name (EKS Pod Identity, GKE). The others get accounts of their own."""
     annotations: dict[LabelKey, str] = {}
     """Annotations of the service accounts that runs create, such as
     `eks.amazonaws.com/role-arn`."""
@@ -236,6 +237,7 @@ class Cluster(Closed):
     """PersistentVolumeClaim, preferably ReadWriteMany, that keeps base models between pods. Null
     makes each pod fetch the model from the store."""
     monitoring: Monitoring = Monitoring()
+    serve: Serving = Serving()
     prices: HourlyPrices | None = None
     """What nodes cost, for the money that `thinktune plan` shows. Null shows hours alone."""
     env: dict[str, str] = {}

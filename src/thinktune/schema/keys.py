@@ -71,3 +71,18 @@ def timings_key(run: str, attempt: str) -> str:
 def cache_prefix(kind: str, name: str, revision: str) -> str:
     """A model or dataset fetched once: `cache/<kind>/<owner>--<name>@<revision>`."""
     return f"cache/{kind}/{name.replace('/', '--')}@{revision}"
+
+
+def replicas_prefix(server: str) -> str:
+    """What each replica of a server serves: `servers/<server>/replicas`."""
+    return f"servers/{server}/replicas"
+
+
+def replica_prefix(server: str, pod: str) -> str:
+    """State of one replica, which it removes at its end."""
+    return f"{replicas_prefix(server)}/{pod}"
+
+
+def replica_key(server: str, pod: str) -> str:
+    """The object with that state."""
+    return f"{replica_prefix(server, pod)}/state.json"

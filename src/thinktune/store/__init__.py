@@ -7,7 +7,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from thinktune.schema.errors import SpecInvalid
-from thinktune.store.artifact import fetch, file_key, manifest_digest, read_manifest, verify
+from thinktune.store.artifact import (
+    fetch,
+    file_key,
+    files_digest,
+    manifest_digest,
+    read_manifest,
+    verify,
+)
 from thinktune.store.base import ChecksumMismatch, ObjectInfo, ObjectMissing, Store, key_fault
 from thinktune.store.commit import commit, hash_folder, new_attempt
 from thinktune.store.disk import file_sha256
@@ -22,6 +29,7 @@ __all__ = [
     "fetch",
     "file_key",
     "file_sha256",
+    "files_digest",
     "hash_folder",
     "manifest_digest",
     "new_attempt",

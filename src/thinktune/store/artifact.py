@@ -3,6 +3,7 @@
 Tasks read the stages before them through this, and so does the launcher for `status` and `why`.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -56,6 +57,13 @@ def read_manifest(store: Store, prefix: str) -> Manifest | None:
 def manifest_digest(manifest: Manifest) -> str:
     """What the manifests of later stages pin it by: SHA-256 in hex."""
     return manifest.digest()
+
+
+def files_digest(manifest: Manifest) -> str:
+    """What the files of an artifact come to, whenever and by whom it was committed: SHA-256 in
+    hex."""
+    lines = [f"{entry.sha256} {entry.name}\n" for entry in manifest.files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def file_key(store: Store, prefix: str, manifest: Manifest, name: str) -> str:

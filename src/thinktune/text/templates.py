@@ -19,6 +19,7 @@ from typing import Literal
 from thinktune.schema.catalog import ChatTemplate, ModelEntry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.errors import SpecInvalid
+from thinktune.schema.prompt import PromptTemplate
 from thinktune.text.conversation import Exchange, Query, Reason, Unusable
 from thinktune.text.think import THINK_CLOSE, THINK_OPEN
 
@@ -143,6 +144,7 @@ class Renderer:
         self._layout = LAYOUTS[model.chat_template]
         self._data = data
         self._system = data.system or model.default_system
+        self._model = model
         self._as_they_stand = conversations
         self.end = self._layout.assistant[1]
         """Control text that ends an answer."""
@@ -151,6 +153,30 @@ class Renderer:
         never taught to think is asked in its own way and learns to open the part itself."""
         _check_fields("data.prompt", data.prompt, ("question", "options"))
         _check_fields("data.answer", data.answer, ("answer", "summary"))
+
+    @classmethod
+    def of(cls, template: PromptTemplate) -> "Renderer":
+        """The renderer that `template` describes."""
+        data = DataSpec(
+            dataset="served",
+            system=template.system,
+            prompt=template.prompt,
+            answer=template.answer,
+            final_answer=template.final_answer,
+        )
+        return cls(template.model, data, conversations=template.conversations)
+
+    def template(self, model_name: str) -> PromptTemplate:
+        """What `of` makes the same renderer from. `model_name` is the model's in the catalog."""
+        return PromptTemplate(
+            model_name=model_name,
+            model=self._model,
+            system=self._data.system,
+            prompt=self._data.prompt,
+            answer=self._data.answer,
+            final_answer=self._data.final_answer,
+            conversations=self._as_they_stand,
+        )
 
     def digest(self) -> str:
         """SHA-256 of all that decides the text."""

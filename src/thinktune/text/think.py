@@ -24,8 +24,10 @@ MENTIONED = Reason(
 )
 _MENTIONED = re.compile(r"[ \t`'\"(]</think(?:ing)?>[ \t`'\".,;:)]")
 
-_MARK = re.compile(r"(</?think(?:ing)?>)")
+MARKS = ("<think>", "</think>", "<thinking>", "</thinking>")
 """Some datasets and models write `<thinking>`; it means the same."""
+MARK = re.compile(r"(</?think(?:ing)?>)")
+"""One of `MARKS`."""
 _WORDS = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis|cot"
 _OTHER_SPELLING = re.compile(
     rf"\A\s*(<\s*(?:{_WORDS})\s*>|\[(?:{_WORDS})\]|<\|[^|>\n]{{0,20}}(?:think|thought)[^|>\n]{{0,20}}\|>"
@@ -106,7 +108,7 @@ def _pieces(text: str) -> list[_Piece]:
     """The text in stretches and marks by turns; it begins and ends with a stretch of text, which
     may be empty."""
     pieces = []
-    for number, part in enumerate(_MARK.split(text)):
+    for number, part in enumerate(MARK.split(text)):
         is_mark = number % 2 == 1
         closing = part.startswith("</")
         pieces.append(_Piece(("close" if closing else "open") if is_mark else "text", part))

@@ -57,6 +57,24 @@ class Encoder:
         plain = iter(self._plain.encode_batch_fast(texts, add_special_tokens=False))
         return self._prompt(pieces, plain)
 
+    def think_end_ids(self, text: str) -> list[int]:
+        """Ids of the end of a think part: that text, as letters, and the closing mark, as training
+        has it. What follows is the model's to write."""
+        return self.letter_ids(text) + self._marks(THINK_CLOSE)
+
+    def letter_ids(self, text: str) -> list[int]:
+        """Ids of text that holds no control token, whatever it spells."""
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def think_open_ids(self) -> list[int]:
+        """Ids of the mark that opens a think part."""
+        return self._marks(THINK_OPEN)
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a text that a model wrote, as the evaluation counts it."""
+        return len(self._control.encode(text, add_special_tokens=False).ids)
+
     def encode(self, rendered: Rendered) -> Encoded:
         """Ids of the whole example. Raises DataInvalid where the tokenizer splits end or think."""
         return self.encode_all([rendered])[0]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from launching import CATALOG, commit_stage, depends
 
-from thinktune.launch.local import Needs, ask_module, run_local
+from thinktune.launch.local import Needs, _address, ask_module, run_local
 from thinktune.launch.runs import Run, make_run
 from thinktune.recipes.compose import load_recipe
 from thinktune.schema.comparison import ComparisonRequest
@@ -85,3 +85,9 @@ def test_a_program_whose_packages_are_not_installed() -> None:
     request = ComparisonRequest(store="file:///none", runs=(), metrics=(), out="x")
     with pytest.raises(InputMissing, match=r"no_such_package.*pip install 'thinktune\[review\]'"):
         ask_module("thinktune.none", request, Needs("review", ("json", "no_such_package")))
+
+
+def test_the_line_that_a_server_prints_when_it_answers() -> None:
+    assert _address("12:00:00 serves a-run at http://127.0.0.1:80") == "http://127.0.0.1:80"
+    for line in ("", "12:00:00 serves", "serves a-run at http://127.0.0.1:80 too many words"):
+        assert _address(line) is None

@@ -11,6 +11,7 @@ import pytest
 import thinktune
 from thinktune.recipes.code_version import (
     LAUNCHER_ONLY,
+    SERVING,
     STAGE_PACKAGES,
     code_digest,
     code_version,
@@ -79,9 +80,17 @@ def test_the_page_of_the_report_makes_another_run(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["launch/submit.py", "cli/run.py", "plan/shapes.py", "schema/cluster.py"]
+    "name",
+    [
+        "launch/submit.py",
+        "cli/run.py",
+        "plan/shapes.py",
+        "schema/cluster.py",
+        "schema/serve.py",
+        "tasks/serve/server.py",
+    ],
 )
-def test_the_launcher_makes_no_other_run(copy: Path, name: str) -> None:
+def test_launcher_and_server_make_no_other_run(copy: Path, name: str) -> None:
     assert not _changed(copy, name, _text(copy, name) + "\nADDED = 1\n")
 
 
@@ -92,10 +101,13 @@ def test_no_stage_imports_what_the_digest_leaves_out() -> None:
         for path in (PACKAGE / package).rglob("*.py"):
             if package == "schema" and path.name in LAUNCHER_ONLY:
                 continue
+            if path.is_relative_to(PACKAGE / SERVING):
+                continue
             text = path.read_text(encoding="utf-8")
             imported = re.findall(r"^\s*(?:from|import) (thinktune\.[\w.]+)", text, re.MULTILINE)
             for module in set(imported) - {"thinktune.recipes.code_version"}:
                 assert module.startswith(counted) and module not in left_out, path
+                assert not module.startswith("thinktune.tasks.serve"), path
 
 
 def test_a_tree_has_the_digest_that_it_had(tmp_path: Path) -> None:

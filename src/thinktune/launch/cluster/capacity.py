@@ -6,11 +6,17 @@ Pure but for its two lists of objects. Called by `submit` and `doctor`.
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from thinktune.launch.cluster.api import Object
 from thinktune.schema.catalog import GIB
-from thinktune.schema.stages import STAGE_INFO
-from thinktune.schema.values import TaskValues
+from thinktune.schema.stages import STAGE_INFO, Stage
+from thinktune.schema.values import (
+    PlacementValues,
+    ResourceValues,
+    StorageValues,
+    TopologyValues,
+)
 
 GPU = "nvidia.com/gpu"
 PRODUCT = "nvidia.com/gpu.product"
@@ -96,6 +102,21 @@ def quantity(text: str) -> float:
     return float(text)
 
 
+class Wanted(Protocol):
+    """What is asked of nodes: chart values of a stage, or those of a server in its place."""
+
+    @property
+    def stage(self) -> Stage: ...
+    @property
+    def topology(self) -> TopologyValues: ...
+    @property
+    def resources(self) -> ResourceValues: ...
+    @property
+    def placement(self) -> PlacementValues: ...
+    @property
+    def storage(self) -> StorageValues: ...
+
+
 @dataclass(frozen=True)
 class Shortage:
     """Why a stage will never run on these nodes."""
@@ -105,7 +126,7 @@ class Shortage:
     """What to change in the cluster file or the cluster, for the most frequent reason first."""
 
 
-def shortage(values: TaskValues, nodes: Sequence[Node], section: str) -> Shortage | None:
+def shortage(values: Wanted, nodes: Sequence[Node], section: str) -> Shortage | None:
     """What the stage asks for that these nodes do not have even when idle; None where they take it.
 
     `section` of the cluster file says where it goes.
@@ -128,7 +149,7 @@ def shortage(values: TaskValues, nodes: Sequence[Node], section: str) -> Shortag
     return Shortage(fault, tuple(dict.fromkeys(remedy for (_, remedy), _ in most if remedy)))
 
 
-def _unfit(values: TaskValues, node: Node, section: str) -> tuple[str, str] | None:
+def _unfit(values: Wanted, node: Node, section: str) -> tuple[str, str] | None:
     """Why a node cannot take the stage, and the remedy, which may be empty; None where it can."""
     resources, placement = values.resources, values.placement
     for key, value in placement.node_selector.items():
@@ -160,7 +181,7 @@ def _unfit(values: TaskValues, node: Node, section: str) -> tuple[str, str] | No
     return None
 
 
-def _tolerated(values: TaskValues, taint: Object) -> bool:
+def _tolerated(values: Wanted, taint: Object) -> bool:
     return any(
         t.key in (None, taint["key"])
         and t.effect in (None, taint["effect"])
@@ -169,7 +190,7 @@ def _tolerated(values: TaskValues, taint: Object) -> bool:
     )
 
 
-def _product(values: TaskValues) -> str:
+def _product(values: Wanted) -> str:
     return values.placement.node_selector.get(PRODUCT, "GPU")
 
 

@@ -16,6 +16,8 @@ from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
 from thinktune.schema.stages import STAGES
 
 CONDUCTOR = "conductor"
+HISTORY = 5
+"""Revisions of a server's release that Helm keeps."""
 POLL_S = 1.0
 APPEARS_S = 10.0
 """How long after its release another submit's Job may appear."""
@@ -39,6 +41,26 @@ def install(release: str, chart: str, kube: Kube, values: str) -> HelmRefused | 
             return refusal
         raise
     return None
+
+
+def upgrade(release: str, chart: str, kube: Kube, values: str) -> None:
+    """Changes a release. Raises ServiceUnavailable where another helm is at it, and what `helm`
+    raises otherwise."""
+    folder = str(chart_folder(chart))
+    options = ("--values", "-", "--history-max", str(HISTORY), *_helm_options(kube))
+    try:
+        helm("upgrade", release, folder, *options, chosen=(release, folder), stdin=values)
+    except HelmRefused as refusal:
+        if refusal.why is HelmFault.NAME_TAKEN:
+            remedy = "wait until it is done, or `helm rollback` what was interrupted"
+            raise ServiceUnavailable(f"release {release}", refusal.fault, remedy) from None
+        raise
+
+
+def uninstall_release(release: str, kube: Kube) -> None:
+    """Removes all that a release has made."""
+    options = ("--ignore-not-found", *_helm_options(kube))
+    helm("uninstall", release, *options, chosen=(release,))
 
 
 def installed_values(release: str, kube: Kube) -> dict[str, Any] | None:
@@ -95,8 +117,7 @@ def clear(release: str, run: str, kube: Kube) -> bool:
     if kube.job(release) is not None:
         return False
     if is_release:
-        options = ("--ignore-not-found", *_helm_options(kube))
-        helm("uninstall", release, *options, chosen=(release,))
+        uninstall_release(release, kube)
         return True
     # What `kubectl apply` made of rendered manifests.
     return bool(kube.delete_owned(f"{INSTANCE_LABEL}={release},{RUN_LABEL}={run}"))

@@ -20,6 +20,7 @@ from thinktune.launch.cluster.api import (
 )
 
 RUN_LABEL, STAGE_LABEL = "thinktune.dev/run", "thinktune.dev/stage"
+SERVER_LABEL = "thinktune.dev/server"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 """The label whose value is the name of the Helm release."""
 WAITS, QUEUE = "thinktune.dev/waits", "thinktune.dev/queue"
@@ -28,6 +29,13 @@ REPLACED = "thinktune.dev/replaced"
 """Annotation of a Job that a submit is about to remove, to make it anew."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 OURS = "app.kubernetes.io/name in (thinktune,thinktune-conductor)"
+SERVERS = "app.kubernetes.io/name=thinktune-serve"
+WORKLOADS = {
+    "deployments": ("/apis/apps/v1", "Deployment"),
+    "statefulsets": ("/apis/apps/v1", "StatefulSet"),
+    "leaderworkersets": ("/apis/leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
+}
+"""What runs the pods of servers: resource → group and version, kind."""
 SILENCE_S = 300
 """How long a log that is followed may be silent before it is asked for again."""
 OWNED = {
@@ -39,8 +47,13 @@ OWNED = {
     "roles": "/apis/rbac.authorization.k8s.io/v1",
     "podmonitors": "/apis/monitoring.coreos.com/v1",
     "prometheusrules": "/apis/monitoring.coreos.com/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    "horizontalpodautoscalers": "/apis/autoscaling/v2",
+    "scaledobjects": "/apis/keda.sh/v1alpha1",
+    "ingresses": "/apis/networking.k8s.io/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
 }
-"""What our charts make beside a Job."""
+"""What our charts make beside what runs pods."""
 
 
 def newest_last(events: Iterable[Object]) -> list[Object]:
@@ -113,6 +126,24 @@ class Kube(Api):
         }
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
         return bool(self._call("POST", path, body=body)["status"]["allowed"])
+
+    def workloads(self, labels: str = SERVERS) -> list[Object]:
+        """What runs the pods of servers, by label selector."""
+        found: list[Object] = []
+        for plural, (group, kind) in WORKLOADS.items():
+            with contextlib.suppress(Missing, Forbidden):  # no such controller there
+                items = self._list(f"{group}/namespaces/{self.namespace}/{plural}", labels)
+                found += [{**each, "kind": kind} for each in items]  # a list leaves it out
+        return found
+
+    def has_leader_worker_sets(self) -> bool:
+        """Whether the cluster knows LeaderWorkerSets."""
+        group, _ = WORKLOADS["leaderworkersets"]
+        return self._get(group) is not None
+
+    def config_map_object(self, name: str) -> Object | None:
+        """A ConfigMap with its metadata; None where it is not there."""
+        return self._get(f"/api/v1/namespaces/{self.namespace}/configmaps/{name}")
 
     # -- what is said
 
@@ -206,3 +237,41 @@ class Kube(Api):
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/{name}"
         headers = {"Content-Type": "application/merge-patch+json"}
         self._call("PATCH", path, body=patch, headers=headers)
+
+    def change_config_map(self, there: Object, data: dict[str, str]) -> None:
+        """Changes these entries of a ConfigMap. Raises Conflict where it is no longer as given."""
+        metadata = {key: there["metadata"][key] for key in ("uid", "resourceVersion")}
+        path = f"/api/v1/namespaces/{self.namespace}/configmaps/{there['metadata']['name']}"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        self._call("PATCH", path, body={"metadata": metadata, "data": data}, headers=headers)
+
+    def annotate_pod(self, name: str, annotation: str, value: str) -> None:
+        """Puts an annotation on a pod, whose kubelet then looks at its volumes at once."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        body = {"metadata": {"annotations": {annotation: value}}}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
+        with contextlib.suppress(Missing):
+            self._call("PATCH", path, body=body, headers=headers)
+
+    def create_secret(self, name: str, labels: dict[str, str], text: dict[str, str]) -> bool:
+        """Creates a Secret with these entries. False: there is one of that name."""
+        body = {"metadata": {"name": name, "labels": labels}, "type": "Opaque", "stringData": text}
+        try:
+            self._call("POST", f"/api/v1/namespaces/{self.namespace}/secrets", body=body)
+        except Conflict:
+            return False
+        return True
+
+    def delete_secret(self, name: str, labels: str) -> bool:
+        """Deletes a Secret, if it is there and has these labels."""
+        path = f"/api/v1/namespaces/{self.namespace}/secrets"
+        if not any(each["metadata"]["name"] == name for each in self._list(path, labels)):
+            return False
+        return self._delete(f"{path}/{name}", "Background")
+
+    def delete_workload(self, workload: Object) -> bool:
+        """What runs the pods of a server, and with it its pods, which get their grace period."""
+        plural = f"{workload['kind'].lower()}s"
+        path = f"{WORKLOADS[plural][0]}/namespaces/{self.namespace}/{plural}"
+        name, uid = workload["metadata"]["name"], workload["metadata"]["uid"]
+        return self._delete(f"{path}/{name}", "Foreground", uid)

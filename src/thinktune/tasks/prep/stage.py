@@ -219,6 +219,7 @@ def _write(
         stop_ids=(encoder.end_id(renderer.end),),
         template_sha256=card.template_sha256,
         opens_think=renderer.opens_think,
+        template=renderer.template(card.model),
     )
     (output / PROMPT_FILE).write_text(facts.model_dump_json(indent=1), encoding="utf-8")
     for name, side in (("train", sides.train), ("validation", sides.validation)):

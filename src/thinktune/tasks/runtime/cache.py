@@ -16,9 +16,16 @@ from thinktune.tasks.runtime.entry import Context
 def fetch_model(
     entry: ModelEntry, revision: str, context: Context, folder: Path, *, weights: bool
 ) -> Path:
+    """As `fetch_cached`, for a stage."""
+    return fetch_cached(entry, revision, context.store, folder, weights=weights)
+
+
+def fetch_cached(
+    entry: ModelEntry, revision: str, store: Store, folder: Path, *, weights: bool
+) -> Path:
     """The model's folder as transformers wants it, to be read only; without `weights`, tokenizer
     and config are enough."""
-    return fetch_repository(entry.repo, revision, context.store, folder, weights=weights)
+    return fetch_repository(entry.repo, revision, store, folder, weights=weights)
 
 
 def fetch_repository(

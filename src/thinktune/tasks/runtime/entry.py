@@ -62,7 +62,7 @@ def main(kind: type[StageTask]) -> NoReturn:
 
 
 def _run(kind: type[StageTask], stage: Stage, path: Path) -> None:
-    task = kind.parse(_read_json(path), str(path))
+    task = kind.parse(read_json(path), str(path))
     _check_code(task, path)
     quiet_libraries()
     # Packed rows differ in size: without this, the allocator's pieces fill the GPU long before the
@@ -111,7 +111,8 @@ def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _read_json(path: Path) -> object:
+def read_json(path: Path) -> object:
+    """What a task file holds. Raises SpecInvalid."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,10 +18,10 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from peft import PeftModel
 
 from thinktune.schema.errors import InputMissing, SpecInvalid
-from thinktune.schema.keys import stage_prefix
+from thinktune.schema.keys import cache_prefix, stage_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.stages import TrainTask
-from thinktune.store import commit, fetch, manifest_digest
+from thinktune.store import commit, fetch, files_digest, manifest_digest, read_manifest
 from thinktune.store.adapters import WEIGHTS_FILE, check_adapter, find_adapter
 from thinktune.tasks.model.adapter import add_adapter, load_adapter, save_adapter, trainable
 from thinktune.tasks.model.attention import choose_attention
@@ -58,6 +58,7 @@ def run(task: TrainTask, context: Context) -> Manifest:
         for tracker in accelerator.trackers:
             tracker.finish()  # writes what it holds back, before the artifact is put together
         summary = _summary(task, metrics, accelerator, lifecycle.selection)
+        summary["base_model_sha256"] = _base_digest(task, prep, context)
         if accelerator.is_main_process:
             _commit(task, context, model, metrics, summary, prep, folder / "output")
         accelerator.wait_for_everyone()
@@ -210,6 +211,8 @@ def _summary(
     rates = [float(row["tokens_per_s"] or 0) for row in steps]
     forecast = task.forecast
     return {
+        "base": task.train.base,
+        "dtype": task.train.dtype,
         "steps": len(steps),
         "first_loss": steps[0]["loss"],
         "last_loss": steps[-1]["loss"],
@@ -230,6 +233,13 @@ def _summary(
         "planned_gpu_memory_bytes": forecast.gpu_memory_bytes if forecast else None,
         "planned_s": task.planned_s,
     }
+
+
+def _base_digest(task: TrainTask, prep: Manifest, context: Context) -> str | None:
+    """What the base model's files come to, so that serving finds that it has the same ones."""
+    prefix = cache_prefix("models", task.model.repo, prep.revisions["model"])
+    manifest = read_manifest(context.store, prefix)
+    return None if manifest is None else files_digest(manifest)
 
 
 def _peaks(accelerator: Accelerator) -> dict[str, MetricValue]:

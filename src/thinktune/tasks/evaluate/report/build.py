@@ -110,7 +110,12 @@ def build_report(
 
 def manifest_metrics(report: Report) -> dict[str, manifest.MetricValue]:
     """The figures of a report that stand in the manifest of its artifact."""
-    figures: dict[str, manifest.MetricValue] = {"questions": report.questions}
+    figures: dict[str, manifest.MetricValue] = {
+        "questions": report.questions,
+        "temperature": report.sampling.temperature,
+        "top_p": report.sampling.top_p,
+        "max_new_tokens": report.sampling.max_new_tokens,
+    }
     if report.gate.promoted is not None:
         figures["promoted"] = report.gate.promoted
     if unmet := [each for each in report.gate.requirements if not each.met]:

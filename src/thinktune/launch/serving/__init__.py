@@ -1,0 +1,1 @@
+"""Servers on a cluster: what they need of runs, the releases that they are, and their adapters."""

@@ -1,0 +1,313 @@
+// The chat page: wires the form, the conversations and the server together.
+
+import { AnswerView, element } from "./answer.js";
+import { answer, ApiError, models, ready, setKey } from "./api.js";
+import * as conversations from "./conversations.js";
+
+const MOST_BYTES = 2_000_000;
+const at = (id) => document.getElementById(id);
+const state = {
+  models: {}, // arm → model
+  all: conversations.load(),
+  now: conversations.begin(),
+  documents: [],
+  running: null,
+};
+
+// ---- the server ---------------------------------------------------------------------------------
+
+async function connect() {
+  try {
+    const found = await models();
+    for (const model of found) state.models[model.thinktune?.arm ?? "tuned"] ??= model;
+    const tuned = state.models.tuned ?? found[0];
+    at("model").textContent = tuned.id;
+    document.title = `${tuned.id} · thinktune`;
+    const base = tuned.thinktune?.base_model;
+    at("about").textContent = base ? `tuned from ${base}` : "";
+    at("server-documents-label").hidden = !tuned.thinktune?.documents;
+    at("side-by-side").disabled = !state.models.base;
+    notice("");
+    await loaded();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) return askForKey();
+    notice(`The server does not answer: ${error.message}`);
+    setTimeout(connect, 5000);
+  }
+}
+
+async function loaded() {
+  while (!(await ready())) {
+    notice("The model is being loaded, or does not answer at the moment.");
+    await new Promise((done) => setTimeout(done, 2000));
+  }
+  notice("");
+}
+
+function askForKey() {
+  const dialog = at("key-dialog");
+  if (!dialog.open) dialog.showModal();
+}
+
+at("key-form").addEventListener("submit", () => {
+  setKey(at("key").value.trim());
+  at("key").value = "";
+  connect();
+});
+
+function notice(text) {
+  at("notice").textContent = text;
+  at("notice").hidden = !text;
+}
+
+// ---- questions and answers ----------------------------------------------------------------------
+
+const label = (arm) => (arm === "base" ? "Base model" : (state.models.tuned?.id ?? "Tuned model"));
+
+function drawQuestion(turn) {
+  const box = element("div", "user", turn.question);
+  if (turn.documents?.length) box.append(element("small", "", `with ${turn.documents.join(", ")}`));
+  at("log").append(box);
+}
+
+function drawAnswers(arms) {
+  const row = element("div", arms.length > 1 ? "answers two" : "answers");
+  const marker = state.models.tuned?.thinktune?.final_answer;
+  const views = arms.map((arm) => new AnswerView(label(arm), marker));
+  row.append(...views.map((view) => view.root));
+  at("log").append(row);
+  return views;
+}
+
+function redraw() {
+  at("log").replaceChildren();
+  for (const turn of state.now.turns) {
+    drawQuestion(turn);
+    const arms = Object.keys(turn.answers);
+    drawAnswers(arms).forEach((view, n) => {
+      const said = turn.answers[arms[n]];
+      view.said = { reasoning: String(said.reasoning ?? ""), content: String(said.content ?? "") };
+      view.end(said.facts ?? { reasoning_tokens: said.tokens ?? 0, final_answer: null }, said.reason);
+    });
+  }
+  at("welcome").hidden = state.now.turns.length > 0;
+  layout();
+}
+
+function layout() {
+  const two = at("side-by-side").checked || at("log").querySelector(".two");
+  document.querySelector("main").classList.toggle("wide", Boolean(two));
+}
+
+function body(arm, question) {
+  return {
+    model: state.models[arm].id,
+    messages: conversations.messages(state.now, arm, question),
+    ...(at("think").checked ? {} : { thinking: false }),
+    ...(state.documents.length ? { documents: state.documents } : {}),
+    ...(!at("server-documents-label").hidden && at("server-documents").checked
+      ? { use_server_documents: true }
+      : {}),
+  };
+}
+
+async function askOne(arm, question, view, signal) {
+  const said = { reasoning: "", content: "", tokens: 0, facts: undefined, reason: undefined };
+  view.begin();
+  try {
+    for await (const event of answer(body(arm, question), signal)) {
+      for (const choice of event.choices) {
+        view.add(choice.delta);
+        said.reason = choice.finish_reason ?? said.reason;
+        follow();
+      }
+      said.facts = event.thinktune ?? said.facts;
+    }
+    view.end(said.facts, said.reason);
+  } catch (error) {
+    if (signal.aborted) {
+      said.reason = "stopped";
+      view.end(undefined, "stopped");
+    } else {
+      view.fail(error.message);
+      if (error.status === 401) askForKey();
+    }
+  }
+  said.tokens = said.facts?.reasoning_tokens ?? view.pieces;
+  return { ...said, ...view.said };
+}
+
+async function ask(question) {
+  const arms = at("side-by-side").checked && state.models.base ? ["base", "tuned"] : ["tuned"];
+  const turn = { question, documents: state.documents.map((each) => each.name), answers: {} };
+  at("welcome").hidden = true;
+  drawQuestion(turn);
+  const views = drawAnswers(arms);
+  layout();
+  scroll();
+  const stopping = new AbortController();
+  run(stopping);
+  at("status").textContent = "The model is thinking.";
+  const said = await Promise.all(
+    arms.map((arm, n) => askOne(arm, question, views[n], stopping.signal)),
+  );
+  arms.forEach((arm, n) => (turn.answers[arm] = said[n]));
+  run(null);
+  const last = said.at(-1);
+  at("status").textContent = last.facts?.final_answer
+    ? `Answered. Final answer: ${last.facts.final_answer}`
+    : last.content ? `Answered: ${last.content.slice(0, 300)}` : "No answer.";
+  if (said.some((each) => each.content || each.reasoning)) keep(turn);
+  else at("question").value ||= question;
+}
+
+function run(stopping) {
+  state.running = stopping;
+  at("send").hidden = Boolean(stopping);
+  at("stop").hidden = !stopping;
+}
+
+const main = document.querySelector("main");
+let follows = true;
+main.addEventListener("scroll", () => {
+  follows = main.scrollHeight - main.scrollTop - main.clientHeight < 80;
+});
+const scroll = () => main.scrollTo({ top: main.scrollHeight, behavior: "instant" });
+const follow = () => follows && requestAnimationFrame(scroll);
+
+at("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const question = at("question").value.trim();
+  if (!question || state.running || !state.models.tuned) return;
+  at("question").value = "";
+  follows = true;
+  ask(question);
+});
+at("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    at("form").requestSubmit();
+  }
+});
+at("stop").addEventListener("click", () => state.running?.abort());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !at("key-dialog").open) {
+    if (state.running) state.running.abort();
+    else showHistory(false);
+  }
+});
+at("side-by-side").addEventListener("change", layout);
+
+// ---- documents ----------------------------------------------------------------------------------
+
+async function addFiles(files) {
+  for (const file of files) {
+    const size = state.documents.reduce((sum, each) => sum + each.text.length, 0);
+    if (size + file.size > MOST_BYTES) {
+      notice(`${file.name} is left out: documents may have ${MOST_BYTES / 1e6} MB together.`);
+      continue;
+    }
+    const text = await file.text();
+    if (text.includes("\u0000")) {
+      notice(`${file.name} is left out: it is no text file.`);
+      continue;
+    }
+    const others = state.documents.filter((each) => each.name !== file.name);
+    state.documents = [...others, { name: file.name, text }];
+  }
+  drawDocuments();
+}
+
+function drawDocuments() {
+  const items = state.documents.map((document_) => {
+    const item = element("li", "", document_.name);
+    const drop = element("button", "", "×");
+    drop.type = "button";
+    drop.setAttribute("aria-label", `Remove ${document_.name}`);
+    drop.addEventListener("click", () => {
+      state.documents = state.documents.filter((each) => each !== document_);
+      drawDocuments();
+    });
+    item.append(drop);
+    return item;
+  });
+  at("documents").replaceChildren(...items);
+}
+
+at("attach").addEventListener("click", () => at("files").click());
+at("files").addEventListener("change", () => {
+  addFiles([...at("files").files]);
+  at("files").value = "";
+});
+for (const kind of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    event.preventDefault();
+    at("form").classList.toggle("over", kind === "dragover");
+    if (kind === "drop") addFiles([...event.dataTransfer.files]);
+  });
+}
+
+// ---- conversations ------------------------------------------------------------------------------
+
+function keep(turn) {
+  state.now.turns.push(turn);
+  state.now.title ||= turn.question.slice(0, 80);
+  state.all = [state.now, ...state.all.filter((each) => each.id !== state.now.id)];
+  conversations.save(state.all);
+  drawHistory();
+}
+
+function drawHistory() {
+  const items = state.all.map((each) => {
+    const item = element("li");
+    const pick = element("button", "pick", String(each.title || "Conversation"));
+    pick.setAttribute("aria-current", String(each.id === state.now.id));
+    pick.addEventListener("click", () => open(each));
+    const drop = element("button", "drop", "×");
+    drop.setAttribute("aria-label", `Delete ${each.title}`);
+    drop.addEventListener("click", () => {
+      state.all = state.all.filter((other) => other !== each);
+      conversations.save(state.all);
+      if (each.id === state.now.id) open(conversations.begin());
+      drawHistory();
+    });
+    item.append(pick, drop);
+    return item;
+  });
+  at("conversations").replaceChildren(...items);
+  const empty = !state.now.turns.length;
+  at("export-markdown").disabled = at("export-json").disabled = empty;
+}
+
+function open(conversation) {
+  state.running?.abort();
+  state.now = conversation;
+  redraw();
+  drawHistory();
+  if (matchMedia("(max-width: 700px)").matches) showHistory(false);
+  scroll();
+  at("question").focus();
+}
+
+function showHistory(shown) {
+  at("history").classList.toggle("open", shown);
+  at("open-history").setAttribute("aria-expanded", String(shown));
+}
+
+at("open-history").addEventListener("click", () =>
+  showHistory(!at("history").classList.contains("open")),
+);
+at("new").addEventListener("click", () => open(conversations.begin()));
+at("export-markdown").addEventListener("click", () => {
+  const names = { tuned: label("tuned"), base: label("base") };
+  const text = conversations.asMarkdown(state.now, names);
+  conversations.download("conversation.md", text, "text/markdown");
+});
+at("export-json").addEventListener("click", () => {
+  const text = JSON.stringify(state.now, null, 1);
+  conversations.download("conversation.json", text, "application/json");
+});
+
+redraw();
+drawHistory();
+connect();

@@ -1,0 +1,224 @@
+"""The server: engine and gateway together, from the task to the end.
+
+On SIGTERM it is unready at once, answers what is running, and ends within its grace.
+"""
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from thinktune.schema.errors import InternalError, SpecInvalid
+from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
+from thinktune.store import open_store
+from thinktune.tasks.runtime.nodes import PeerWatch
+from thinktune.tasks.serve.adapter_check import check_adapter
+from thinktune.tasks.serve.adapters import Adapters
+from thinktune.tasks.serve.engine.arms import Arms
+from thinktune.tasks.serve.engine.canary import watch
+from thinktune.tasks.serve.engine.choose import (
+    Chosen,
+    Command,
+    choose,
+    command,
+    keeps_arms_apart,
+    look,
+)
+from thinktune.tasks.serve.engine.client import EngineClient, Generation
+from thinktune.tasks.serve.engine.process import MOST_STARTS, Supervisor
+from thinktune.tasks.serve.gateway.answering import Answering
+from thinktune.tasks.serve.gateway.chat import Chat
+from thinktune.tasks.serve.gateway.connections import Listener
+from thinktune.tasks.serve.gateway.http import Gateway, State
+from thinktune.tasks.serve.gateway.keys import Keys, read_keys
+from thinktune.tasks.serve.gateway.retrieval import Index, read_folder
+from thinktune.tasks.serve.gateway.static import page_files
+from thinktune.tasks.serve.inputs import Served, read_served
+from thinktune.tasks.serve.log import say
+from thinktune.tasks.serve.models import Models, model_of
+from thinktune.tasks.serve.nodes import as_first_node, node_count, shared_folder, watch_peers
+from thinktune.text.tokens import Encoder
+
+LOOK_S, LOST_S = 0.1, 1.0
+
+
+def run(task: ServeTask) -> None:
+    """Serves until it is asked to stop. Raises ThinktuneError."""
+    asyncio.run(_run(task))
+
+
+async def _run(task: ServeTask) -> None:
+    keys = read_keys(task)
+    documents = _documents(task)
+    stopped, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
+    # Loading torch takes seconds; what is wrong with the run is known before.
+    looking = asyncio.create_task(look())
+    with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
+        adapters = None
+        try:
+            store = open_store(task.store)
+            if task.desired_file is not None:
+                where = shared_folder() if node_count() > 1 else Path(folder)
+                adapters = Adapters(task, store, where)
+                await asyncio.to_thread(adapters.begin)
+                served = adapters.first
+            else:
+                served = await asyncio.to_thread(read_served, task, store, Path(folder))
+            chosen = choose(task.engine, await looking)
+        finally:
+            looking.cancel()
+        if adapters is not None:
+            adapters.check(chosen.kind)
+        else:
+            check_adapter(served.adapter, served.template.model, chosen.kind)
+            say(f"run {served.run}: {served.judged}")
+        say(f"engine {chosen.kind} ({chosen.reason}), base model in {served.base}")
+        server = Server(task, served, chosen, keys, documents, adapters=adapters)
+        await server.serve(stopped, hurry)
+
+
+def _documents(task: ServeTask) -> Index | None:
+    if task.documents is None:
+        return None
+    found = read_folder(Path(task.documents), task.limits.document_bytes)
+    index = Index(found)
+    say(f"{len(found)} documents, {len(index.passages)} passages")
+    return index
+
+
+async def _until_lost(peers: PeerWatch | None) -> None:
+    """Until another node of this server has ended; alone, for ever."""
+    while peers is None or not peers.lost:
+        await asyncio.sleep(LOST_S)
+
+
+class Server:
+    """Engine and gateway of one run."""
+
+    def __init__(
+        self,
+        task: ServeTask,
+        served: Served,
+        chosen: Chosen,
+        keys: Keys,
+        documents: Index | None,
+        *,
+        command_for: Callable[[int], Command] | None = None,
+        adapters: Adapters | None = None,
+    ) -> None:
+        """`command_for`: how the engine is started on a port, where it is not the chosen one's
+        usual command. `adapters`: those of a server whose runs change."""
+        self._task = task
+        self._served = served
+        self._adapters = adapters
+
+        def usual(port: int) -> Command:
+            loaded = adapters.loaded if adapters is not None else {served.run: served.adapter}
+            alone = command(chosen, served, task, port, loaded)
+            return alone if node_count() == 1 else as_first_node(alone)
+
+        # The nodes of a group start again together, by Kubernetes.
+        starts = MOST_STARTS if node_count() == 1 else 1
+        self.supervisor = Supervisor(command_for or usual, task.times, most_starts=starts)
+        self.client = EngineClient(self.supervisor, task.times)
+        self._arms = Arms(apart=keeps_arms_apart(chosen))
+        self._encoder = encoder = Encoder(served.weights / "tokenizer.json")
+        self._models = Models(task.server)
+        self._models.offer(
+            adapters.models(encoder)
+            if adapters is not None
+            else [model_of(served, served.run, encoder)]
+        )
+        chat = Chat(
+            self._models,
+            task.limits,
+            Answering(self.client, self._arms, encoder),
+            documents,
+            forms=chosen.kind == "vllm",
+        )
+        files = page_files()
+        self.state = State(task.limits, keys, chat, self.client, self.supervisor, files)
+        self._listener = Listener(Gateway(self.state).handle, task.limits)
+        self.port = 0
+        """Where it listens, once it does."""
+
+    async def serve(self, stopped: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Until it is stopped, or no engine stays up. `hurry` ends running answers as well."""
+        task = self._task
+        await self.client.open()
+        try:
+            self.port = await self._listener.open(task.host, task.port)
+        except OSError as error:
+            fault = f"it cannot be listened on ({error.strerror})"
+            place = f"--host {task.host} --port {task.port}"
+            raise SpecInvalid(place, fault, "name another port, or 0 for a free one") from None
+        canary = Generation(
+            model=BASE_MODEL,  # which every engine has, whatever adapters come and go
+            prompt_ids=self._served.stop_ids[:1],
+            max_tokens=1,
+            stop_ids=self._served.stop_ids,
+            temperature=0.0,
+            top_p=1.0,
+        )
+        engine = asyncio.create_task(self.supervisor.run())
+        jobs = [
+            asyncio.create_task(
+                watch(self.supervisor, self.client, self._arms, task.times, canary)
+            ),
+            asyncio.create_task(self._announce()),
+        ]
+        if self._adapters is not None:
+            following = self._adapters.follow(
+                self._models, self.client, self._encoder, changes=node_count() == 1
+            )
+            jobs.append(asyncio.create_task(following))
+        peers = watch_peers() if node_count() > 1 else None
+        asked = asyncio.create_task(stopped.wait())
+        lost = asyncio.create_task(_until_lost(peers))
+        try:
+            await asyncio.wait([engine, asked, lost], return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                raise InternalError("engine", "it has lost a node", "all nodes start again")
+            if not engine.done():
+                await self._drain(hurry)
+        finally:
+            for job in (*jobs, asked, lost):
+                job.cancel()
+            if peers is not None:
+                peers.leave(done=stopped.is_set())
+            if self._adapters is not None:
+                await self._adapters.end()
+            self._listener.stop_listening()
+            await self.supervisor.stop()
+            await self._listener.close()
+            await self.client.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await engine
+
+    async def _announce(self) -> None:
+        """Says when the engine is up, each time."""
+        host = f"[{self._task.host}]" if ":" in self._task.host else self._task.host
+        while True:
+            if not await self.supervisor.wait_up(self._task.times.start_s):
+                return
+            name = self._task.server or self._served.run
+            say(f"{READY_LINE} {name} at http://{host}:{self.port}")
+            while self.supervisor.up:
+                await asyncio.sleep(LOOK_S)
+
+    async def _drain(self, hurry: asyncio.Event) -> None:
+        """Unready at once; what is running ends, within the grace."""
+        state = self.state
+        state.draining = True
+        if state.running:
+            say(f"stops once {state.running} requests are answered; a second signal ends them")
+        deadline = time.monotonic() + self._task.times.grace_s
+        while state.running and not hurry.is_set() and time.monotonic() < deadline:
+            await asyncio.sleep(LOOK_S)
+        say("stops")
