@@ -78,18 +78,19 @@ def serve(
     if not local:
         fault = "it serves on this machine alone"
         raise SpecInvalid("thinktune serve", fault, "add --local")
-    task = ServeTask(
-        run=run,
-        store=open_store(store_url(store)).url,
-        host=host,
-        port=port,
-        key_file=absolute(key_file),
-        engine=engine,
-        window=window,
-        unpromoted=unpromoted,
-        documents=absolute(documents),
-        times=local_times(),
-    )
+    settings = {
+        "run": run,
+        "store": open_store(store_url(store)).url,
+        "host": host,
+        "port": port,
+        "key_file": absolute(key_file),
+        "engine": engine,
+        "window": window,
+        "unpromoted": unpromoted,
+        "documents": absolute(documents),
+        "times": local_times().model_dump(),
+    }
+    task = ServeTask.parse(settings, f"thinktune serve {run}")
     serve_local(task, click.echo, up=_open_page if opens else None)
     return int(ExitCode.DONE)
 

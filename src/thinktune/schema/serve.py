@@ -1,8 +1,8 @@
 """What a server is told: which run it serves, where it listens, and its limits."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinktune.schema.catalog import Count
 from thinktune.schema.closed import Closed
@@ -84,3 +84,12 @@ class ServeTask(Closed):
     """Folder of text files that answers may draw on."""
     limits: ServeLimits = ServeLimits()
     times: ServeTimes = ServeTimes()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.run == BASE_MODEL:
+            raise ValueError(
+                f"a run called '{BASE_MODEL}' cannot be told from its base model; "
+                "give the run another name"
+            )
+        return self
