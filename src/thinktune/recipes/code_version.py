@@ -12,10 +12,12 @@ STAGE_PACKAGES = ("llm", "schema", "store", "tasks", "text")
 """Packages that a stage runs. What the launcher does besides changes no result."""
 LAUNCHER_ONLY = (
     "cluster.py",
+    "cluster_serve.py",
     "kube_names.py",
     "pipeline.py",
     "prices.py",
     "serve.py",
+    "serve_values.py",
     "values.py",
 )
 """Modules of `schema` that no stage imports: how a cluster is described to the launcher, what it
