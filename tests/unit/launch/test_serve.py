@@ -36,8 +36,8 @@ from thinktune.launch.serving import serve as module
 from thinktune.launch.serving.explain import explain
 from thinktune.launch.serving.follow import follow
 from thinktune.launch.serving.live import known_server, live_server, task_of
+from thinktune.launch.serving.planned import ServerRequest
 from thinktune.launch.serving.remove import remove
-from thinktune.launch.serving.serve import ServerRequest
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import ExitCode
