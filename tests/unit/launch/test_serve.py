@@ -35,7 +35,7 @@ from thinktune.launch.serving import follow as follow_module
 from thinktune.launch.serving import serve as module
 from thinktune.launch.serving.explain import explain
 from thinktune.launch.serving.follow import follow
-from thinktune.launch.serving.live import known_server, live_server, task_of
+from thinktune.launch.serving.live import is_entrance, known_server, live_server, task_of
 from thinktune.launch.serving.planned import ServerRequest
 from thinktune.launch.serving.remove import remove
 from thinktune.launch.serving.sizing import ServeWishes
@@ -211,6 +211,26 @@ def test_more_replicas_and_other_runs_without_naming_all_again(
     workload = cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)
     assert workload["spec"]["template"] == template  # pods follow; none is made anew
     assert workload["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "entrance"),
+    [
+        ({}, True),
+        ({"apps.kubernetes.io/pod-index": "1"}, False),
+        ({"leaderworkerset.sigs.k8s.io/worker-index": "1"}, False),
+        # The first node of a second group.
+        (
+            {
+                "leaderworkerset.sigs.k8s.io/worker-index": "0",
+                "apps.kubernetes.io/pod-index": "1",
+            },
+            True,
+        ),
+    ],
+)
+def test_clients_reach_the_first_node_of_each_group(labels: dict[str, str], entrance: bool) -> None:
+    assert is_entrance({"metadata": {"labels": labels}}) is entrance
 
 
 def test_what_is_not_asked_for_stays_as_it_was(
