@@ -253,6 +253,19 @@ def test_what_is_not_asked_for_stays_as_it_was(
     assert workload["spec"]["replicas"] == 2
 
 
+def test_there_is_a_place_for_the_widest_adapter(serve: Serve, store: Store, kube: Kube) -> None:
+    for run, rank in (("one", 8), ("two", 12)):
+        commit_run(store, run, rank=rank)
+    serve(asked("one", "two", hardware="t4x1", force=True))
+    task = task_of(RELEASE, kube)
+    assert task is not None
+    assert task.execution is not None
+    assert (task.execution.max_lora_rank, task.execution.max_loras) == (16, 2)
+    commit_run(store, "wide", rank=513)
+    with pytest.raises(SpecInvalid, match="run wide: rank 513, and vLLM takes 512 at most"):
+        serve(asked("wide", hardware="t4x1", force=True, name="other"))
+
+
 def test_another_precision_than_was_judged_is_said(
     serve: Serve, store: Store, said: list[str]
 ) -> None:
