@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 import yaml
 from charts_of import CATALOG, CLUSTER, Manifest, a_run, of_kind, rendered
+from serving_of import a_server
+from serving_of import rendered as rendered_server
 
 from thinktune.launch.cluster.charts import manifests, values_text
-from thinktune.launch.cluster.kube import OWNED
+from thinktune.launch.cluster.kube import OWNED, WORKLOADS
 from thinktune.launch.preflight import check_names
 from thinktune.launch.runs import conductor_of, pipeline_of
 from thinktune.recipes.compose import recipe_names
 from thinktune.schema.cluster import Cluster, Identity, Monitoring, Network, Nodes, Prep, Toleration
+from thinktune.schema.cluster_serve import Autoscaling, Expose, Serving
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.stages import STAGES, Stage
 
@@ -242,8 +245,14 @@ def test_all_that_a_release_makes_can_be_cleared_away(own_file: Path) -> None:
     text = values_text(conductor_of(pipeline_of(run, STAGES, cluster), cluster))
     whole = yaml.safe_load_all(manifests("c", "jobs", text, chart="conductor"))
     found += [each["kind"] for each in whole]
-    plurals = {f"{kind.lower()}s".replace("ys", "ies") for kind in found} - {"jobs"}
-    assert plurals == set(OWNED)
+    for by, gateway in (("hpa", None), ("keda", "public")):
+        expose = Expose(host="chat.example.com", gateway=gateway)
+        scaling = Autoscaling(by=by, max_replicas=2, prometheus="http://p:9090")
+        serving = Serving(expose=expose, autoscaling=scaling)
+        server = a_server(cluster=cluster.model_copy(update={"serve": serving}))
+        found += [each["kind"] for each in rendered_server(server)]
+    plurals = {f"{kind.lower()}s".replace("ys", "ies").replace("sss", "sses") for kind in found}
+    assert plurals - {"jobs", *WORKLOADS} == set(OWNED)
 
 
 def test_hardware_that_nobody_knows() -> None:

@@ -20,11 +20,12 @@ from thinktune.cli.options import (
 )
 from thinktune.launch.cluster.charts import manifests, values_text
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.serving import serve as launch
 from thinktune.launch.serving.artifacts import newest_run
 from thinktune.launch.serving.follow import follow
 from thinktune.launch.serving.live import LiveServer
+from thinktune.launch.serving.planned import Before, PlannedServer, ServerRequest, plan_server
 from thinktune.launch.serving.promote import promote as promote_run
+from thinktune.launch.serving.serve import serve as serve_runs
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.launch.serving.values import KEY_ENTRY, key_secret_of, server_release
 from thinktune.recipes.compose import Catalog, load_catalog, recipe_names
@@ -112,13 +113,13 @@ def serve_on_cluster(
     runs = [_run_of(name, store, click.echo) for name in names]
     request = _request(runs, asked, cluster, catalog, window=window, unpromoted=unpromoted)
     task = request.task.model_copy(update={"engine": engine})
-    request = launch.ServerRequest(**{**vars(request), "task": task})
+    request = ServerRequest(**{**vars(request), "task": task})
     if asked.render is not None:
-        planned = launch.plan_server(request, store, launch.Before())
+        planned = plan_server(request, store, Before())
         return _render(planned, cluster, asked.render)
     kube = Kube(cluster.namespace, asked.context)
     click.echo(f"server {request.name} in namespace {cluster.namespace} of {kube.context}")
-    planned = launch.serve(request, kube, store, click.echo)
+    planned = serve_runs(request, kube, store, click.echo)
     if not asked.detach:
         try:
             server = follow(request.name, planned.values.seconds.progress, kube, store, click.echo)
@@ -152,7 +153,7 @@ def _request(
     *,
     window: int | None,
     unpromoted: bool,
-) -> launch.ServerRequest:
+) -> ServerRequest:
     if asked.name is None and not runs:
         remedy = "name a run, or a server that is there with --name"
         raise SpecInvalid("thinktune serve", "nothing is named that could be served", remedy)
@@ -161,7 +162,7 @@ def _request(
         fault = f"hardware '{asked.hardware}' is not in the catalog"
         raise SpecInvalid("--hardware", fault, f"known: {known}")
     name = asked.name or server_name(runs[0])
-    return launch.ServerRequest(
+    return ServerRequest(
         name=name,
         runs=runs,
         task=_task(name, cluster, asked.settings),
@@ -197,7 +198,7 @@ def _task(name: str, cluster: Cluster, settings: Sequence[str]) -> ServeTask:
     return ServeTask.parse(plain, "--set")
 
 
-def _render(planned: launch.PlannedServer, cluster: Cluster, folder: Path) -> int:
+def _render(planned: PlannedServer, cluster: Cluster, folder: Path) -> int:
     name, values = planned.facts.name, values_text(planned.values)
     rendered = manifests(server_release(name), cluster.namespace, values, chart="serve")
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from kube_cluster import Cluster as FakeCluster
 from kube_objects import CONFIG_MAPS, DEPLOYMENTS, PODS
 from launching import CATALOG, CREATED, NAMESPACE
 
-from thinktune.launch.serving.serve import ServerRequest
+from thinktune.launch.serving.planned import ServerRequest
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.data import DataSpec

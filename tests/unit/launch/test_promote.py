@@ -24,6 +24,7 @@ from thinktune.launch.cluster.install import install
 from thinktune.launch.cluster.kube import Kube
 from thinktune.launch.serving import promote as module
 from thinktune.launch.serving import serve
+from thinktune.launch.serving.planned import Before, plan_server
 from thinktune.launch.serving.promote import REVISION
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
@@ -242,7 +243,7 @@ def test_a_server_that_was_installed_under_another_name(
 ) -> None:
     for run in ("one", "two"):
         commit_run(store, run)
-    planned = serve.plan_server(asked("one"), store, serve.Before())
+    planned = plan_server(asked("one"), store, Before())
     text = values_text(planned.values)
     assert install("mine", "serve", kube, text) is None
     (pod,) = add_replicas(cluster, 1, release="mine")

@@ -35,9 +35,9 @@ from thinktune.launch.serving import follow as follow_module
 from thinktune.launch.serving import serve as module
 from thinktune.launch.serving.explain import explain
 from thinktune.launch.serving.follow import follow
-from thinktune.launch.serving.live import known_server, live_server, task_of
+from thinktune.launch.serving.live import is_entrance, known_server, live_server, task_of
+from thinktune.launch.serving.planned import ServerRequest
 from thinktune.launch.serving.remove import remove
-from thinktune.launch.serving.serve import ServerRequest
 from thinktune.launch.serving.sizing import ServeWishes
 from thinktune.schema.errors import InputMissing, SpecInvalid, StageFailed
 from thinktune.schema.exit_codes import ExitCode
@@ -213,6 +213,26 @@ def test_more_replicas_and_other_runs_without_naming_all_again(
     assert workload["spec"]["replicas"] == 3
 
 
+@pytest.mark.parametrize(
+    ("labels", "entrance"),
+    [
+        ({}, True),
+        ({"apps.kubernetes.io/pod-index": "1"}, False),
+        ({"leaderworkerset.sigs.k8s.io/worker-index": "1"}, False),
+        # The first node of a second group.
+        (
+            {
+                "leaderworkerset.sigs.k8s.io/worker-index": "0",
+                "apps.kubernetes.io/pod-index": "1",
+            },
+            True,
+        ),
+    ],
+)
+def test_clients_reach_the_first_node_of_each_group(labels: dict[str, str], entrance: bool) -> None:
+    assert is_entrance({"metadata": {"labels": labels}}) is entrance
+
+
 def test_what_is_not_asked_for_stays_as_it_was(
     serve: Serve, cluster: Cluster, store: Store, kube: Kube, said: list[str]
 ) -> None:
@@ -231,6 +251,19 @@ def test_what_is_not_asked_for_stays_as_it_was(
     workload = cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)
     assert workload["metadata"]["labels"]["thinktune.dev/hardware"] == "cpu"
     assert workload["spec"]["replicas"] == 2
+
+
+def test_there_is_a_place_for_the_widest_adapter(serve: Serve, store: Store, kube: Kube) -> None:
+    for run, rank in (("one", 8), ("two", 12)):
+        commit_run(store, run, rank=rank)
+    serve(asked("one", "two", hardware="t4x1", force=True))
+    task = task_of(RELEASE, kube)
+    assert task is not None
+    assert task.execution is not None
+    assert (task.execution.max_lora_rank, task.execution.max_loras) == (16, 2)
+    commit_run(store, "wide", rank=513)
+    with pytest.raises(SpecInvalid, match="run wide: rank 513, and vLLM takes 512 at most"):
+        serve(asked("wide", hardware="t4x1", force=True, name="other"))
 
 
 def test_another_precision_than_was_judged_is_said(

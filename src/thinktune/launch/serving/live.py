@@ -89,7 +89,8 @@ class LiveServer:
 def is_entrance(pod: Object) -> bool:
     """Whether clients reach a pod: of several nodes, the first."""
     labels = pod["metadata"].get("labels") or {}
-    return all(labels.get(name, "0") == "0" for name in RANK_LABELS)
+    # A LeaderWorkerSet's pods have both, and then the second one counts its groups.
+    return next((labels[name] == "0" for name in RANK_LABELS if name in labels), True)
 
 
 def is_leaving(pod: Object) -> bool:

@@ -5,39 +5,32 @@ followed by the pods that are there.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import thinktune
 from thinktune.launch.cluster import capacity
 from thinktune.launch.cluster.api import Forbidden
 from thinktune.launch.cluster.charts import HelmFault, HelmRefused, values_text
 from thinktune.launch.cluster.install import Foreign, install, installed_values, upgrade
 from thinktune.launch.cluster.kube import SERVER_LABEL, Kube
 from thinktune.launch.preflight import secret_remedy, secrets_of
-from thinktune.launch.serving.artifacts import Servable, check_same_base, read_servable
 from thinktune.launch.serving.desired import change_desired
 from thinktune.launch.serving.live import desired_of, task_of
-from thinktune.launch.serving.sizing import ServeWishes, size_server
-from thinktune.launch.serving.values import (
-    KEY_ENTRY,
-    SERVE_IMAGE,
-    ServerFacts,
-    key_secret_of,
-    serve_values,
-    server_release,
-    server_task,
+from thinktune.launch.serving.planned import (
+    Before,
+    PlannedServer,
+    ServerRequest,
+    kept_hardware,
+    kept_wishes,
+    plan_server,
 )
+from thinktune.launch.serving.values import KEY_ENTRY, SERVE_IMAGE, key_secret_of, server_release
 from thinktune.launch.status.watch import Say
 from thinktune.launch.values import nodes_for
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
-from thinktune.schema.keys import replicas_prefix
-from thinktune.schema.serve import BASE_MODEL, ServeTask
-from thinktune.schema.serve_values import ServeValues, Workload
-from thinktune.schema.served import Desired
+from thinktune.schema.serve_values import Workload
 from thinktune.schema.stages import Stage
 from thinktune.schema.values import (
     PlacementValues,
@@ -49,143 +42,6 @@ from thinktune.store import Store
 
 SERVE_CHART = "serve"
 KEY_BYTES = 32
-
-
-@dataclass(frozen=True)
-class ServerRequest:
-    """What is asked of a cluster."""
-
-    name: str
-    runs: Sequence[str]
-    """Empty keeps what the server serves."""
-    task: ServeTask
-    """Limits and times; the rest of it is decided here."""
-    hardware: str | None
-    wishes: ServeWishes
-    replicas: int | None
-    """None keeps the number that there is, and begins with one."""
-    unpromoted: bool
-    cluster: Cluster
-    catalog: Mapping[str, HardwareEntry]
-    force: bool = False
-    """Install although no node there could take it: an autoscaler may bring one."""
-
-
-@dataclass(frozen=True)
-class PlannedServer:
-    """A server as it is to be installed."""
-
-    facts: ServerFacts
-    values: ServeValues
-    runs: Sequence[Servable]
-
-
-@dataclass(frozen=True)
-class Before:
-    """What is there of a server before a command."""
-
-    desired: Desired | None = None
-    task: ServeTask | None = None
-    values: Mapping[str, Any] | None = None
-
-
-def plan_server(
-    request: ServerRequest, store: Store, before: Before, workload: Workload | None = None
-) -> PlannedServer:
-    """Raises SpecInvalid where runs do not go together or nothing fits, InputMissing where an
-    artifact is missing. `workload`: for several nodes, what the cluster can run."""
-    _check_name(request.name, request.runs)
-    runs = _servable(request, store, before)
-    check_same_base(runs)
-    wishes = _kept(request.wishes, before)
-    slots = max(wishes.slots, len(runs))
-    size = size_server(
-        runs, _hardware(request, before), replace(wishes, slots=slots), request.catalog
-    )
-    kind: Workload = "deployment" if size.nodes == 1 else workload or "leaderworkerset"
-    replicas = request.replicas or int((before.values or {}).get("replicas", 1))
-    if kind == "statefulset" and replicas > 1:
-        fault = "several servers over several nodes each need LeaderWorkerSet, which is not there"
-        remedy = "install it (https://lws.sigs.k8s.io), or leave --replicas out"
-        raise SpecInvalid(f"server {request.name}", fault, remedy)
-    facts = ServerFacts(
-        name=request.name,
-        desired=_desired(runs, before.desired),
-        task=server_task(request.name, _limits_kept(request.task, before), size, slots),
-        size=size,
-        replicas=replicas,
-        workload=kind,
-    )
-    node = request.catalog[size.hardware]
-    values = serve_values(facts, node, request.cluster, thinktune.__version__)
-    return PlannedServer(facts, values, runs)
-
-
-def _kept(wishes: ServeWishes, before: Before) -> ServeWishes:
-    """What nobody asks for now stays as it was asked for before."""
-    if before.task is None:
-        return wishes
-    execution = before.task.execution
-    return ServeWishes(
-        precision=wishes.precision or (execution.precision if execution else None),
-        window=wishes.window or before.task.window,
-        nodes=wishes.nodes or (execution.nodes if execution else None),
-        slots=max(wishes.slots, before.task.adapters),
-    )
-
-
-def _hardware(request: ServerRequest, before: Before) -> str | None:
-    known = (before.values or {}).get("hardware")
-    return request.hardware or (known if known in request.catalog else None)
-
-
-def _limits_kept(task: ServeTask, before: Before) -> ServeTask:
-    """The task with the limits and times of before, but for those that are set now."""
-    if before.task is None:
-        return task
-    limits, times = task.limits, task.times
-    changed = {name: getattr(limits, name) for name in limits.model_fields_set}
-    slower = {name: getattr(times, name) for name in times.model_fields_set}
-    return task.model_copy(
-        update={
-            "limits": before.task.limits.model_copy(update=changed),
-            "times": before.task.times.model_copy(update=slower),
-            "engine": task.engine if task.engine != "auto" else before.task.engine,
-        }
-    )
-
-
-def _check_name(name: str, runs: Sequence[str]) -> None:
-    server_release(name)
-    if name in (*runs, BASE_MODEL) or not name[:1].isalpha():
-        fault = f"'{name}' cannot be a server's name"
-        remedy = "choose one with --name that begins with a letter and is not a run's, nor 'base'"
-        raise SpecInvalid("--name", fault, remedy)
-
-
-def _servable(request: ServerRequest, store: Store, before: Before) -> list[Servable]:
-    if request.runs:
-        return [
-            read_servable(run, store, unpromoted=request.unpromoted)
-            for run in dict.fromkeys(request.runs)
-        ]
-    if before.desired is None:
-        fault = f"there is no server '{request.name}' yet, and no run is named"
-        raise SpecInvalid("thinktune serve", fault, "name a run: thinktune serve RUN")
-    return [read_servable(each.run, store, unpromoted=True) for each in before.desired.runs]
-
-
-def _desired(runs: Sequence[Servable], before: Desired | None) -> Desired:
-    asked = tuple(run.desired for run in runs)
-    if before is None:
-        return Desired(revision=1, runs=asked)
-    same = [(each.run, each.train_sha256) for each in before.runs] == [
-        (each.run, each.train_sha256) for each in asked
-    ]
-    if same:
-        return before
-    former = before.first if before.first.run != asked[0].run else before.former
-    return Desired(revision=before.revision + 1, runs=asked, former=former)
 
 
 def serve(request: ServerRequest, kube: Kube, store: Store, say: Say) -> PlannedServer:
@@ -200,9 +56,9 @@ def serve(request: ServerRequest, kube: Kube, store: Store, say: Say) -> Planned
         fault = f"there is a run '{request.name}', and names tell servers from runs"
         raise SpecInvalid("--name", fault, "choose another name with --name")
     workload: Workload = "deployment"
-    if (_kept(request.wishes, before).nodes or 1) > 1:
+    if (kept_wishes(request.wishes, before).nodes or 1) > 1:
         workload = "leaderworkerset" if kube.has_leader_worker_sets() else "statefulset"
-    request = replace(request, hardware=_hardware(request, before))
+    request = replace(request, hardware=kept_hardware(request, before))
     available = _hardware_there(request, kube)
     planned = plan_server(replace(request, catalog=available), store, before, workload)
     for run in planned.runs:
@@ -366,8 +222,3 @@ def _refused(release: str, refusal: HelmRefused) -> Exception:
         return Foreign(f"release {release}", refusal.fault, "choose another name with --name")
     remedy = "the same command again goes on from what is there"
     return ServiceUnavailable(f"release {release}", refusal.fault, remedy)
-
-
-def forget_replicas(name: str, store: Store) -> None:
-    """Removes what replicas of a server have said."""
-    store.delete_prefix(replicas_prefix(name))

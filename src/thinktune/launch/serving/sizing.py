@@ -12,7 +12,7 @@ from thinktune.plan.serving.plan import make_serving_plan, smallest_hardware
 from thinktune.plan.serving.request import USUAL_WINDOW, ServeRequest
 from thinktune.schema.catalog import GIB, HardwareEntry, ModelEntry
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serving import Precision, ServeExecution
+from thinktune.schema.serving import Precision, ServeExecution, lora_rank_setting
 
 CPU_MODEL_BYTES = 4 << 30
 """Largest weights in 16 bits that are served on CPUs without a word: transformers computes some
@@ -109,7 +109,7 @@ def _smallest(
 
 
 def _request(runs: Sequence[Servable], hardware: str, wishes: ServeWishes) -> ServeRequest:
-    model = runs[0].model
+    model, widest = runs[0].model, max(runs, key=lambda run: run.rank)
     released_fp8 = model.dtype == "float8_e4m3fn"
     return ServeRequest(
         model=runs[0].model_name,
@@ -118,7 +118,9 @@ def _request(runs: Sequence[Servable], hardware: str, wishes: ServeWishes) -> Se
         window=wishes.window or min(USUAL_WINDOW, model.context),
         nodes=wishes.nodes or 1,
         adapters=wishes.slots,
-        rank=max(run.rank for run in runs),
+        rank=lora_rank_setting(
+            widest.rank, f"run {widest.run}", "serve an adapter of a lower rank"
+        ),
         targets=tuple(
             name for name in model.lora_targets if any(name in run.targets for run in runs)
         ),
