@@ -184,7 +184,7 @@ def server_name(run: str) -> str:
 
 def _task(name: str, cluster: Cluster, settings: Sequence[str]) -> ServeTask:
     """Limits and times of a server. Raises SpecInvalid for a setting that there is not."""
-    plain: dict[str, Any] = {"run": name, "store": cluster.store}
+    plain: dict[str, Any] = {"run": name, "server": name, "store": cluster.store}
     for setting in settings:
         key, equals, value = setting.partition("=")
         section, dot, field = key.partition(".")
