@@ -210,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
                 items = objects.list(
                     resource, where, query.get("labelSelector", ""), query.get("fieldSelector", "")
                 )
+                for each in items:  # as the API server lists them
+                    del each["kind"], each["apiVersion"]
                 kind = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
                 self._answer(200, kind | {"metadata": {"resourceVersion": "1"}, "items": items})
             case "GET", str():
