@@ -136,6 +136,26 @@ def test_a_conversation_goes_on_and_is_there_after_a_reload(
     assert count(page, ".user") == 0
 
 
+def test_a_conversation_is_exported(page: Browser, running: Gateway) -> None:
+    ask(page)
+    page.run(
+        "window.saved = [];"
+        "HTMLAnchorElement.prototype.click = function () { window.saved.push(this.download) };"
+        "URL.createObjectURL = (blob) => { blob.text().then((t) => window.saved.push(t));"
+        " return 'blob:x' }"
+    )
+    page.run("document.getElementById('open-history').click()")
+    page.run("document.getElementById('export-json').click()")
+    name, text = page.wait("return window.saved.length === 2 && window.saved")
+    assert name == "conversation.json"
+    (turn,) = json.loads(text)["turns"]
+    assert turn["question"] == "How many hats?"
+    assert turn["answers"]["tuned"]["content"].startswith("# Heading")
+    page.run("window.saved.length = 0; document.getElementById('export-markdown').click()")
+    name, text = page.wait("return window.saved.length === 2 && window.saved")
+    assert name == "conversation.md" and "## tiny-run\n\n<details>" in text
+
+
 def test_what_lies_in_the_browsers_storage_is_hostile_too(page: Browser, running: Gateway) -> None:
     turn = {"question": "<img src=x>", "answers": {"tuned": {"content": HOSTILE, "reasoning": ""}}}
     stored: list[Any] = [{"id": "1", "title": "<b>x</b>", "turns": [turn]}, {"turns": 3}, None]

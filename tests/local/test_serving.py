@@ -39,6 +39,9 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     assert (ended.code, "stage prep of run no-run has committed nothing" in ended.err) == (66, True)
     ended = thinktune("serve", "no-run")
     assert ended.code == 64 and "add --local" in ended.err
+    for command in (("serve", "base", "--local"), ("chat", "base", "x")):
+        ended = thinktune(*command, "--store", str(tmp_path))
+        assert ended.code == 64 and "give the run another name" in ended.err
 
 
 @pytest.fixture(scope="module")

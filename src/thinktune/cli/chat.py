@@ -182,14 +182,15 @@ def _server(
     if not is_name(run_or_url):
         fault = f"{run_or_url!r} is neither a run nor an address"
         raise SpecInvalid("RUN|URL", fault, f"use {NAME_RULE}, or http://host:port")
-    task = ServeTask(
-        run=run_or_url,
-        store=open_store(store_url(store)).url,
-        port=0,
-        unpromoted=unpromoted,
-        engine=engine,
-        times=local_times(),
-    )
+    settings = {
+        "run": run_or_url,
+        "store": open_store(store_url(store)).url,
+        "port": 0,
+        "unpromoted": unpromoted,
+        "engine": engine,
+        "times": local_times().model_dump(),
+    }
+    task = ServeTask.parse(settings, f"thinktune chat {run_or_url}")
     os.environ.pop(KEY_VARIABLE, None)  # a server that this process alone talks to needs none
     with tempfile.TemporaryDirectory(prefix="thinktune-chat-") as folder:
         click.echo(f"loading {run_or_url} …", err=True)

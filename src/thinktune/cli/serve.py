@@ -90,18 +90,19 @@ def serve(
     if len(runs) != 1:
         fault = f"a machine serves one run, and {len(runs)} are named"
         raise SpecInvalid("thinktune serve --local", fault, "name one: thinktune serve RUN --local")
-    task = ServeTask(
-        run=runs[0],
-        store=open_store(store_url(store)).url,
-        host=host,
-        port=port,
-        key_file=absolute(key_file),
-        engine=engine,
-        window=window,
-        unpromoted=unpromoted,
-        documents=absolute(documents),
-        times=local_times(),
-    )
+    settings = {
+        "run": runs[0],
+        "store": open_store(store_url(store)).url,
+        "host": host,
+        "port": port,
+        "key_file": absolute(key_file),
+        "engine": engine,
+        "window": window,
+        "unpromoted": unpromoted,
+        "documents": absolute(documents),
+        "times": local_times().model_dump(),
+    }
+    task = ServeTask.parse(settings, f"thinktune serve {runs[0]}")
     serve_local(task, click.echo, up=_open_page if opens else None)
     return int(ExitCode.DONE)
 

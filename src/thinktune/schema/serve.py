@@ -1,8 +1,8 @@
 """What a server is told: which run it serves, where it listens, and its limits."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinktune.schema.catalog import Count
 from thinktune.schema.closed import Closed
@@ -97,3 +97,12 @@ class ServeTask(Closed):
     """Places for adapters on the GPU."""
     execution: ServeExecution | None = None
     """What the plan decided for vLLM on GPUs. Null leaves it to what the engine finds."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.run == BASE_MODEL:
+            raise ValueError(
+                f"a run called '{BASE_MODEL}' cannot be told from its base model; "
+                "give the run another name"
+            )
+        return self
