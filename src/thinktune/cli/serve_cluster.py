@@ -165,7 +165,7 @@ def _request(
     return ServerRequest(
         name=name,
         runs=runs,
-        task=_task(name, cluster, asked.settings),
+        task=_task(cluster, asked.settings),
         hardware=asked.hardware,
         wishes=ServeWishes(asked.precision, window, asked.nodes, asked.adapters),
         replicas=asked.replicas,
@@ -182,9 +182,9 @@ def server_name(run: str) -> str:
     return recipe if recipe != run else f"{run}-server"
 
 
-def _task(name: str, cluster: Cluster, settings: Sequence[str]) -> ServeTask:
+def _task(cluster: Cluster, settings: Sequence[str]) -> ServeTask:
     """Limits and times of a server. Raises SpecInvalid for a setting that there is not."""
-    plain: dict[str, Any] = {"run": name, "server": name, "store": cluster.store}
+    plain: dict[str, Any] = {"run": "server", "store": cluster.store}  # named by its plan
     for setting in settings:
         key, equals, value = setting.partition("=")
         section, dot, field = key.partition(".")

@@ -100,7 +100,7 @@ class ServeTask(Closed):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        if self.server is None and self.run == BASE_MODEL:
+        if self.run == BASE_MODEL:
             raise ValueError(
                 f"a run called '{BASE_MODEL}' cannot be told from its base model; "
                 "give the run another name"

@@ -90,7 +90,7 @@ def asked(
     return ServerRequest(
         name=name,
         runs=runs,
-        task=ServeTask(run=name, server=name, store="s3://bucket"),
+        task=ServeTask(run="server", store="s3://bucket"),
         hardware=hardware,
         wishes=wishes or ServeWishes(),
         replicas=replicas,

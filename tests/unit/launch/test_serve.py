@@ -141,6 +141,12 @@ def test_a_servers_name_is_nobody_elses(serve: Serve, store: Store, name: str) -
         serve(asked("one", name=name))
 
 
+def test_a_run_called_base(serve: Serve, store: Store) -> None:
+    commit_run(store, "base")
+    with pytest.raises(SpecInvalid, match="cannot be told from its base model"):
+        serve(asked("base"))
+
+
 def test_a_name_that_a_run_or_another_release_has_is_refused(
     serve: Serve, store: Store, kube: Kube, cluster: Cluster
 ) -> None:

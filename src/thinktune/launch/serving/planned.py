@@ -131,6 +131,9 @@ def _limits_kept(task: ServeTask, before: Before) -> ServeTask:
 
 def _check_name(name: str, runs: Sequence[str]) -> None:
     server_release(name)
+    if BASE_MODEL in runs:
+        fault = f"a run called '{BASE_MODEL}' cannot be told from its base model"
+        raise SpecInvalid(f"run {BASE_MODEL}", fault, "give the run another name")
     if name in (*runs, BASE_MODEL) or not name[:1].isalpha():
         fault = f"'{name}' cannot be a server's name"
         remedy = "choose one with --name that begins with a letter and is not a run's, nor 'base'"
