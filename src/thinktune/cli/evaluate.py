@@ -144,6 +144,9 @@ def compare(
       thinktune compare RUN --reference final-answer
     """
     opened = open_store(store_url(store))
+    if reference is not None and (metrics or page is not None):
+        fault = "--reference goes with neither --metric nor --html"
+        raise SpecInvalid("thinktune compare", fault, "leave one of them out")
     if reference is not None:
         return compare_with(reference, runs, opened, output)
     found = {run: _figures(opened, run) for run in runs}
@@ -191,10 +194,17 @@ def _figures(store: Store, run: str) -> dict[str, MetricValue]:
 
 def _chosen(figures: dict[str, MetricValue], metrics: tuple[str, ...]) -> dict[str, MetricValue]:
     """The figures of some metrics; all of them where none is named."""
+    # `tuned_medqa_accuracy` is no accuracy of the held-out questions.
+    longer = [name for name in _metric_names({"": figures}) if name not in metrics]
     return {
         key: value
         for key, value in figures.items()
-        if not metrics or any(key.endswith(f"_{name}") or key == f"{name}_p" for name in metrics)
+        if not metrics
+        or any(key == f"{name}_p" for name in metrics)
+        or (
+            any(key.endswith(f"_{name}") for name in metrics)
+            and not any(key.endswith(f"_{other}") for other in longer)
+        )
     }
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinktune.cli.options import output_option, run_argument, store_option, store_url
-from thinktune.launch.local import ask_module
+from thinktune.launch.local import ANSWERING, ask_module
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.harness import LmEvalReport, LmEvalRequest
 
@@ -24,8 +24,8 @@ from thinktune.schema.harness import LmEvalReport, LmEvalRequest
     required=True, metavar="FOLDER", help="Folder of the task files.",
 )  # fmt: skip
 @click.option(
-    "--base", type=click.Choice(["nf4", "16bit"]), default="nf4", show_default=True,
-    help="Precision of the base under the adapter; give that of the training.",
+    "--base", type=click.Choice(["nf4", "16bit"]), show_default="that of the training",
+    help="Precision of the base under the adapter.",
 )  # fmt: skip
 @click.option(
     "--batch-size", type=click.IntRange(1), default=8, show_default=True, metavar="N",
@@ -41,7 +41,7 @@ def lm_eval(
     run: str,
     tasks: str,
     include_path: Path,
-    base: Literal["nf4", "16bit"],
+    base: Literal["nf4", "16bit"] | None,
     batch_size: int,
     limit: int | None,
     store: str | None,
@@ -67,7 +67,7 @@ def lm_eval(
         limit=limit,
     )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    answered = ask_module("thinktune.tasks.evaluate.harness", request)
+    answered = ask_module("thinktune.tasks.evaluate.harness", request, ANSWERING)
     if output == "json":
         click.echo(answered.rstrip())
     else:

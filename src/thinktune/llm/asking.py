@@ -51,6 +51,8 @@ class Outcome:
     """Whether the reply was there already."""
     tokens: int | None = None
     """Tokens of the reply, thinking included; None where the endpoint does not say."""
+    cut: str = ""
+    """Of a truncated reply, what was answered before its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,11 @@ class Asker:
         stop: Callable[[], bool] = lambda: False,
         progress: Callable[[Standing], None] | None = None,
         environment: Mapping[str, str] = os.environ,
+        replies_prefix: str | None = None,
     ) -> None:
         """`spend_prefix` is the run's folder for its accounts; `place` the settings' name in the
-        recipe, for messages. Raises SpecInvalid if the key is missing or a check is impossible."""
+        recipe, for messages; `replies_prefix` where replies are kept, if not with those of all
+        runs. Raises SpecInvalid if the key is missing or a check is impossible."""
         self._spec = spec
         self._key = read_key(spec, environment)
         self._checker = Checker(checks or Checks(), f"{place}.checks")
@@ -101,7 +105,7 @@ class Asker:
         self._progress = progress
         self._told = 0.0
         writer = new_attempt()
-        self.cache = ReplyCache(store, reply_prefix(spec), writer)
+        self.cache = ReplyCache(store, replies_prefix or reply_prefix(spec), writer)
         self._budget = Budget(
             spec, store, f"{spend_prefix}/{profile_of(spec)}", f"{place}.budget", writer
         )
@@ -205,7 +209,8 @@ class Asker:
         if reason is None:
             return Outcome(request, answer.text, answer.thinking, None, "", came.cached, tokens)
         shown = one_line(answer.text or answer.thinking, REPLY_SHOWN_CHARS)
-        return Outcome(request, None, answer.thinking, reason, shown, came.cached, tokens)
+        thinking, cut = answer.thinking, answer.cut
+        return Outcome(request, None, thinking, reason, shown, came.cached, tokens, cut)
 
     def _count(self, outcome: Outcome) -> None:
         self._done += 1

@@ -39,6 +39,8 @@ class Answer:
     """Why this is no answer: `truncated`, `empty`, `refused`, `not_text`. None if it is one."""
     usage: Tokens | None
     """What was billed; None if the endpoint does not say."""
+    cut: str = ""
+    """Of a truncated reply, what was answered before its limit."""
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def read_answer(provider: Provider, body: dict[str, Any]) -> Answer:
     text = parsed.answer
     thinking = "\n".join(part for part in (thinking.strip(), parsed.thinking) if part)
     problem = _problem(finish, text, thinking, parsed.closed)
-    return Answer("" if problem else text, thinking, problem, usage_of(body))
+    cut = text if problem == TRUNCATED and not has_half_character(text) else ""
+    return Answer("" if problem else text, thinking, problem, usage_of(body), cut)
 
 
 def usage_of(body: dict[str, Any]) -> Tokens | None:

@@ -94,8 +94,8 @@ def key_of(body: dict[str, Any], draft: int = 0) -> str:
 
 def profile_of(spec: LlmSpec) -> str:
     """Digest of all that requests of these settings have in common: replies of one profile are
-    cached together."""
-    common = body_of(spec, Request("", ()))
+    cached together. A name such as `tuned` is another model at another address."""
+    common = body_of(spec, Request("", ())) | ({"base_url": spec.base_url} if spec.base_url else {})
     return key_of({"provider": spec.provider, **common})[:16]
 
 

@@ -177,19 +177,22 @@ def _evaluate(
 ) -> StagePlan:
     spec = recipe.evaluate
     gpus = min(1, hardware.num_gpus)
-    asked = judge(recipe, plan.requests + plan.questions * spec.samples * len(spec.endpoints))
+    asked = judge(recipe, plan.questions * spec.samples * (len(plan.arms) + len(spec.endpoints)))
     waits = (asked.hours or 0.0) if asked is not None else 0.0
+    # The last pod waits for the judge; the others have ended.
+    price = _price(recipe, hardware, gpus, 1, prices)
+    pod_hours = plan.hours * spec.shards + waits
     return StagePlan(
         stage="evaluate",
         hours=plan.hours + waits,
         most_hours=plan.most_hours + waits,
         nodes=spec.shards,
         gpus=gpus * spec.shards,
-        gpu_hours=(plan.hours + waits) * gpus * spec.shards,
+        gpu_hours=pod_hours * gpus,
         memory_bytes=plan.gpu_total_bytes,
         memory_limit_bytes=plan.gpu_budget_bytes,
         fits=plan.fits,
-        money=_times(plan.hours + waits, _price(recipe, hardware, gpus, spec.shards, prices)),
+        money=_times(pod_hours, price),
         language_model=asked,
     )
 
@@ -240,6 +243,8 @@ def _left_out(
     hardware: HardwareEntry,
 ) -> tuple[str, ...]:
     found = [f"the hours of {stage.stage}" for stage in stages if stage.hours is None]
+    if recipe.evaluate.perplexity:
+        found.append("the perplexity of held-out rows")
     if recipe.evaluate.endpoints:
         found.append("what the endpoints of evaluate.endpoints take and charge")
     if prices is not None:

@@ -23,8 +23,8 @@ class LmEvalRequest(Closed):
     """Names of the tasks or groups."""
     include_path: str
     """Folder of the task files."""
-    base: Literal["nf4", "16bit"]
-    """Precision of the base under the adapter: that of the training."""
+    base: Literal["nf4", "16bit"] | None
+    """Precision of the base under the adapter; null takes that of the training."""
     batch_size: Count
     """Requests that are computed at once."""
     limit: Count | None = None

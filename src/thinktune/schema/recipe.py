@@ -205,8 +205,8 @@ class EvaluateSpec(Closed):
     samples: Count = 1
     """Answers per question and model, over which metrics are averaged."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 4096
-    """Longest answer in tokens, reasoning included. An answer that is cut off counts as not
-    answered."""
+    """Longest answer in tokens, reasoning included. An answer that is cut off is judged by what is
+    there; one that is cut off in its reasoning says nothing."""
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.6
     """Sampling temperature; 0 decodes greedily. DeepSeek advises 0.6 with top_p 0.95 for R1 models,
     whose greedy answers tend to repeat themselves."""

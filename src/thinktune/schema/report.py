@@ -41,6 +41,10 @@ class PairedTest(Closed):
     exchanged at random, question by question."""
     pairs: Tally
     """Questions that have a score of both arms."""
+    other: float
+    """The other arm's figure over these questions, which may be fewer than its own."""
+    tuned: float
+    """The tuned model's figure over these questions."""
     only_other: Tally | None
     """Questions that only the other arm passes (McNemar's b). Null for a permutation test."""
     only_tuned: Tally | None

@@ -80,12 +80,14 @@ def check_adapter(
         raise SpecInvalid(PLACE, f"{fault} {revision}", remedy)
     # As the recipe writes them, so that the remedy can be copied.
     there = {
+        "base": found.manifest.metrics.get("base", train.base),
         "rank": config.get("r"),
         "alpha": config.get("lora_alpha"),
         "rslora": config.get("use_rslora", False),
         "targets": sorted(config.get("target_modules") or ()),
     }
     here = {
+        "base": train.base,
         "rank": train.rank,
         "alpha": train.alpha,
         "rslora": train.rslora,

@@ -68,7 +68,9 @@ class EvaluationPlan(Closed):
     arms: tuple[ArmPlan, ...]
     """Who answers, in the order of the report."""
     questions: int
-    """Questions that are asked: those that are held out, and those of benchmarks."""
+    """Held-out questions that are asked."""
+    benchmark_questions: int
+    """Questions of benchmarks that are asked beside them."""
     requests: int
     """Answers in all: questions times samples times arms."""
     rows: int
@@ -110,6 +112,7 @@ def plan_evaluation(
     questions = min(spec.questions or held_out, held_out)
     if not questions:
         return None
+    held_out = questions
     questions += benchmark_questions
     chosen = _engine(recipe, model, hardware)
     arms = arms_of(spec, recipe.train.base)
@@ -129,7 +132,8 @@ def plan_evaluation(
         engine=chosen.name,
         engine_reason=chosen.reason,
         arms=tuple(_arm(arm, requests, seconds[arm.name]) for arm in arms),
-        questions=questions,
+        questions=held_out,
+        benchmark_questions=benchmark_questions,
         requests=len(arms) * requests,
         rows=memory.rows(works[BASE], hardware),
         answer_tokens=round(speed.ANSWER_SHARE * tokens),

@@ -58,7 +58,7 @@ def ask_all(
     questions: dict[str | None, Inputs] = {None: inputs}
     questions.update(inputs.benchmarks)
     all_asked: list[tuple[str | None, _Requests, list[Answer] | None]] = []
-    likelihoods: dict[tuple[str, str], Likelihood] = {}
+    measured: list[tuple[Engine, Arm]] = []
     arms = arms_of(task.evaluate, task.base)
     for precision, some in groupby(arms, key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
@@ -69,7 +69,9 @@ def ask_all(
                     found = _answers(engine, asked, context, phase, timings, shard)
                     all_asked.append((name, asked, found))
                 if encoder is not None and measures(task, arm):
-                    likelihoods |= measure(task, context, inputs, engine, arm, encoder)
+                    measured.append((engine, arm))
+                    if shard.index == 0:
+                        measure(task, context, inputs, engine, arm, encoder)
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     samples: dict[str | None, list[Sample]] = {name: [] for name in questions}
     for name, asked, found in all_asked:
@@ -78,6 +80,13 @@ def ask_all(
         if answers is None:
             return None
         samples[name] += _samples(task, questions[name], asked.arm, answers, tokenizer)
+    likelihoods: dict[tuple[str, str], Likelihood] = {}
+    for engine, arm in measured:
+        assert encoder is not None, "it is made where something is measured"
+        kept = measure(task, context, inputs, engine, arm, encoder, compute=False)
+        if kept is None:
+            return None
+        likelihoods |= kept
     return Asked(samples, likelihoods)
 
 

@@ -175,7 +175,9 @@ def main() -> None:
     """Answers one request on stdin."""
     request = CheckpointsRequest.model_validate_json(sys.stdin.read())
     # What a language model says of each checkpoint would be paid for.
-    spec = request.task.evaluate.model_copy(update={"judge": None, "instruction": None})
+    spec = request.task.evaluate.model_copy(
+        update={"judge": None, "instruction": None, "precisions": (), "perplexity": False}
+    )
     task = request.task.model_copy(update={"evaluate": spec})
     quiet_libraries()
     with (

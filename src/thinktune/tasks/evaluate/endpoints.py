@@ -13,7 +13,7 @@ from thinktune.llm.asking import Asker, Outcome
 from thinktune.llm.faults import read_key
 from thinktune.llm.live import NO_REPLY
 from thinktune.llm.replies import TRUNCATED
-from thinktune.llm.requests import Message, Request
+from thinktune.llm.requests import Message, Request, profile_of
 from thinktune.schema.errors import ServiceUnavailable
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.llm import LlmSpec
@@ -45,9 +45,10 @@ def endpoint_info(name: str, endpoint: EndpointSpec) -> ArmInfo:
 def ask_endpoints(task: EvaluateTask, context: Context, inputs: Inputs) -> list[Sample]:
     """The answers of all endpoints to all questions, one endpoint after the other.
 
-    A question that the endpoint refuses has an empty answer that counts as not finished, so that no
-    arm is measured on fewer questions. Raises what `Asker.ask` raises, and ServiceUnavailable where
-    the endpoint failed on a question each time: that says nothing about its answer.
+    A question that the endpoint refuses has an empty answer, so that no arm is measured on fewer
+    questions; one that its limit cut off is judged by what there is, as in any arm. Raises what
+    `Asker.ask` raises, and ServiceUnavailable where the endpoint failed on a question each time:
+    that says nothing about its answer.
     """
     samples: list[Sample] = []
     for name, endpoint in task.evaluate.endpoints.items():
@@ -61,13 +62,16 @@ def _ask(
     found: dict[tuple[str, int], Sample] = {}
     reasons: Counter[str] = Counter()
     references = {row["id"]: row["reference"] for row in inputs.rows}
+    spec = sampled_as(task.evaluate, endpoint)
     with Asker(
-        sampled_as(task.evaluate, endpoint),
+        spec,
         context.store,
         f"{stage_prefix(task.run, 'evaluate')}/llm",
         place=f"{PLACE}.{name}.llm",
         stop=lambda: context.stop.requested,
         progress=told_by(context.reporter, f"ask {name}"),
+        # The name of a served model may lead to another one tomorrow.
+        replies_prefix=f"{stage_prefix(task.run, 'evaluate')}/replies/{profile_of(spec)}",
     ) as asker:
         for outcome in asker.ask(_requests(task, inputs.rows, endpoint, inputs.behind)):
             request = outcome.request
@@ -117,15 +121,15 @@ def _sample(arm: str, outcome: Outcome, references: Mapping[str, str | None]) ->
     # A cut may leave half a character of UTF-16, which no file takes.
     thought = outcome.thinking.encode("utf-8", "replace").decode()
     thinking = f"{BEFORE_REASONING}{thought}" if thought else ""
-    if thinking and outcome.reason != TRUNCATED:
+    if thinking and (outcome.reason != TRUNCATED or outcome.cut):
         thinking += AFTER_REASONING
     return Sample(
         question_id=outcome.request.id,
         arm=arm,
         sample=outcome.request.draft,
-        text=thinking + (outcome.text or ""),
+        text=thinking + (outcome.text or outcome.cut),
         prompt_opens_think=False,
         tokens=outcome.tokens or 0,
-        finished=outcome.reason is None,
+        finished=outcome.reason != TRUNCATED,
         reference=references[outcome.request.id],
     )

@@ -71,7 +71,7 @@ def _compared(
             if test is not None and test.pairs >= FEW_QUESTIONS:
                 worst = test.ci95[0] if direction == "higher" else -test.ci95[1]
             met = worst is not None and worst >= -wanted.not_worse_by
-            words = f"better than base by at least {-wanted.not_worse_by:g}, with 95% confidence"
+            words = f"at most {wanted.not_worse_by:g} worse than base, with 95% confidence"
             yield _requirement(name, arm, words, worst, met)
 
 

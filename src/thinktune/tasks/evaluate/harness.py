@@ -20,6 +20,7 @@ from thinktune.schema.errors import InputMissing, SpecInvalid, ThinktuneError, n
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.harness import LmEvalFigure, LmEvalReport, LmEvalRequest, LmEvalTask
 from thinktune.schema.keys import stage_prefix
+from thinktune.schema.manifest import Manifest
 from thinktune.store import Store, fetch, open_store
 from thinktune.tasks.runtime.cache import fetch_repository
 from thinktune.tasks.runtime.inputs import stage_manifest
@@ -45,7 +46,9 @@ def evaluate(request: LmEvalRequest) -> LmEvalReport:
     manager = _task_manager(request)
     store = open_store(request.store)
     with tempfile.TemporaryDirectory(prefix="thinktune-lm-eval-") as folder:
-        weights, adapter, repo = _model_files(request, store, Path(folder))
+        train = stage_manifest(store, request.run, "train")
+        request = _with_base(request, train)
+        weights, adapter, repo = _model_files(request, train, store, Path(folder))
         base, tuned = _ask(request, manager, weights, adapter)
     return _report(request, repo, base, tuned)
 
@@ -64,9 +67,19 @@ def _task_manager(request: LmEvalRequest) -> Any:
     return manager
 
 
-def _model_files(request: LmEvalRequest, store: Store, folder: Path) -> tuple[Path, Path, str]:
+def _with_base(request: LmEvalRequest, train: Manifest) -> LmEvalRequest:
+    """The request with the precision of the training, where it names none."""
+    trained = train.metrics.get("base")
+    if request.base is None and trained not in ("nf4", "16bit"):
+        fault = f"the manifest of run {request.run} does not say at which precision it was trained"
+        raise SpecInvalid("--base", fault, "give --base nf4 or --base 16bit")
+    return request.model_copy(update={"base": request.base or trained})
+
+
+def _model_files(
+    request: LmEvalRequest, train: Manifest, store: Store, folder: Path
+) -> tuple[Path, Path, str]:
     """Folders of the base's weights and of the adapter, and the base's repository."""
-    train = stage_manifest(store, request.run, "train")
     adapter = fetch(store, stage_prefix(request.run, "train"), train, folder / "adapter")
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     repo = str(config["base_model_name_or_path"])
@@ -87,6 +100,7 @@ def _ask(
 
     device = local_device()
     dtype = compute_dtype("auto", device)
+    assert request.base is not None, "it is that of the training"
     model = put_on(load_base(weights, request.base, dtype, device, attention="sdpa"), adapter)
     harness = HFLM(
         pretrained=model.get_base_model(),
@@ -112,6 +126,7 @@ def _ask(
 def _report(request: LmEvalRequest, repo: str, base: Results, tuned: Results) -> LmEvalReport:
     from importlib.metadata import version
 
+    assert request.base is not None, "it is that of the training"
     return LmEvalReport(
         run=request.run,
         model=repo,

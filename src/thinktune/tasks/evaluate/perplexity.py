@@ -45,8 +45,11 @@ def measure(
     engine: Engine,
     arm: Arm,
     encoder: Encoder,
-) -> dict[tuple[str, str], Likelihood]:
-    """What one arm's model says of each held-out question's completion, by arm and question."""
+    *,
+    compute: bool = True,
+) -> dict[tuple[str, str], Likelihood] | None:
+    """What one arm's model says of each held-out question's completion, by arm and question; None
+    where nobody has measured it yet and this process is not to `compute` it."""
     asked = completions(task, inputs.rows, encoder, adapter=arm.adapter)
     if left := len(inputs.rows) - len(asked):
         context.reporter.say(f"perplexity: {left} completions fill the context and are left out")
@@ -54,6 +57,8 @@ def measure(
     decides += [arm.precision, task.dtype, json.dumps([[c.id, c.ids, c.adapter] for c in asked])]
     identity = hashlib.sha256("\n".join(decides).encode()).hexdigest()
     found = _kept(context, task.run, identity, len(asked))
+    if found is None and not compute:
+        return None
     if found is None:
         context.reporter.phase(f"perplexity {arm.name}", len(asked), "completions")
         found = engine.likelihoods(asked, context.reporter, context.stop)

@@ -21,7 +21,7 @@ from thinktune.schema.report import Report
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import commit
 from thinktune.tasks.evaluate.arms import Engines
-from thinktune.tasks.evaluate.asking import ask_all
+from thinktune.tasks.evaluate.asking import Asked, ask_all
 from thinktune.tasks.evaluate.benchmarks import judge_benchmarks, write_samples
 from thinktune.tasks.evaluate.endpoints import ask_endpoints, check_endpoints, endpoint_info
 from thinktune.tasks.evaluate.gate import check_requirements
@@ -44,7 +44,7 @@ from thinktune.tasks.runtime.stopping import Stop
 from thinktune.text.labels import LabelList
 
 INCOMPLETE = "incomplete"
-"""Folder of the stage where a report stands whose judge gave up; it is no artifact."""
+"""Folder of the stage where a report stands whose judge or endpoint gave up; it is no artifact."""
 
 
 def run(task: EvaluateTask, context: Context) -> Manifest | None:
@@ -67,14 +67,16 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
         if asked is None:
             context.reporter.say("its part is answered; the last of the other pods judges")
             return None
+        fault = _ask_endpoints(task, context, inputs, asked)
+        if fault is not None:
+            # The report of the other arms is worth having while the endpoint is mended.
+            alone = task.evaluate.model_copy(update={"endpoints": {}})
+            task = task.model_copy(update={"evaluate": alone})
         samples = asked.samples.pop(None)
-        samples += ask_endpoints(task, context, inputs)
-        for name, of_benchmark in inputs.benchmarks.items():
-            asked.samples[name] += ask_endpoints(task, context, of_benchmark)
         replies: list[Reply] = []
         output = folder / "output"
         output.mkdir()
-        fault = _judge(task, context, inputs, samples, replies)
+        fault = fault or _judge(task, context, inputs, samples, replies)
         judged = _judged(task, context, inputs, samples, replies, tokenizer_file, asked.likelihoods)
         apart = judge_benchmarks(task, context, inputs, asked.samples, judged, tokenizer_file)
         report = _report(task, inputs, judged, engines, metrics, apart)
@@ -100,6 +102,24 @@ def run(task: EvaluateTask, context: Context) -> Manifest | None:
         )
     context.reporter.say("done\n\n" + terminal_summary(report))
     return manifest
+
+
+def _ask_endpoints(
+    task: EvaluateTask, context: Context, inputs: Inputs, asked: Asked
+) -> ThinktuneError | None:
+    """Adds what endpoints say to what the models of this run say; what ended it before all were
+    there, or None."""
+    questions: dict[str | None, Inputs] = {None: inputs}
+    questions.update(inputs.benchmarks)
+    try:
+        said = {name: ask_endpoints(task, context, each) for name, each in questions.items()}
+    except Preempted:
+        raise
+    except ThinktuneError as error:
+        return error
+    for name, samples in said.items():
+        asked.samples[name] += samples
+    return None
 
 
 def _judge(
@@ -128,7 +148,7 @@ def _keep_incomplete(task: EvaluateTask, context: Context, output: Path) -> None
     for file in sorted(output.iterdir()):
         context.store.put(f"{prefix}/{file.name}", file.read_bytes())
     place = context.store.location(f"{prefix}/report.html")
-    context.reporter.say(f"the report without the judge's missing verdicts: {place}")
+    context.reporter.say(f"the report of what there is: {place}")
 
 
 def _judged(

@@ -59,6 +59,8 @@ def mcnemar_test(other: Sequence[float], tuned: Sequence[float], *, seed: int) -
     return PairedTest(
         method="exact McNemar",
         pairs=len(pairs),
+        other=float(np.mean(other)),
+        tuned=float(np.mean(tuned)),
         only_other=only_other,
         only_tuned=only_tuned,
         p=p,
@@ -90,6 +92,8 @@ def permutation_test(
     return PairedTest(
         method="paired permutation",
         pairs=len(other),
+        other=float(aggregate(other.sum(axis=0))),
+        tuned=float(aggregate(tuned.sum(axis=0))),
         only_other=None,
         only_tuned=None,
         p=p,

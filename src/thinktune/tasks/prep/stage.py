@@ -236,7 +236,7 @@ def _check_same_rows(
     if manifest.revisions != revisions:
         place = context.store.location(stage_prefix(task.run, "prep"))
         fault = f"it is of {manifest.revisions}, and the hub has {dict(revisions)} by now"
-        remedy = "pin revision and data.revision to those, and run again"
+        remedy = "leave the benchmark out, or make another run of what the hub has now"
         raise InputMissing(place, fault, remedy)
 
 

@@ -119,6 +119,10 @@ def _start_from(
         remedy = "run or submit the recipe again, which makes another run of it"
         raise InputMissing(context.store.location(found.prefix), fault, remedy)
     check_adapter(found, task.train, task.model, prep.revisions["model"])
+    theirs = found.manifest.metrics.get("base_model_sha256")
+    if theirs is not None and theirs != _base_digest(task, prep, context):
+        fault = f"the adapter of run {wanted.run} was trained on other files of {task.model.repo}"
+        raise SpecInvalid("train.init_from", fault, "name a run of this very base model")
     fetch(context.store, found.prefix, found.manifest, folder, names=[WEIGHTS_FILE])
     load_adapter(model, folder / WEIGHTS_FILE)
     context.reporter.say(f"starts from the adapter of run {wanted.run} ({wanted.sha256[:12]})")

@@ -16,6 +16,7 @@ from thinktune.schema.prompt import PromptFacts
 from thinktune.schema.recipe import EvaluateSpec
 from thinktune.schema.stages import EvaluateTask
 from thinktune.store import Store, open_store
+from thinktune.tasks.evaluate.asking import Asked
 from thinktune.tasks.evaluate.endpoints import (
     ask_endpoints,
     check_endpoints,
@@ -24,10 +25,12 @@ from thinktune.tasks.evaluate.endpoints import (
 )
 from thinktune.tasks.evaluate.inputs import Inputs
 from thinktune.tasks.evaluate.samples import Sample
+from thinktune.tasks.evaluate.stage import _ask_endpoints
 from thinktune.tasks.runtime.entry import Context
 from thinktune.tasks.runtime.progress import Reporter
 from thinktune.tasks.runtime.stopping import Stop
 
+FACTS = PromptFacts(stop_ids=(2,), template_sha256="a" * 64, opens_think=True)
 OPENED, CLOSED = "<|im_start|>{}\n", "<|im_end|>\n"
 
 
@@ -77,9 +80,8 @@ def task(endpoint: LlmServer, store: Store, **more: object) -> EvaluateTask:
 
 def answered(of: EvaluateTask, store: Store) -> list[Sample]:
     context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
-    facts = PromptFacts(stop_ids=(2,), template_sha256="a" * 64, opens_think=True)
     nothing = Manifest.model_construct()
-    inputs = Inputs(nothing, nothing, Path(), facts, [dict(row) for row in ROWS])
+    inputs = Inputs(nothing, nothing, Path(), FACTS, [dict(row) for row in ROWS])
     return ask_endpoints(of, context, inputs)
 
 
@@ -126,22 +128,52 @@ def test_the_instruction_is_for_who_was_not_tuned(endpoint: LlmServer, store: St
     assert rival.engine == "model-of-tests at 127.0.0.1"
 
 
-def test_a_question_without_a_reply_counts_as_not_answered(
+def test_a_refused_question_counts_as_not_answered_and_a_cut_one_by_what_is_there(
     endpoint: LlmServer, store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def decide(asked: object) -> Spoiled | Refuse | None:
         prompt = getattr(asked, "prompt", "")
         if "What is 1?" in prompt:
             return Refuse(400, message="a filter found something")
-        return "thinks only" if "What is 2?" in prompt else None
+        return "too long" if "What is 2?" in prompt else None
 
     endpoint.decide = decide
     samples = answered(task(endpoint, store, samples=1), store)
-    assert [each.finished for each in samples] == [True, False, False]
-    assert [each.text for each in samples[1:]] == ["", "<think>\nLet me see."]
+    # A refusal is no matter of length.
+    assert [each.finished for each in samples] == [True, True, False]
+    assert [each.text for each in samples[1:]] == ["", "The gist"]
     assert "rival: no answer to 2 requests (1 refused_request, 1 truncated)" in "".join(
         capfd.readouterr()
     )
+
+
+def test_the_same_name_at_another_address_is_another_model(
+    endpoint: LlmServer, store: Store
+) -> None:
+    of = task(endpoint, store, samples=1)
+    first = answered(of, store)
+    with llm_server() as other:
+        other.reply = lambda prompt: "Something else."
+        moved = task(other, store, samples=1)
+        assert {each.text for each in answered(moved, store)} == {"Something else."}
+        again = moved.model_copy(update={"run": "s"})
+        answered(again, store)
+        assert len(other.bills) == 6  # nor are the answers of another run believed
+    assert answered(of, store) == first
+    assert len(endpoint.bills) == 3
+
+
+def test_an_endpoint_that_is_gone_leaves_what_the_others_said(
+    endpoint: LlmServer, store: Store
+) -> None:
+    endpoint.decide = lambda asked: Refuse(503)
+    context = Context(store, "a", Reporter(store, "r", "evaluate", "a"), Stop())
+    nothing = Manifest.model_construct()
+    inputs = Inputs(nothing, nothing, Path(), FACTS, [dict(row) for row in ROWS])
+    asked = Asked({None: []}, {})
+    fault = _ask_endpoints(task(endpoint, store), context, inputs, asked)
+    assert isinstance(fault, ServiceUnavailable)
+    assert asked.samples == {None: []}
 
 
 def test_an_endpoint_that_is_gone_ends_it_and_the_next_attempt_goes_on(

@@ -7,6 +7,7 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from thinktune.tasks.evaluate.samples import Judged, Question
 INK = "#010101"
 FAINT = "#020202"
 RULE = "#030303"
-ARMS = ("#040404", "#050505", "#060606", "#070707")
+ARMS = tuple(f"#0{digit}0{digit}0{digit}" for digit in "456789ab")
 TUNED = ARMS[2]
 CSS_VARIABLES = {
     INK: "ink",
@@ -187,13 +188,13 @@ def _compare(axes: Axes, tested: Sequence[MetricResult]) -> None:
     arms = list(tested[0].values)
     width = 0.76 / len(arms)
     for number, arm in enumerate(arms):
-        values = [100 * (result.values[arm] or 0) for result in tested]
+        known = [result.values[arm] for result in tested]
+        values = [100 * (value or 0) for value in known]
         offset = (number - (len(arms) - 1) / 2) * width
         positions = [position + offset for position in range(len(tested))]
         bars = axes.bar(positions, values, width=0.9 * width, color=ARMS[number % len(ARMS)])
-        labels = [
-            f"{value:.0f}" if len(tested) * len(arms) > 6 else f"{value:.1f}%" for value in values
-        ]
+        digits = "{:.0f}" if len(tested) * len(arms) > 6 else "{:.1f}%"
+        labels = ["–" if value is None else digits.format(100 * value) for value in known]
         axes.bar_label(bars, labels, padding=3, color=INK, fontsize=8)
     named = [textwrap.fill(result.label, 16) for result in tested]
     axes.set_xticks(range(len(tested)), named, fontsize=8)
@@ -203,7 +204,7 @@ def _compare(axes: Axes, tested: Sequence[MetricResult]) -> None:
 
 
 def _thinking(axes: Axes, histogram: Histogram) -> None:
-    for counts, color in zip(histogram.counts.values(), ARMS, strict=False):
+    for counts, color in zip(histogram.counts.values(), cycle(ARMS), strict=False):
         axes.stairs(counts, histogram.edges, color=color, fill=True, alpha=0.22)
         axes.stairs(counts, histogram.edges, color=color, linewidth=1.5)
     axes.set_xlim(0, histogram.edges[-1])

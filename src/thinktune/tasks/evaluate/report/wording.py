@@ -1,6 +1,6 @@
 """Words and numbers for people: what the page and the terminal say of a report.
 
-`build` calls `headline`, `page` shows the table and formats with the functions here, and the
+`build` puts the headline together from sentences, `page` shows the table and formats with the functions here, and the
 stage prints `terminal_summary` at its end. Shares and their differences are fractions of 1 in a
 report; people read them in percent.
 """
@@ -74,11 +74,11 @@ def figure(value: float | None, unit: str) -> str:
 
 def usual_sentence(result: MetricResult) -> str:
     """What the headline says of a tested metric that has no sentence of its own."""
-    base = figure(result.values[BASE], result.unit)
-    tuned = figure(result.values[TUNED], result.unit)
     test = result.test
     if test is None:
         return f"{result.label} was not measured: {result.why_none or 'no answer has a score'}."
+    # Over the questions that the test is about: each arm may have a score of others besides.
+    base, tuned = figure(test.other, result.unit), figure(test.tuned, result.unit)
     p = f"{test.method} p {_equals(test.p)}"
     if significant(test):
         moved = "rises" if test.difference > 0 else "falls"
@@ -146,11 +146,12 @@ def signed(difference: float | None, unit: str) -> str:
 
 
 def terminal_summary(report: Report) -> str:
-    """The outcome in at most 40 lines of plain text."""
+    """The outcome as plain text."""
     head = Row("", tuple(report.arms), "difference", "p")
+    width = max(11, 2 + max(map(len, report.arms)))
     lines = [*textwrap.wrap(report.headline, TERMINAL_WIDTH)[:6], ""]
     for row in (head, *table(report)):
-        values = "".join(f"{value:>11}" for value in row.values)
+        values = "".join(f"{value:>{width}}" for value in row.values)
         lines.append(f"{row.label[:34]:<34}{values}{row.difference:>13}{row.p:>9}".rstrip())
     lines.append("difference and p: tuned against base, before Holm's adjustment")
     lines += _gate_lines(report)

@@ -20,7 +20,7 @@ from thinktune.tasks.evaluate.report import browser
 from thinktune.tasks.evaluate.report.build import ArmInfo, build_report, manifest_metrics
 from thinktune.tasks.evaluate.report.markdown import markdown
 from thinktune.tasks.evaluate.report.page import write_html
-from thinktune.tasks.evaluate.report.wording import terminal_summary
+from thinktune.tasks.evaluate.report.wording import terminal_summary, usual_sentence
 from thinktune.tasks.evaluate.samples import Judged, Question, Sample
 from thinktune.tasks.evaluate.verdicts import Rules, judge_all, verifier_of
 
@@ -386,7 +386,7 @@ def test_requirements_decide_what_is_promoted() -> None:
     ]
     figures = manifest_metrics(made)
     assert figures["promoted"] is False
-    assert "accuracy of tuned is not better than base by at least -0.02" in str(
+    assert "accuracy of tuned is not at most 0.02 worse than base" in str(
         figures["not_promoted_because"]
     )
     assert "not promoted: accuracy of tuned" in terminal_summary(made)
@@ -424,3 +424,17 @@ def test_terminal_summary_is_short_and_plain() -> None:
     assert "Accuracy" in summary
     assert "< 0.001" in summary
     assert summary.count("[right]") + summary.count("[wrong]") == 6
+
+
+def test_a_headline_is_about_the_questions_that_its_test_is_about() -> None:
+    made = report()
+    accuracy = made.metrics["accuracy"]
+    test = accuracy.test
+    assert test is not None
+    # As where a judge has no verdict on many answers of one arm.
+    moved = test.model_copy(
+        update={"other": 0.3, "tuned": 0.5, "difference": 0.2, "outcome": "better", "holm_p": 0.001}
+    )
+    values = accuracy.values | {"base": 0.65, "tuned": 0.25}
+    apart = accuracy.model_copy(update={"tests": {"base": moved}, "values": values})
+    assert "rises from 30.0% to 50.0%" in usual_sentence(apart)
