@@ -75,7 +75,7 @@
     if (question.reference) whole.append(make("p", "reference", `Reference: ${question.reference}`));
     const pair = make("div", "pair");
     arms.forEach((_, arm) => {
-      const said = make("div", `said arm${(arm % 4) + 1}`);
+      const said = make("div", `said arm${(arm % 8) + 1}`);
       said.append(make("h3", "", labels[arm]));
       question.said[arm].forEach((answer, n) => said.append(draw(answer, n, question.said[arm].length)));
       pair.append(said);

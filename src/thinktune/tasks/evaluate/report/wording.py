@@ -1,8 +1,8 @@
 """Words and numbers for people: what the page and the terminal say of a report.
 
-`build` puts the headline together from sentences, `page` shows the table and formats with the functions here, and the
-stage prints `terminal_summary` at its end. Shares and their differences are fractions of 1 in a
-report; people read them in percent.
+`build` puts the headline together from sentences, `page` shows the table and formats with the
+functions here, and the stage prints `terminal_summary` at its end. Shares and their differences are
+fractions of 1 in a report; people read them in percent.
 """
 
 import textwrap
