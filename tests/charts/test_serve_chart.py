@@ -319,6 +319,17 @@ def test_a_group_is_made_anew_as_a_whole(every: Every) -> None:
     assert spec["startupPolicy"] == "LeaderCreated"
 
 
+def test_the_service_of_a_group_is_not_that_of_its_clients(every: Every) -> None:
+    """The controller makes no Service where there is one of the name, and the one for clients has
+    an address of its own: the name of the first node would lead nowhere."""
+    found = every["group"][1]
+    workload = workload_of(found)
+    assert workload["spec"]["networkConfig"] == {"subdomainPolicy": "UniquePerReplica"}
+    own = {each["metadata"]["name"] for each in found if each["kind"] == "Service"}
+    groups = {f"{workload['metadata']['name']}-{group}" for group in range(3)}
+    assert not own & groups
+
+
 def test_without_leader_worker_sets_nodes_find_each_other_by_name(every: Every) -> None:
     found = every["plain group"][1]
     spec = workload_of(found)["spec"]
