@@ -159,6 +159,7 @@ def command(
         # One that is loaded has a place beside those that it replaces.
         f"--max-cpu-loras={task.adapters + 2}",
         *_lora_modules(adapters),
+        *_one_front_end(task, on_gpu),
         "--seed=0",
         "--disable-uvicorn-access-log",
         # Otherwise a small model fills its answer with the white space that JSON allows.
@@ -179,6 +180,13 @@ def command(
         # Opens paths without a key too: on the loopback, where only the gateway is.
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     return Command(tuple(arguments), environment)
+
+
+def _one_front_end(task: ServeTask, on_gpu: bool) -> list[str]:
+    """vLLM starts one for each copy of the model otherwise, and refuses to, because an adapter
+    that is loaded while it serves would reach one of them alone."""
+    copies = task.execution.data_parallel if task.execution is not None and on_gpu else 1
+    return ["--api-server-count=1"] if copies > 1 and task.desired_file is not None else []
 
 
 def _lora_modules(adapters: Mapping[str, Path]) -> list[str]:
