@@ -68,6 +68,13 @@ def commit_run(
     return digest
 
 
+def train_again(store: Store, run: str, *, promoted: bool | None = True) -> str:
+    """Another adapter under the same id; the digest of its manifest."""
+    for stage in ("prep", "train", "evaluate"):
+        store.delete_prefix(f"runs/{run}/{stage}")
+    return commit_run(store, run, promoted=promoted, rank=8)
+
+
 def _commit(store: Store, prefix: str, files: dict[str, str], **of: Any) -> Any:
     with TemporaryDirectory() as folder:
         for name, text in files.items():
@@ -134,9 +141,18 @@ def make_ready(cluster: FakeCluster, pod: str, release: str = RELEASE) -> None:
     cluster.objects.patch(DEPLOYMENTS, NAMESPACE, release, {"status": status})
 
 
-def say_state(store: Store, pod: str, revision: int, *runs: str, fault: str | None = None) -> None:
+def say_state(
+    store: Store,
+    pod: str,
+    revision: int,
+    *runs: str,
+    fault: str | None = None,
+    tried: int | None = None,
+) -> None:
     """What a replica says of itself."""
-    state = ReplicaState(pod=pod, revision=revision, runs=runs, fault=fault, written=CREATED)
+    state = ReplicaState(
+        pod=pod, revision=revision, runs=runs, fault=fault, tried=tried, written=CREATED
+    )
     store.put(replica_key(SERVER, pod), state.canonical().encode())
 
 

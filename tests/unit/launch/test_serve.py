@@ -27,6 +27,7 @@ from serving_world import (
     desired,
     make_ready,
     say_state,
+    train_again,
 )
 
 from thinktune.launch.cluster import install as install_module
@@ -281,6 +282,33 @@ def test_another_precision_than_was_judged_is_said(
     assert "note: its evaluation judged it on nf4, and this is 16bit" in said
 
 
+@pytest.mark.parametrize("promoted", [True, False])
+def test_what_is_kept_is_no_other_adapter(
+    serve: Serve, cluster: Cluster, store: Store, promoted: bool
+) -> None:
+    """Neither the gate's verdict nor the one adapter stands for the other, and a new pod could
+    not serve what the store no longer has."""
+    commit_run(store, "one")
+    serve(asked("one"))
+    before = desired(cluster)
+    train_again(store, "one", promoted=promoted)
+    words = "it was trained again" if promoted else "did not promote it"
+    with pytest.raises(SpecInvalid, match=words) as refused:
+        serve(asked(replicas=3))
+    assert not promoted or "thinktune serve one --name shop" in refused.value.remedy
+    assert desired(cluster) == before
+    assert cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)["spec"]["replicas"] == 1
+
+
+def test_what_was_served_unpromoted_stays_so(serve: Serve, cluster: Cluster, store: Store) -> None:
+    commit_run(store, "one", promoted=False)
+    serve(asked("one", unpromoted=True))
+    before = desired(cluster)
+    serve(asked(replicas=3))
+    assert desired(cluster) == before
+    assert before.first.unpromoted
+
+
 def test_nothing_named_and_nothing_there(serve: Serve) -> None:
     with pytest.raises(SpecInvalid, match="there is no server 'shop' yet, and no run is named"):
         serve(asked())
@@ -387,7 +415,7 @@ def test_why_tells_of_a_replica_that_does_not_follow(
     commit_run(store, "one")
     serve(asked("one"))
     (pod,) = add_replicas(cluster, 1)
-    say_state(store, pod, 1, "one", fault="run two: its files are damaged")
+    say_state(store, pod, 1, "one", fault="run two: its files are damaged", tried=1)
     found = explain(known_server(SERVER, kube, store), kube)
     assert "cannot follow a change" in found.cause
     assert "its files are damaged" in found.paragraph()

@@ -6,7 +6,7 @@ The server checks all of it again, file by file, before it loads anything. Calle
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -51,12 +51,20 @@ class Servable:
         return self.desired.run
 
 
-def read_servable(run: str, store: Store, *, unpromoted: bool = False) -> Servable:
+def read_servable(
+    run: str, store: Store, *, unpromoted: bool = False, known: Collection[DesiredRun] = ()
+) -> Servable:
     """Raises InputMissing where an artifact is missing or says too little, SpecInvalid where the
-    evaluation did not promote the run and nobody asked to serve it all the same."""
+    evaluation did not promote the run and nobody asked to serve it all the same.
+
+    `known`: what a server serves or served. Whoever chose that said then whether the gate counts,
+    for that adapter and for no other of the same run.
+    """
     prep, train = _manifest(store, run, "prep"), _manifest(store, run, "train")
     evaluation = read_manifest(store, stage_prefix(run, "evaluate"))
     digest = manifest_digest(train)
+    asked_before = [each.unpromoted for each in known if each.is_of(run, digest)]
+    unpromoted = unpromoted or any(asked_before)
     judged = check_promoted(run, digest, evaluation, unpromoted=unpromoted)
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
         facts = _json(store, run, "prep", prep, PROMPT_FILE, Path(folder))

@@ -21,7 +21,7 @@ from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.schema.serve_values import ServeValues, Workload
-from thinktune.schema.served import Desired
+from thinktune.schema.served import Desired, DesiredRun
 from thinktune.store import Store
 
 
@@ -149,17 +149,24 @@ def _servable(request: ServerRequest, store: Store, before: Before) -> list[Serv
     if before.desired is None:
         fault = f"there is no server '{request.name}' yet, and no run is named"
         raise SpecInvalid("thinktune serve", fault, "name a run: thinktune serve RUN")
-    return [read_servable(each.run, store, unpromoted=True) for each in before.desired.runs]
+    return [_kept(each, request, store) for each in before.desired.runs]
+
+
+def _kept(kept: DesiredRun, request: ServerRequest, store: Store) -> Servable:
+    """A run that goes on being served. Raises SpecInvalid where no new pod could serve it."""
+    run = read_servable(kept.run, store, unpromoted=request.unpromoted, known=[kept])
+    if run.desired.train_sha256 != kept.train_sha256:
+        fault = f"it was trained again, and server {request.name} serves its former adapter"
+        remedy = f"serve the new one by its name: thinktune serve {kept.run} --name {request.name}"
+        raise SpecInvalid(f"run {kept.run}", fault, remedy)
+    return run
 
 
 def _desired(runs: Sequence[Servable], before: Desired | None) -> Desired:
     asked = tuple(run.desired for run in runs)
     if before is None:
         return Desired(revision=1, runs=asked)
-    same = [(each.run, each.train_sha256) for each in before.runs] == [
-        (each.run, each.train_sha256) for each in asked
-    ]
-    if same:
+    if asked == before.runs:
         return before
     former = before.first if before.first.run != asked[0].run else before.former
     return Desired(revision=before.revision + 1, runs=asked, former=former)
