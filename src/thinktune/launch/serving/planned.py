@@ -73,8 +73,13 @@ def plan_server(
     check_same_base(runs)
     wishes = kept_wishes(request.wishes, before)
     slots = max(wishes.slots, len(runs))
+    task = _limits_kept(request.task, before)
     size = size_server(
-        runs, kept_hardware(request, before), replace(wishes, slots=slots), request.catalog
+        runs,
+        kept_hardware(request, before),
+        replace(wishes, slots=slots),
+        request.catalog,
+        task.engine,
     )
     kind: Workload = "deployment" if size.nodes == 1 else workload or "leaderworkerset"
     replicas = request.replicas or int((before.values or {}).get("replicas", 1))
@@ -85,7 +90,7 @@ def plan_server(
     facts = ServerFacts(
         name=request.name,
         desired=_desired(runs, before.desired),
-        task=server_task(request.name, _limits_kept(request.task, before), size, slots),
+        task=server_task(request.name, task, size, slots),
         size=size,
         replicas=replicas,
         workload=kind,
