@@ -36,15 +36,18 @@ def commit_run(
     base_sha256: str = "b" * 64,
     created: str = CREATED,
     attempt: str | None = None,
+    besides: tuple[str, ...] = (),
 ) -> str:
     """What prep, train and evaluate leave of a run, as far as serving reads it; the digest of its
-    adapter's manifest. `promoted`: what the gate says; None where nothing was evaluated."""
+    adapter's manifest. `promoted`: what the gate says; None where nothing was evaluated.
+    `besides`: layers that its adapter changes beside the usual ones."""
     entry = CATALOG.models[model]
     template = Renderer(entry, DataSpec(dataset="inventory-sums")).template(model)
     facts = PromptFacts(
         stop_ids=(2,), template_sha256="c" * 64, opens_think=False, template=template
     )
-    adapter = {"r": rank, "target_modules": list(entry.lora_targets), "peft_type": "LORA"}
+    targets = [*entry.lora_targets, *besides]
+    adapter = {"r": rank, "target_modules": targets, "peft_type": "LORA"}
     same = {"run": run, "task_sha256": None, "created": created}
     prep = _commit(
         store, stage_prefix(run, "prep"), {PROMPT_FILE: facts.model_dump_json()},

@@ -1,6 +1,7 @@
 """Another run behind a server's name: what is refused, what is waited for, and two at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,6 +160,33 @@ def test_a_run_that_the_engine_has_no_place_for_is_refused(
     with pytest.raises(SpecInvalid, match="its rank is 64, and shop has room for 16") as refused:
         promote("wide")
     assert "thinktune serve wide --name shop" in refused.value.remedy
+
+
+def test_vllm_on_cpus_has_room_for_the_widest_adapter_of_its_start(
+    kube: Kube, cluster: Cluster, store: Store, say: Any, promote: Promote
+) -> None:
+    for run, rank in (("one", 8), ("two", 16), ("wide", 64)):
+        commit_run(store, run, rank=rank)
+    request = asked("one", "two")
+    task = request.task.model_copy(update={"engine": "vllm"})
+    serve.serve(replace(request, task=task), kube, store, say)
+    with pytest.raises(SpecInvalid, match="its rank is 64, and shop has room for 16"):
+        promote("wide")
+    assert desired(cluster).first.run == "one"
+
+
+def test_an_adapter_that_vllm_would_apply_in_part_is_refused(
+    kube: Kube, cluster: Cluster, store: Store, say: Any, promote: Promote
+) -> None:
+    commit_run(store, "one", model="r1-distill-qwen-32b")
+    commit_run(store, "head", model="r1-distill-qwen-32b", besides=("lm_head",))
+    with pytest.raises(SpecInvalid, match="lm_head, for which vLLM has no place") as refused:
+        serve.serve(asked("head", hardware="a100-40x4", force=True), kube, store, say)
+    assert "--engine transformers" in refused.value.remedy
+    serve.serve(asked("one", hardware="a100-40x4", force=True), kube, store, say)
+    with pytest.raises(SpecInvalid, match="lm_head, for which vLLM has no place"):
+        promote("head")
+    assert desired(cluster).first.run == "one"
 
 
 def test_several_nodes_are_served_anew(

@@ -40,6 +40,8 @@ class Servable:
     rank: int
     targets: tuple[str, ...]
     """Layers that its adapter changes, of those that recipes train."""
+    unplaced: tuple[str, ...]
+    """Other layers that it changes, for which vLLM has no place."""
     judged: str
     """What its evaluation says."""
     created: str
@@ -75,6 +77,8 @@ def read_servable(
         fault = "an earlier version made it, and it does not say what a server must know"
         raise InputMissing(f"run {run}", fault, "run its recipe again under a new name")
     changed = adapter.get("target_modules") or ()
+    # A pattern says nothing of layers; the pod looks at the tensors.
+    layers = set() if isinstance(changed, str) else {each.rpartition(".")[2] for each in changed}
     return Servable(
         desired=DesiredRun(run=run, train_sha256=digest, unpromoted=unpromoted),
         model_name=template.model_name,
@@ -84,9 +88,19 @@ def read_servable(
         base_sha256=base_sha256,
         rank=max([int(adapter["r"]), *map(int, (adapter.get("rank_pattern") or {}).values())]),
         targets=tuple(name for name in template.model.lora_targets if name in changed),
+        unplaced=tuple(sorted(layers - set(template.model.lora_targets))),
         judged=judged,
         created=train.created,
     )
+
+
+def check_placed(runs: Sequence[Servable]) -> None:
+    """Raises SpecInvalid for an adapter that vLLM would apply in part."""
+    for run in runs:
+        if run.unplaced:
+            fault = f"its adapter changes {', '.join(run.unplaced)}, for which vLLM has no place"
+            remedy = "serve it by transformers (--engine transformers), or train it without"
+            raise SpecInvalid(f"run {run.run}", fault, remedy)
 
 
 def check_same_base(runs: Sequence[Servable]) -> None:

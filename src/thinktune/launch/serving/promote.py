@@ -10,13 +10,19 @@ from contextlib import suppress
 
 from thinktune.launch.cluster.api import Forbidden, Object
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.serving.artifacts import Servable, check_same_base, read_servable
+from thinktune.launch.serving.artifacts import (
+    Servable,
+    check_placed,
+    check_same_base,
+    read_servable,
+)
 from thinktune.launch.serving.desired import change_desired
 from thinktune.launch.serving.live import LiveServer, is_ready, known_server, task_of
 from thinktune.launch.status.watch import Say
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.serve import ServeTask
 from thinktune.schema.served import Desired, DesiredRun, ReplicaState
+from thinktune.schema.serving import lora_rank_setting
 from thinktune.store import Store
 
 POLL_S = 1.0
@@ -75,12 +81,16 @@ def _check_fits(
     wanted: Servable, server: str, before: Desired, task: ServeTask, store: Store
 ) -> None:
     """Raises SpecInvalid where the running engine cannot take the adapter."""
-    check_same_base([_base_of(before.first, store), wanted])
+    served = [_served(each, store) for each in before.runs]
+    check_same_base([served[0], wanted])
     execution = task.execution
-    if execution is None:
-        return
     again = f"serve it anew: thinktune serve {wanted.run} --name {server}"
     place = f"run {wanted.run}"
+    if execution is not None or task.engine == "vllm":
+        check_placed([wanted])
+    if execution is None:
+        _check_rank_on_cpus(wanted, served, server, task, again)
+        return
     if execution.nodes > 1:
         fault = f"{server} takes {execution.nodes} nodes, which load adapters at their start alone"
         raise SpecInvalid(place, fault, again)
@@ -93,8 +103,20 @@ def _check_fits(
         raise SpecInvalid(place, fault, again)
 
 
-def _base_of(first: DesiredRun, store: Store) -> Servable:
-    return read_servable(first.run, store, unpromoted=True)
+def _check_rank_on_cpus(
+    wanted: Servable, served: Sequence[Servable], server: str, task: ServeTask, again: str
+) -> None:
+    """vLLM has room there for the widest adapter of its start. Where the pod chooses its engine,
+    the pod says whether there is room: transformers always has it."""
+    widest = max(served, key=lambda each: each.rank)
+    room = lora_rank_setting(widest.rank, f"run {widest.run}", "serve one of a lower rank")
+    if task.engine == "vllm" and wanted.rank > room:
+        fault = f"its rank is {wanted.rank}, and {server} has room for {room}"
+        raise SpecInvalid(f"run {wanted.run}", fault, again)
+
+
+def _served(run: DesiredRun, store: Store) -> Servable:
+    return read_servable(run.run, store, unpromoted=True)
 
 
 def _follow(server: str, after: Desired, kube: Kube, store: Store, say: Say) -> None:

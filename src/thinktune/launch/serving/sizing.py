@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thinktune.launch.serving.artifacts import Servable
+from thinktune.launch.serving.artifacts import Servable, check_placed
 from thinktune.plan.serving.alternatives import Changeable, by_size
 from thinktune.plan.serving.plan import READ_BYTES_PER_S, make_serving_plan, smallest_hardware
 from thinktune.plan.serving.request import USUAL_WINDOW, ServeRequest
@@ -124,6 +124,7 @@ def precisions_of(model: ModelEntry) -> tuple[Precision, ...]:
 
 
 def _check_for_vllm(runs: Sequence[Servable], request: ServeRequest) -> None:
+    check_placed(runs)
     known = precisions_of(runs[0].model)
     if request.precision not in known:
         fault = f"{request.model} in {request.precision} needs a checkpoint made beforehand, and"

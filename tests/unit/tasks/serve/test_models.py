@@ -1,5 +1,6 @@
 """Names of models that change while requests run, and the engine's command that follows from it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,18 @@ def test_copies_of_the_model_have_one_front_end_where_adapters_change(tmp_path: 
     assert "--api-server-count" not in the_command(tmp_path, execution=copies)[0]
 
 
+def write_rank(folder: Path, rank: int) -> None:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+
+
+def test_without_a_plan_the_widest_adapter_has_a_place(tmp_path: Path) -> None:
+    write_rank(tmp_path / "two", 64)
+    assert "--max-lora-rank=64" in the_command(tmp_path)[0]  # the first one's is 8
+
+
 def test_adapters_of_one_run_for_good_are_not_to_be_changed(tmp_path: Path) -> None:
+    write_rank(tmp_path / "two", 8)
     told, environment = the_command(tmp_path)
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in environment
     assert "--gpu-memory-utilization" in told
