@@ -384,6 +384,7 @@ def test_what_is_watched_is_exported(every: Every) -> None:
         "Rejections",
         "CacheFull",
         "Silent",
+        "NotStarted",
     }
     (board,) = [each for each in found if each["metadata"]["name"].endswith("-dashboard")]
     panels = json.loads(board["data"][f"{RELEASE}.json"])["panels"]
@@ -395,6 +396,26 @@ def test_what_is_watched_is_exported(every: Every) -> None:
         assert f'{{namespace="jobs",pod=~"{RELEASE}-.*"}}' in each
     for kind in ("PodMonitor", "PrometheusRule"):
         assert of_kind(found, kind)["metadata"]["labels"]["release"] == "stack"
+
+
+def test_the_alert_of_a_stall_fires_before_the_engine_is_killed(every: Every) -> None:
+    for settings in ({}, GPUS):
+        values = a_server(**settings, cluster=on(monitoring=WATCHED))
+        times = ServeTask.parse(json.loads(values.task), "task").times
+        assert values.monitoring.stalled_after_seconds == times.hung_s / 2
+    with pytest.raises(SpecInvalid, match="the alert would never fire") as refused:
+        a_server(**GPUS, cluster=on(monitoring=WATCHED, serve=Serving(stalled_after_seconds=120)))
+    assert "fewer than 120" in refused.value.remedy
+    fine = on(monitoring=WATCHED, serve=Serving(stalled_after_seconds=120))
+    assert a_server(cluster=fine).monitoring.stalled_after_seconds == 120  # on CPUs
+
+
+def test_a_pod_that_starts_is_not_silent(every: Every) -> None:
+    values, found = every["monitoring"]
+    rules = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    named = {each["alert"].removeprefix("ThinktuneServing"): each for each in rules}
+    assert "max_over_time(up" in named["Silent"]["expr"]
+    assert named["NotStarted"]["for"] == f"{5 * values.seconds.startup_checks}s"
 
 
 def test_it_is_reached_from_outside_where_that_is_asked_for(every: Every) -> None:

@@ -15,7 +15,7 @@ from thinktune.schema.catalog import NAME_RULE, is_name
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.recipe import EngineChoice
-from thinktune.schema.serve import KEY_VARIABLE, ServeTask, ServeTimes
+from thinktune.schema.serve import KEY_VARIABLE, SLOW_TIMES, USUAL_TIMES, ServeTask, ServeTimes
 from thinktune.store import open_store
 
 unpromoted_option = click.option(
@@ -117,9 +117,7 @@ def _open_page(url: str) -> None:
 
 def local_times() -> ServeTimes:
     """How long an engine of this machine may say nothing: a CPU reads a long prompt for minutes."""
-    if list(Path("/dev").glob("nvidia[0-9]*")):
-        return ServeTimes()
-    return ServeTimes(unready_s=30, hung_s=900)
+    return USUAL_TIMES if list(Path("/dev").glob("nvidia[0-9]*")) else SLOW_TIMES
 
 
 def absolute(path: Path | None) -> str | None:

@@ -316,6 +316,25 @@ def test_what_is_not_asked_for_stays_as_it_was(
     assert workload["spec"]["replicas"] == 2
 
 
+def test_an_engine_on_cpus_may_read_a_long_prompt(serve: Serve, store: Store, kube: Kube) -> None:
+    commit_run(store, "one")
+
+    def times() -> ServeTimes:
+        task = task_of(RELEASE, kube)
+        assert task is not None
+        return task.times
+
+    serve(asked("one"))
+    assert (times().unready_s, times().hung_s) == (30, 900)
+    serve(asked("one", hardware="l4x1", force=True))  # whose times are not those of CPUs
+    assert (times().unready_s, times().hung_s) == (20, 120)
+    request = asked("one")
+    set_there = request.task.model_copy(update={"times": ServeTimes(hung_s=120)})
+    serve(replace(request, task=set_there))
+    serve(asked(replicas=2))
+    assert (times().unready_s, times().hung_s) == (30, 120)
+
+
 def test_there_is_a_place_for_the_widest_adapter(serve: Serve, store: Store, kube: Kube) -> None:
     for run, rank in (("one", 8), ("two", 12)):
         commit_run(store, run, rank=rank)

@@ -15,11 +15,12 @@ from thinktune.launch.serving.values import (
     serve_values,
     server_release,
     server_task,
+    usual_times,
 )
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serve import BASE_MODEL, ServeTask
+from thinktune.schema.serve import BASE_MODEL, ServeTask, ServeTimes
 from thinktune.schema.serve_values import ServeValues, Workload
 from thinktune.schema.served import Desired, DesiredRun
 from thinktune.store import Store
@@ -125,10 +126,13 @@ def _limits_kept(task: ServeTask, before: Before) -> ServeTask:
     limits, times = task.limits, task.times
     changed = {name: getattr(limits, name) for name in limits.model_fields_set}
     slower = {name: getattr(times, name) for name in times.model_fields_set}
+    usual = usual_times(before.task.execution)
+    # Those that nobody has set are of the engine, which may be another one now.
+    kept = {name: value for name, value in before.task.times if value != getattr(usual, name)}
     return task.model_copy(
         update={
             "limits": before.task.limits.model_copy(update=changed),
-            "times": before.task.times.model_copy(update=slower),
+            "times": ServeTimes.model_validate(kept | slower),
             "engine": task.engine if task.engine != "auto" else before.task.engine,
         }
     )
