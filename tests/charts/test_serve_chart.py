@@ -367,6 +367,13 @@ def test_replicas_follow_waiting_requests_and_the_cache(every: Every) -> None:
     assert f'pod=~"{RELEASE}-.*"' in waiting["query"]
 
 
+def test_a_server_without_leader_worker_sets_is_not_scaled() -> None:
+    scaled = on(serve=Serving(autoscaling=HPA))
+    with pytest.raises(SpecInvalid, match="several nodes are one server") as refused:
+        a_server(**TWO, workload="statefulset", cluster=scaled)
+    assert refused.value.place == "serve.autoscaling"
+
+
 def exported() -> set[str]:
     """Metrics that the gateway has of its own."""
     text = (Path(next(iter(gateway.__path__))) / "http.py").read_text()

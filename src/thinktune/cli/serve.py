@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import click
+from click.core import ParameterSource
 
 from thinktune.cli.options import complete_runs, store_option, store_url
 from thinktune.cli.serve_cluster import OnCluster, cluster_options, serve_on_cluster
@@ -17,6 +18,9 @@ from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.recipe import EngineChoice
 from thinktune.schema.serve import KEY_VARIABLE, SLOW_TIMES, USUAL_TIMES, ServeTask, ServeTimes
 from thinktune.store import open_store
+
+OF_THIS_MACHINE = ("port", "host", "key_file", "opens", "documents", "store")
+"""Parameters that a server on a cluster has in its chart or in the cluster file."""
 
 unpromoted_option = click.option(
     "--unpromoted", is_flag=True,
@@ -84,12 +88,14 @@ def serve(
         if not is_name(run):
             raise SpecInvalid("RUN", f"{run!r} is not a valid name for a run", f"use {NAME_RULE}")
     if not local:
+        _check_place(local=False)
         return serve_on_cluster(
             runs, on_cluster, window=window, engine=engine, unpromoted=unpromoted
         )
     if len(runs) != 1:
         fault = f"a machine serves one run, and {len(runs)} are named"
         raise SpecInvalid("thinktune serve --local", fault, "name one: thinktune serve RUN --local")
+    _check_place(local=True)
     settings = {
         "run": runs[0],
         "store": open_store(store_url(store)).url,
@@ -105,6 +111,23 @@ def serve(
     task = ServeTask.parse(settings, f"thinktune serve {runs[0]}")
     serve_local(task, click.echo, up=_open_page if opens else None)
     return int(ExitCode.DONE)
+
+
+def _check_place(*, local: bool) -> None:
+    """Raises SpecInvalid for an option of the other place, which would change nothing here."""
+    context = click.get_current_context()
+    others = tuple(OnCluster.__dataclass_fields__) if local else OF_THIS_MACHINE
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in others or source is not ParameterSource.COMMANDLINE:
+            continue
+        option = parameter.opts[0]
+        fault = "it is of a server on this machine, and this one goes to a cluster"
+        remedy = f"leave it out, or serve on this machine: thinktune serve RUN --local {option} …"
+        if local:
+            fault = "it is of a server on a cluster, and --local serves on this machine"
+            remedy = "leave it out, or leave --local out"
+        raise SpecInvalid(option, fault, remedy)
 
 
 def _open_page(url: str) -> None:

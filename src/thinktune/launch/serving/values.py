@@ -186,9 +186,14 @@ def _rollout(facts: ServerFacts, cluster: Cluster) -> RolloutValues:
 
 
 def _autoscaling(facts: ServerFacts, cluster: Cluster) -> AutoscalingValues | None:
+    """Raises SpecInvalid for a server that cannot be scaled."""
     asked = cluster.serve.autoscaling
-    if asked is None or facts.workload == "statefulset":
+    if asked is None:
         return None
+    if facts.workload == "statefulset":
+        fault = "without LeaderWorkerSet, several nodes are one server, which nothing scales"
+        remedy = "install it (https://lws.sigs.k8s.io), or use a cluster file without autoscaling"
+        raise SpecInvalid("serve.autoscaling", fault, remedy)
     return AutoscalingValues(
         by=asked.by,
         min_replicas=facts.replicas,
