@@ -199,6 +199,7 @@ def server_example(catalog: Catalog) -> ServeValues:
         base_sha256="0" * 64,
         rank=recipe.train.rank,
         targets=model.lora_targets,
+        unplaced=(),
         judged="",
         created="",
     )

@@ -34,6 +34,7 @@ def a_servable(model: str, run: str = "r", rank: int = 16, **changes: Any) -> Se
         "base_sha256": "1" * 64,
         "rank": rank,
         "targets": entry.lora_targets,
+        "unplaced": (),
         "judged": "promoted by its evaluation",
         "created": "2026-11-22T10:00:00+00:00",
     }

@@ -319,6 +319,17 @@ def test_a_group_is_made_anew_as_a_whole(every: Every) -> None:
     assert spec["startupPolicy"] == "LeaderCreated"
 
 
+def test_the_service_of_a_group_is_not_that_of_its_clients(every: Every) -> None:
+    """The controller makes no Service where there is one of the name, and the one for clients has
+    an address of its own: the name of the first node would lead nowhere."""
+    found = every["group"][1]
+    workload = workload_of(found)
+    assert workload["spec"]["networkConfig"] == {"subdomainPolicy": "UniquePerReplica"}
+    own = {each["metadata"]["name"] for each in found if each["kind"] == "Service"}
+    groups = {f"{workload['metadata']['name']}-{group}" for group in range(3)}
+    assert not own & groups
+
+
 def test_without_leader_worker_sets_nodes_find_each_other_by_name(every: Every) -> None:
     found = every["plain group"][1]
     spec = workload_of(found)["spec"]
@@ -356,6 +367,13 @@ def test_replicas_follow_waiting_requests_and_the_cache(every: Every) -> None:
     assert f'pod=~"{RELEASE}-.*"' in waiting["query"]
 
 
+def test_a_server_without_leader_worker_sets_is_not_scaled() -> None:
+    scaled = on(serve=Serving(autoscaling=HPA))
+    with pytest.raises(SpecInvalid, match="several nodes are one server") as refused:
+        a_server(**TWO, workload="statefulset", cluster=scaled)
+    assert refused.value.place == "serve.autoscaling"
+
+
 def exported() -> set[str]:
     """Metrics that the gateway has of its own."""
     text = (Path(next(iter(gateway.__path__))) / "http.py").read_text()
@@ -373,6 +391,7 @@ def test_what_is_watched_is_exported(every: Every) -> None:
         "Rejections",
         "CacheFull",
         "Silent",
+        "NotStarted",
     }
     (board,) = [each for each in found if each["metadata"]["name"].endswith("-dashboard")]
     panels = json.loads(board["data"][f"{RELEASE}.json"])["panels"]
@@ -384,6 +403,26 @@ def test_what_is_watched_is_exported(every: Every) -> None:
         assert f'{{namespace="jobs",pod=~"{RELEASE}-.*"}}' in each
     for kind in ("PodMonitor", "PrometheusRule"):
         assert of_kind(found, kind)["metadata"]["labels"]["release"] == "stack"
+
+
+def test_the_alert_of_a_stall_fires_before_the_engine_is_killed(every: Every) -> None:
+    for settings in ({}, GPUS):
+        values = a_server(**settings, cluster=on(monitoring=WATCHED))
+        times = ServeTask.parse(json.loads(values.task), "task").times
+        assert values.monitoring.stalled_after_seconds == times.hung_s / 2
+    with pytest.raises(SpecInvalid, match="the alert would never fire") as refused:
+        a_server(**GPUS, cluster=on(monitoring=WATCHED, serve=Serving(stalled_after_seconds=120)))
+    assert "fewer than 120" in refused.value.remedy
+    fine = on(monitoring=WATCHED, serve=Serving(stalled_after_seconds=120))
+    assert a_server(cluster=fine).monitoring.stalled_after_seconds == 120  # on CPUs
+
+
+def test_a_pod_that_starts_is_not_silent(every: Every) -> None:
+    values, found = every["monitoring"]
+    rules = of_kind(found, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    named = {each["alert"].removeprefix("ThinktuneServing"): each for each in rules}
+    assert "max_over_time(up" in named["Silent"]["expr"]
+    assert named["NotStarted"]["for"] == f"{5 * values.seconds.startup_checks}s"
 
 
 def test_it_is_reached_from_outside_where_that_is_asked_for(every: Every) -> None:

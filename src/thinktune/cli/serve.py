@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import click
+from click.core import ParameterSource
 
 from thinktune.cli.options import complete_runs, store_option, store_url
 from thinktune.cli.serve_cluster import OnCluster, cluster_options, serve_on_cluster
@@ -15,8 +16,11 @@ from thinktune.schema.catalog import NAME_RULE, is_name
 from thinktune.schema.errors import SpecInvalid
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.schema.recipe import EngineChoice
-from thinktune.schema.serve import KEY_VARIABLE, ServeTask, ServeTimes
+from thinktune.schema.serve import KEY_VARIABLE, SLOW_TIMES, USUAL_TIMES, ServeTask, ServeTimes
 from thinktune.store import open_store
+
+OF_THIS_MACHINE = ("port", "host", "key_file", "opens", "documents", "store")
+"""Parameters that a server on a cluster has in its chart or in the cluster file."""
 
 unpromoted_option = click.option(
     "--unpromoted", is_flag=True,
@@ -84,12 +88,14 @@ def serve(
         if not is_name(run):
             raise SpecInvalid("RUN", f"{run!r} is not a valid name for a run", f"use {NAME_RULE}")
     if not local:
+        _check_place(local=False)
         return serve_on_cluster(
             runs, on_cluster, window=window, engine=engine, unpromoted=unpromoted
         )
     if len(runs) != 1:
         fault = f"a machine serves one run, and {len(runs)} are named"
         raise SpecInvalid("thinktune serve --local", fault, "name one: thinktune serve RUN --local")
+    _check_place(local=True)
     settings = {
         "run": runs[0],
         "store": open_store(store_url(store)).url,
@@ -107,6 +113,23 @@ def serve(
     return int(ExitCode.DONE)
 
 
+def _check_place(*, local: bool) -> None:
+    """Raises SpecInvalid for an option of the other place, which would change nothing here."""
+    context = click.get_current_context()
+    others = tuple(OnCluster.__dataclass_fields__) if local else OF_THIS_MACHINE
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in others or source is not ParameterSource.COMMANDLINE:
+            continue
+        option = parameter.opts[0]
+        fault = "it is of a server on this machine, and this one goes to a cluster"
+        remedy = f"leave it out, or serve on this machine: thinktune serve RUN --local {option} …"
+        if local:
+            fault = "it is of a server on a cluster, and --local serves on this machine"
+            remedy = "leave it out, or leave --local out"
+        raise SpecInvalid(option, fault, remedy)
+
+
 def _open_page(url: str) -> None:
     """In the desktop's browser, where there is a desktop."""
     if sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
@@ -117,9 +140,7 @@ def _open_page(url: str) -> None:
 
 def local_times() -> ServeTimes:
     """How long an engine of this machine may say nothing: a CPU reads a long prompt for minutes."""
-    if list(Path("/dev").glob("nvidia[0-9]*")):
-        return ServeTimes()
-    return ServeTimes(unready_s=30, hung_s=900)
+    return USUAL_TIMES if list(Path("/dev").glob("nvidia[0-9]*")) else SLOW_TIMES
 
 
 def absolute(path: Path | None) -> str | None:

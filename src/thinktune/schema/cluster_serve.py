@@ -81,7 +81,8 @@ class Serving(Closed):
     """How clients outside of the cluster reach it. Null leaves it inside."""
     autoscaling: Autoscaling | None = None
     """How many replicas there are, by load. Null keeps the number that is asked for."""
-    stalled_after_seconds: Count = 120
-    """The alert fires when requests wait and no token has come for this many seconds."""
+    stalled_after_seconds: Count | None = None
+    """The alert fires when requests wait and no token has come for this many seconds. Null takes
+    half of those after which the engine is killed (`times.hung_s`): 60, and 450 on CPUs."""
     waiting: Count = 16
     """The alert fires when more requests than this wait for five minutes."""

@@ -3,6 +3,7 @@
 Read by the plan and by the engines themselves, so that both follow one rule.
 """
 
+import math
 from dataclasses import dataclass
 
 from thinktune.schema.catalog import ModelEntry
@@ -85,10 +86,15 @@ def rows_at_once(model: ModelEntry, base: Precision, tokens: int, memory: int | 
     unpacked. `memory`: bytes that the GPU has; None for a CPU."""
     if memory is None:
         return CPU_ROWS
+    return max(1, min(MOST_ROWS, rows_that_fit(model, base, tokens, memory)))
+
+
+def rows_that_fit(model: ModelEntry, base: Precision, tokens: int, memory: int) -> int:
+    """How many rows of `tokens` a GPU with `memory` bytes holds beside the weights, with
+    transformers; 0 or less where not one fits."""
     cached = 2 * model.layers * model.kv_heads * model.head_size * 2 * tokens
     row = CACHE_COPIES * cached + LOGIT_BYTES * model.vocabulary
     weights = 2 * model.parameters
     if base == "nf4" and weights > UNPACKED_SHARE * memory:
         weights = int(PACKED_BYTES * model.parameters)
-    left = USABLE * memory - weights
-    return max(1, min(MOST_ROWS, int(left / row)))
+    return math.floor((USABLE * memory - weights) / row)

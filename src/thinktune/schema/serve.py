@@ -62,6 +62,12 @@ class ServeTimes(Closed):
     """Seconds that answers have left after the server was asked to stop."""
 
 
+USUAL_TIMES = ServeTimes()
+SLOW_TIMES = ServeTimes(unready_s=30, hung_s=900)
+"""Of an engine that may read a long prompt for minutes before its first token: on CPUs, and
+transformers, which reads one prompt after the other."""
+
+
 class ServeTask(Closed):
     """Serve: answer questions with the adapter of a run, and with its base model."""
 

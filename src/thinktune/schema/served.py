@@ -26,6 +26,10 @@ class DesiredRun(Closed):
     unpromoted: bool = False
     """Whether it is served although its evaluation did not promote it, or there is none."""
 
+    def is_of(self, run: str, train_sha256: str) -> bool:
+        """Whether it is that adapter, not another one of a run of the same id."""
+        return (self.run, self.train_sha256) == (run, train_sha256)
+
 
 class Desired(Closed):
     """What a server is to serve."""
@@ -69,5 +73,8 @@ class ReplicaState(Closed):
     """Runs that it serves. The first answers under the server's name."""
     fault: str | None = None
     """Why it does not serve a later revision, if it has seen one."""
+    tried: Annotated[int, Field(ge=0)] | None = None
+    """Revision that the fault is of. Null without a fault, and where the revision itself could not
+    be read."""
     written: str
     """Time at which this was written, in UTC and ISO 8601."""

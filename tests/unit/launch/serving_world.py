@@ -36,15 +36,18 @@ def commit_run(
     base_sha256: str = "b" * 64,
     created: str = CREATED,
     attempt: str | None = None,
+    besides: tuple[str, ...] = (),
 ) -> str:
     """What prep, train and evaluate leave of a run, as far as serving reads it; the digest of its
-    adapter's manifest. `promoted`: what the gate says; None where nothing was evaluated."""
+    adapter's manifest. `promoted`: what the gate says; None where nothing was evaluated.
+    `besides`: layers that its adapter changes beside the usual ones."""
     entry = CATALOG.models[model]
     template = Renderer(entry, DataSpec(dataset="inventory-sums")).template(model)
     facts = PromptFacts(
         stop_ids=(2,), template_sha256="c" * 64, opens_think=False, template=template
     )
-    adapter = {"r": rank, "target_modules": list(entry.lora_targets), "peft_type": "LORA"}
+    targets = [*entry.lora_targets, *besides]
+    adapter = {"r": rank, "target_modules": targets, "peft_type": "LORA"}
     same = {"run": run, "task_sha256": None, "created": created}
     prep = _commit(
         store, stage_prefix(run, "prep"), {PROMPT_FILE: facts.model_dump_json()},
@@ -66,6 +69,13 @@ def commit_run(
             inputs={"train": digest}, metrics=said, **same,
         )  # fmt: skip
     return digest
+
+
+def train_again(store: Store, run: str, *, promoted: bool | None = True) -> str:
+    """Another adapter under the same id; the digest of its manifest."""
+    for stage in ("prep", "train", "evaluate"):
+        store.delete_prefix(f"runs/{run}/{stage}")
+    return commit_run(store, run, promoted=promoted, rank=8)
 
 
 def _commit(store: Store, prefix: str, files: dict[str, str], **of: Any) -> Any:
@@ -134,9 +144,18 @@ def make_ready(cluster: FakeCluster, pod: str, release: str = RELEASE) -> None:
     cluster.objects.patch(DEPLOYMENTS, NAMESPACE, release, {"status": status})
 
 
-def say_state(store: Store, pod: str, revision: int, *runs: str, fault: str | None = None) -> None:
+def say_state(
+    store: Store,
+    pod: str,
+    revision: int,
+    *runs: str,
+    fault: str | None = None,
+    tried: int | None = None,
+) -> None:
     """What a replica says of itself."""
-    state = ReplicaState(pod=pod, revision=revision, runs=runs, fault=fault, written=CREATED)
+    state = ReplicaState(
+        pod=pod, revision=revision, runs=runs, fault=fault, tried=tried, written=CREATED
+    )
     store.put(replica_key(SERVER, pod), state.canonical().encode())
 
 

@@ -1,6 +1,7 @@
 """Another run behind a server's name: what is refused, what is waited for, and two at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from serving_world import (
     desired,
     replicas_follow,
     say_state,
+    train_again,
 )
 
 from thinktune.launch.cluster.charts import values_text
@@ -126,6 +128,19 @@ def test_going_back_asks_the_gate_nothing_new(
     assert promote(None).first.run == "bad"  # whoever served it before said so then
 
 
+@pytest.mark.usefixtures("followed")
+def test_another_adapter_of_a_run_is_asked_of_the_gate_anew(
+    promote: Promote, cluster: Cluster, store: Store
+) -> None:
+    commit_run(store, "bad", promoted=False)
+    promote("bad", unpromoted=True)
+    promote("two")
+    train_again(store, "bad", promoted=False)
+    with pytest.raises(SpecInvalid, match="did not promote it"):
+        promote("bad")
+    assert desired(cluster).first.run == "two"
+
+
 @pytest.mark.usefixtures("pods")
 def test_a_run_of_another_base_model_is_refused(
     promote: Promote, cluster: Cluster, store: Store
@@ -145,6 +160,33 @@ def test_a_run_that_the_engine_has_no_place_for_is_refused(
     with pytest.raises(SpecInvalid, match="its rank is 64, and shop has room for 16") as refused:
         promote("wide")
     assert "thinktune serve wide --name shop" in refused.value.remedy
+
+
+def test_vllm_on_cpus_has_room_for_the_widest_adapter_of_its_start(
+    kube: Kube, cluster: Cluster, store: Store, say: Any, promote: Promote
+) -> None:
+    for run, rank in (("one", 8), ("two", 16), ("wide", 64)):
+        commit_run(store, run, rank=rank)
+    request = asked("one", "two")
+    task = request.task.model_copy(update={"engine": "vllm"})
+    serve.serve(replace(request, task=task), kube, store, say)
+    with pytest.raises(SpecInvalid, match="its rank is 64, and shop has room for 16"):
+        promote("wide")
+    assert desired(cluster).first.run == "one"
+
+
+def test_an_adapter_that_vllm_would_apply_in_part_is_refused(
+    kube: Kube, cluster: Cluster, store: Store, say: Any, promote: Promote
+) -> None:
+    commit_run(store, "one", model="r1-distill-qwen-32b")
+    commit_run(store, "head", model="r1-distill-qwen-32b", besides=("lm_head",))
+    with pytest.raises(SpecInvalid, match="lm_head, for which vLLM has no place") as refused:
+        serve.serve(asked("head", hardware="a100-40x4", force=True), kube, store, say)
+    assert "--engine transformers" in refused.value.remedy
+    serve.serve(asked("one", hardware="a100-40x4", force=True), kube, store, say)
+    with pytest.raises(SpecInvalid, match="lm_head, for which vLLM has no place"):
+        promote("head")
+    assert desired(cluster).first.run == "one"
 
 
 def test_several_nodes_are_served_anew(
@@ -219,13 +261,54 @@ def test_replicas_that_cannot_serve_it_say_why(
 ) -> None:
     def refuse() -> None:
         for pod in pods:
-            say_state(store, pod, 1, "one", fault="run two: its files are damaged")
+            say_state(store, pod, 1, "one", fault="run two: its files are damaged", tried=2)
 
     api.when(f"PATCH /api/v1/namespaces/{NAMESPACE}/pods/{pods[1]}", refuse)
     with pytest.raises(ServiceUnavailable, match="2 of 2 replicas cannot serve it") as refused:
         promote("two")
     assert "its files are damaged" in refused.value.fault
     assert "--undo" in refused.value.remedy
+
+
+def test_going_back_after_a_failure_does_not_see_the_old_fault(
+    promote: Promote, api: KubeServer, cluster: Cluster, store: Store, pods: list[str]
+) -> None:
+    """Replicas say it until they look again, after as long as 15 seconds."""
+
+    def refuse() -> None:
+        for pod in pods:
+            say_state(store, pod, 1, "one", fault="run two: its files are damaged", tried=2)
+
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    api.when(f"PATCH {path}/{pods[1]}", refuse)
+    with pytest.raises(ServiceUnavailable, match="2 of 2 replicas cannot serve it"):
+        promote("two")
+    api.when(f"GET {path}", replicas_follow(cluster, store, pods), after=2)
+    assert promote(None).first.run == "one"
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("state", [(7, "two"), (2, "one"), (2,)])
+def test_what_an_earlier_pod_said_under_its_name_counts_for_nothing(
+    promote: Promote, store: Store, pods: list[str], state: tuple[Any, ...]
+) -> None:
+    """As of a StatefulSet that was installed again, whose pods have the names of those before."""
+    for pod in pods:
+        say_state(store, pod, *state)
+    with pytest.raises(ServiceUnavailable, match="not every replica has followed"):
+        promote("two")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_replica_that_is_not_ready_serves_nobody(
+    promote: Promote, cluster: Cluster, store: Store, pods: list[str]
+) -> None:
+    condition = {"type": "Ready", "status": "False"}
+    cluster.objects.patch(PODS, NAMESPACE, pods[0], {"status": {"conditions": [condition]}})
+    for pod in pods:
+        say_state(store, pod, 2, "two", "one")
+    with pytest.raises(ServiceUnavailable, match=rf"not every replica .*\({pods[0]}\)"):
+        promote("two")
 
 
 def test_without_the_right_to_wake_kubelets_it_takes_longer(
@@ -267,8 +350,6 @@ def test_an_adapter_that_is_another_one_now_is_not_gone_back_to(
     promote: Promote, store: Store
 ) -> None:
     promote("two")
-    for stage in ("prep", "train", "evaluate"):
-        store.delete_prefix(f"runs/one/{stage}")
-    commit_run(store, "one", rank=8)
+    train_again(store, "one")
     with pytest.raises(SpecInvalid, match="is another one than it served before"):
         promote(None)

@@ -27,6 +27,7 @@ from serving_world import (
     desired,
     make_ready,
     say_state,
+    train_again,
 )
 
 from thinktune.launch.cluster import install as install_module
@@ -186,8 +187,64 @@ def test_the_smallest_hardware_that_is_there_is_chosen(
 def test_what_cannot_fit_is_refused_with_what_would(serve: Serve, store: Store) -> None:
     commit_run(store, "one", model="r1-distill-qwen-32b", base="16bit")
     with pytest.raises(SpecInvalid, match="GiB") as refused:
-        serve(asked("one", hardware="t4x1"))
+        serve(asked("one", hardware="l4x1"))
     assert "would fit: --" in refused.value.remedy
+    # Nothing that this command does not take, or that the run's artifacts do not allow.
+    assert "awq" not in refused.value.remedy
+    assert "--kv-dtype" not in refused.value.remedy
+    assert "t4" not in refused.value.remedy  # where vLLM is not taken
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "others"),
+    [
+        ("r1-distill-qwen-32b", "awq", "fp8 or nf4 or 16bit"),
+        ("deepseek-r1", "16bit", "fp8"),
+        ("deepseek-r1", "nf4", "fp8"),
+    ],
+)
+def test_a_precision_without_a_checkpoint_is_refused(
+    serve: Serve, store: Store, model: str, precision: Any, others: str
+) -> None:
+    commit_run(store, "one", model=model)
+    wishes = ServeWishes(precision=precision)
+    with pytest.raises(SpecInvalid, match="needs a checkpoint made beforehand") as refused:
+        serve(asked("one", hardware="h100x8", force=True, wishes=wishes))
+    assert f"set --precision to {others}" in refused.value.remedy
+
+
+def test_gpus_older_than_vllm_takes_serve_by_transformers_on_one(
+    serve: Serve, cluster: Cluster, store: Store, kube: Kube
+) -> None:
+    cluster.add_node("gpus", gpus=4, product="Tesla-T4")
+    commit_run(store, "one", model="r1-distill-qwen-1.5b")
+    with pytest.raises(SpecInvalid, match="it has 4 GPUs, and transformers") as refused:
+        serve(asked("one", hardware="t4x4"))
+    assert "Ampere or newer" in refused.value.remedy
+    planned = serve(asked("one", hardware=None))
+    assert (planned.facts.size.hardware, planned.facts.size.gpus) == ("t4x1", 1)
+    task = task_of(RELEASE, kube)
+    assert task is not None
+    assert (task.execution, task.window) == (None, 8192)
+    commit_run(store, "large", model="r1-distill-qwen-14b", base="16bit")
+    with pytest.raises(SpecInvalid, match="does not fit one T4 with transformers"):
+        serve(asked("large", hardware="t4x1"))
+    for wishes, words in (
+        (ServeWishes(nodes=2), "serves on one node"),
+        (ServeWishes(precision="fp8"), "precision of the training, nf4"),
+        (ServeWishes(window=10**7), "the model supports"),
+    ):
+        with pytest.raises(SpecInvalid, match=words):
+            serve(asked("one", hardware="t4x1", name="other", wishes=wishes))
+
+
+def test_vllm_on_old_gpus_is_planned_where_it_is_asked_for(serve: Serve, store: Store) -> None:
+    commit_run(store, "one", model="r1-distill-qwen-1.5b")
+    request = asked("one", hardware="t4x4", force=True)
+    task = request.task.model_copy(update={"engine": "vllm"})
+    execution = serve(replace(request, task=task)).facts.size.execution
+    assert execution is not None
+    assert execution.data_parallel * execution.tensor_parallel == 4
 
 
 def test_the_same_again_changes_nothing(serve: Serve, store: Store, said: list[str]) -> None:
@@ -259,17 +316,36 @@ def test_what_is_not_asked_for_stays_as_it_was(
     assert workload["spec"]["replicas"] == 2
 
 
+def test_an_engine_on_cpus_may_read_a_long_prompt(serve: Serve, store: Store, kube: Kube) -> None:
+    commit_run(store, "one")
+
+    def times() -> ServeTimes:
+        task = task_of(RELEASE, kube)
+        assert task is not None
+        return task.times
+
+    serve(asked("one"))
+    assert (times().unready_s, times().hung_s) == (30, 900)
+    serve(asked("one", hardware="l4x1", force=True))  # whose times are not those of CPUs
+    assert (times().unready_s, times().hung_s) == (20, 120)
+    request = asked("one")
+    set_there = request.task.model_copy(update={"times": ServeTimes(hung_s=120)})
+    serve(replace(request, task=set_there))
+    serve(asked(replicas=2))
+    assert (times().unready_s, times().hung_s) == (30, 120)
+
+
 def test_there_is_a_place_for_the_widest_adapter(serve: Serve, store: Store, kube: Kube) -> None:
     for run, rank in (("one", 8), ("two", 12)):
         commit_run(store, run, rank=rank)
-    serve(asked("one", "two", hardware="t4x1", force=True))
+    serve(asked("one", "two", hardware="l4x1", force=True))
     task = task_of(RELEASE, kube)
     assert task is not None
     assert task.execution is not None
     assert (task.execution.max_lora_rank, task.execution.max_loras) == (16, 2)
     commit_run(store, "wide", rank=513)
     with pytest.raises(SpecInvalid, match="run wide: rank 513, and vLLM takes 512 at most"):
-        serve(asked("wide", hardware="t4x1", force=True, name="other"))
+        serve(asked("wide", hardware="l4x1", force=True, name="other"))
 
 
 def test_another_precision_than_was_judged_is_said(
@@ -277,8 +353,35 @@ def test_another_precision_than_was_judged_is_said(
 ) -> None:
     commit_run(store, "one")
     wishes = ServeWishes(precision="16bit")
-    serve(asked("one", hardware="t4x1", force=True, wishes=wishes))
+    serve(asked("one", hardware="l4x1", force=True, wishes=wishes))
     assert "note: its evaluation judged it on nf4, and this is 16bit" in said
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_what_is_kept_is_no_other_adapter(
+    serve: Serve, cluster: Cluster, store: Store, promoted: bool
+) -> None:
+    """Neither the gate's verdict nor the one adapter stands for the other, and a new pod could
+    not serve what the store no longer has."""
+    commit_run(store, "one")
+    serve(asked("one"))
+    before = desired(cluster)
+    train_again(store, "one", promoted=promoted)
+    words = "it was trained again" if promoted else "did not promote it"
+    with pytest.raises(SpecInvalid, match=words) as refused:
+        serve(asked(replicas=3))
+    assert not promoted or "thinktune serve one --name shop" in refused.value.remedy
+    assert desired(cluster) == before
+    assert cluster.objects.get(DEPLOYMENTS, NAMESPACE, RELEASE)["spec"]["replicas"] == 1
+
+
+def test_what_was_served_unpromoted_stays_so(serve: Serve, cluster: Cluster, store: Store) -> None:
+    commit_run(store, "one", promoted=False)
+    serve(asked("one", unpromoted=True))
+    before = desired(cluster)
+    serve(asked(replicas=3))
+    assert desired(cluster) == before
+    assert before.first.unpromoted
 
 
 def test_nothing_named_and_nothing_there(serve: Serve) -> None:
@@ -387,7 +490,7 @@ def test_why_tells_of_a_replica_that_does_not_follow(
     commit_run(store, "one")
     serve(asked("one"))
     (pod,) = add_replicas(cluster, 1)
-    say_state(store, pod, 1, "one", fault="run two: its files are damaged")
+    say_state(store, pod, 1, "one", fault="run two: its files are damaged", tried=1)
     found = explain(known_server(SERVER, kube, store), kube)
     assert "cannot follow a change" in found.cause
     assert "its files are damaged" in found.paragraph()

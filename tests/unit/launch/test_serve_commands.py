@@ -193,3 +193,35 @@ def test_what_never_starts_ends_the_command(call: Call, cluster: Cluster, store:
     cluster.hold(pod, "ImagePullBackOff", "no such image")
     with pytest.raises(StageFailed, match="cannot be pulled"):
         out(call("serve", "--name", SERVER, "--hardware", "cpu"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--documents", "handbook"),
+        ("--key-file", "keys"),
+        ("--host", "0.0.0.0"),
+        ("--port", "8080"),
+        ("--open",),
+        ("--store", "s3://other"),
+    ],
+)
+def test_what_is_of_this_machine_is_refused_on_a_cluster(
+    call: Call, cluster: Cluster, store: Store, option: tuple[str, ...]
+) -> None:
+    """Even where it says what is so by default: whoever wrote it means something by it."""
+    commit_run(store, "one")
+    with pytest.raises(SpecInvalid, match="this one goes to a cluster") as refused:
+        out(call("serve", "one", "--hardware", "cpu", "--detach", *option))
+    assert refused.value.place == option[0]
+    assert not cluster.objects.list(DEPLOYMENTS)
+
+
+@pytest.mark.parametrize(
+    "option", [("--replicas", "2"), ("--set", "limits.choices=2"), ("--detach",)]
+)
+def test_what_is_of_a_cluster_is_refused_on_this_machine(option: tuple[str, ...]) -> None:
+    arguments = ["serve", "one", "--local", *option]
+    with pytest.raises(SpecInvalid, match="--local serves on this machine") as refused:
+        out(CliRunner().invoke(cli, arguments, standalone_mode=False))
+    assert refused.value.place == option[0]

@@ -6,7 +6,7 @@ The server checks all of it again, file by file, before it loads anything. Calle
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -40,6 +40,8 @@ class Servable:
     rank: int
     targets: tuple[str, ...]
     """Layers that its adapter changes, of those that recipes train."""
+    unplaced: tuple[str, ...]
+    """Other layers that it changes, for which vLLM has no place."""
     judged: str
     """What its evaluation says."""
     created: str
@@ -51,12 +53,20 @@ class Servable:
         return self.desired.run
 
 
-def read_servable(run: str, store: Store, *, unpromoted: bool = False) -> Servable:
+def read_servable(
+    run: str, store: Store, *, unpromoted: bool = False, known: Collection[DesiredRun] = ()
+) -> Servable:
     """Raises InputMissing where an artifact is missing or says too little, SpecInvalid where the
-    evaluation did not promote the run and nobody asked to serve it all the same."""
+    evaluation did not promote the run and nobody asked to serve it all the same.
+
+    `known`: what a server serves or served. Whoever chose that said then whether the gate counts,
+    for that adapter and for no other of the same run.
+    """
     prep, train = _manifest(store, run, "prep"), _manifest(store, run, "train")
     evaluation = read_manifest(store, stage_prefix(run, "evaluate"))
     digest = manifest_digest(train)
+    asked_before = [each.unpromoted for each in known if each.is_of(run, digest)]
+    unpromoted = unpromoted or any(asked_before)
     judged = check_promoted(run, digest, evaluation, unpromoted=unpromoted)
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
         facts = _json(store, run, "prep", prep, PROMPT_FILE, Path(folder))
@@ -67,6 +77,8 @@ def read_servable(run: str, store: Store, *, unpromoted: bool = False) -> Servab
         fault = "an earlier version made it, and it does not say what a server must know"
         raise InputMissing(f"run {run}", fault, "run its recipe again under a new name")
     changed = adapter.get("target_modules") or ()
+    # A pattern says nothing of layers; the pod looks at the tensors.
+    layers = set() if isinstance(changed, str) else {each.rpartition(".")[2] for each in changed}
     return Servable(
         desired=DesiredRun(run=run, train_sha256=digest, unpromoted=unpromoted),
         model_name=template.model_name,
@@ -76,9 +88,19 @@ def read_servable(run: str, store: Store, *, unpromoted: bool = False) -> Servab
         base_sha256=base_sha256,
         rank=max([int(adapter["r"]), *map(int, (adapter.get("rank_pattern") or {}).values())]),
         targets=tuple(name for name in template.model.lora_targets if name in changed),
+        unplaced=tuple(sorted(layers - set(template.model.lora_targets))),
         judged=judged,
         created=train.created,
     )
+
+
+def check_placed(runs: Sequence[Servable]) -> None:
+    """Raises SpecInvalid for an adapter that vLLM would apply in part."""
+    for run in runs:
+        if run.unplaced:
+            fault = f"its adapter changes {', '.join(run.unplaced)}, for which vLLM has no place"
+            remedy = "serve it by transformers (--engine transformers), or train it without"
+            raise SpecInvalid(f"run {run.run}", fault, remedy)
 
 
 def check_same_base(runs: Sequence[Servable]) -> None:

@@ -41,7 +41,9 @@ def _ready(server: LiveServer) -> Diagnosis:
         server.desired,
         [server.replicas.get(pod["metadata"]["name"]) for pod in server.entrances],
     )
-    faults = [state.fault for state in states if state is not None and state.fault]
+    wanted = desired.revision if desired is not None else None
+    # A fault of an earlier change is over with that change.
+    faults = [s.fault for s in states if s and s.fault and s.tried in (None, wanted)]
     if faults:
         return Diagnosis(
             f"{server.name} answers, but {len(faults)} of its replicas cannot follow a change",
@@ -49,7 +51,7 @@ def _ready(server: LiveServer) -> Diagnosis:
             f"`thinktune promote --undo --to {server.name}` goes back to the run before.",
             ExitCode.INPUT_MISSING,
         )
-    behind = [s for s in states if desired and (s is None or s.revision < desired.revision)]
+    behind = [s for s in states if desired and (s is None or s.revision != desired.revision)]
     if behind and desired is not None and server.ready:
         cause = f"{len(behind)} of {len(states)} replicas of {server.name} do not serve"
         cause += f" {desired.first.run} yet"

@@ -15,13 +15,14 @@ from thinktune.launch.serving.values import (
     serve_values,
     server_release,
     server_task,
+    usual_times,
 )
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serve import BASE_MODEL, ServeTask
+from thinktune.schema.serve import BASE_MODEL, ServeTask, ServeTimes
 from thinktune.schema.serve_values import ServeValues, Workload
-from thinktune.schema.served import Desired
+from thinktune.schema.served import Desired, DesiredRun
 from thinktune.store import Store
 
 
@@ -73,8 +74,13 @@ def plan_server(
     check_same_base(runs)
     wishes = kept_wishes(request.wishes, before)
     slots = max(wishes.slots, len(runs))
+    task = _limits_kept(request.task, before)
     size = size_server(
-        runs, kept_hardware(request, before), replace(wishes, slots=slots), request.catalog
+        runs,
+        kept_hardware(request, before),
+        replace(wishes, slots=slots),
+        request.catalog,
+        task.engine,
     )
     kind: Workload = "deployment" if size.nodes == 1 else workload or "leaderworkerset"
     replicas = request.replicas or int((before.values or {}).get("replicas", 1))
@@ -85,7 +91,7 @@ def plan_server(
     facts = ServerFacts(
         name=request.name,
         desired=_desired(runs, before.desired),
-        task=server_task(request.name, _limits_kept(request.task, before), size, slots),
+        task=server_task(request.name, task, size, slots),
         size=size,
         replicas=replicas,
         workload=kind,
@@ -120,10 +126,13 @@ def _limits_kept(task: ServeTask, before: Before) -> ServeTask:
     limits, times = task.limits, task.times
     changed = {name: getattr(limits, name) for name in limits.model_fields_set}
     slower = {name: getattr(times, name) for name in times.model_fields_set}
+    usual = usual_times(before.task.execution)
+    # Those that nobody has set are of the engine, which may be another one now.
+    kept = {name: value for name, value in before.task.times if value != getattr(usual, name)}
     return task.model_copy(
         update={
             "limits": before.task.limits.model_copy(update=changed),
-            "times": before.task.times.model_copy(update=slower),
+            "times": ServeTimes.model_validate(kept | slower),
             "engine": task.engine if task.engine != "auto" else before.task.engine,
         }
     )
@@ -149,17 +158,24 @@ def _servable(request: ServerRequest, store: Store, before: Before) -> list[Serv
     if before.desired is None:
         fault = f"there is no server '{request.name}' yet, and no run is named"
         raise SpecInvalid("thinktune serve", fault, "name a run: thinktune serve RUN")
-    return [read_servable(each.run, store, unpromoted=True) for each in before.desired.runs]
+    return [_kept(each, request, store) for each in before.desired.runs]
+
+
+def _kept(kept: DesiredRun, request: ServerRequest, store: Store) -> Servable:
+    """A run that goes on being served. Raises SpecInvalid where no new pod could serve it."""
+    run = read_servable(kept.run, store, unpromoted=request.unpromoted, known=[kept])
+    if run.desired.train_sha256 != kept.train_sha256:
+        fault = f"it was trained again, and server {request.name} serves its former adapter"
+        remedy = f"serve the new one by its name: thinktune serve {kept.run} --name {request.name}"
+        raise SpecInvalid(f"run {kept.run}", fault, remedy)
+    return run
 
 
 def _desired(runs: Sequence[Servable], before: Desired | None) -> Desired:
     asked = tuple(run.desired for run in runs)
     if before is None:
         return Desired(revision=1, runs=asked)
-    same = [(each.run, each.train_sha256) for each in before.runs] == [
-        (each.run, each.train_sha256) for each in asked
-    ]
-    if same:
+    if asked == before.runs:
         return before
     former = before.first if before.first.run != asked[0].run else before.former
     return Desired(revision=before.revision + 1, runs=asked, former=former)

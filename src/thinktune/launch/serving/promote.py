@@ -10,13 +10,19 @@ from contextlib import suppress
 
 from thinktune.launch.cluster.api import Forbidden, Object
 from thinktune.launch.cluster.kube import Kube
-from thinktune.launch.serving.artifacts import Servable, check_same_base, read_servable
+from thinktune.launch.serving.artifacts import (
+    Servable,
+    check_placed,
+    check_same_base,
+    read_servable,
+)
 from thinktune.launch.serving.desired import change_desired
-from thinktune.launch.serving.live import LiveServer, known_server, task_of
+from thinktune.launch.serving.live import LiveServer, is_ready, known_server, task_of
 from thinktune.launch.status.watch import Say
 from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid
 from thinktune.schema.serve import ServeTask
 from thinktune.schema.served import Desired, DesiredRun, ReplicaState
+from thinktune.schema.serving import lora_rank_setting
 from thinktune.store import Store
 
 POLL_S = 1.0
@@ -58,10 +64,8 @@ def _wanted(
     run: str | None, server: str, before: Desired, store: Store, *, unpromoted: bool
 ) -> Servable:
     if run is not None:
-        known = [each for each in (*before.runs, before.former) if each and each.run == run]
-        # Whoever served it before said then whether the gate counts.
-        allowed = unpromoted or any(each.unpromoted for each in known)
-        return read_servable(run, store, unpromoted=allowed)
+        known = [each for each in (*before.runs, before.former) if each is not None]
+        return read_servable(run, store, unpromoted=unpromoted, known=known)
     if before.former is None:
         fault = "no run was promoted to it yet, so there is none to go back to"
         raise SpecInvalid(f"server {server}", fault, "name a run: thinktune promote RUN --to …")
@@ -77,12 +81,16 @@ def _check_fits(
     wanted: Servable, server: str, before: Desired, task: ServeTask, store: Store
 ) -> None:
     """Raises SpecInvalid where the running engine cannot take the adapter."""
-    check_same_base([_base_of(before.first, store), wanted])
+    served = [_served(each, store) for each in before.runs]
+    check_same_base([served[0], wanted])
     execution = task.execution
-    if execution is None:
-        return
     again = f"serve it anew: thinktune serve {wanted.run} --name {server}"
     place = f"run {wanted.run}"
+    if execution is not None or task.engine == "vllm":
+        check_placed([wanted])
+    if execution is None:
+        _check_rank_on_cpus(wanted, served, server, task, again)
+        return
     if execution.nodes > 1:
         fault = f"{server} takes {execution.nodes} nodes, which load adapters at their start alone"
         raise SpecInvalid(place, fault, again)
@@ -95,8 +103,20 @@ def _check_fits(
         raise SpecInvalid(place, fault, again)
 
 
-def _base_of(first: DesiredRun, store: Store) -> Servable:
-    return read_servable(first.run, store, unpromoted=True)
+def _check_rank_on_cpus(
+    wanted: Servable, served: Sequence[Servable], server: str, task: ServeTask, again: str
+) -> None:
+    """vLLM has room there for the widest adapter of its start. Where the pod chooses its engine,
+    the pod says whether there is room: transformers always has it."""
+    widest = max(served, key=lambda each: each.rank)
+    room = lora_rank_setting(widest.rank, f"run {widest.run}", "serve one of a lower rank")
+    if task.engine == "vllm" and wanted.rank > room:
+        fault = f"its rank is {wanted.rank}, and {server} has room for {room}"
+        raise SpecInvalid(f"run {wanted.run}", fault, again)
+
+
+def _served(run: DesiredRun, store: Store) -> Servable:
+    return read_servable(run.run, store, unpromoted=True)
 
 
 def _follow(server: str, after: Desired, kube: Kube, store: Store, say: Say) -> None:
@@ -115,7 +135,8 @@ def _follow(server: str, after: Desired, kube: Kube, store: Store, say: Say) -> 
         if not behind and live.entrances:
             say(f"{server}: {_replicas(len(live.entrances))} {after.first.run}")
             return
-        faults = [state.fault for _, state in behind if state is not None and state.fault]
+        # What a replica says of an earlier change tells nothing of this one.
+        faults = [s.fault for _, s in behind if s and s.fault and s.tried == after.revision]
         if faults and len(faults) == len(behind):
             fault = f"{len(faults)} of {len(live.entrances)} replicas cannot serve it: {faults[0]}"
             remedy = f"they go on with what they had: thinktune promote --undo --to {server}"
@@ -136,11 +157,15 @@ def _replicas(count: int) -> str:
 def _behind(live: LiveServer, after: Desired) -> list[tuple[Object, ReplicaState | None]]:
     """Replicas that do not serve it, with what they say."""
     found = [(pod, live.replicas.get(pod["metadata"]["name"])) for pod in live.entrances]
-    return [(pod, state) for pod, state in found if not _serves(state, after)]
+    return [(pod, state) for pod, state in found if not _serves(pod, state, after)]
 
 
-def _serves(state: ReplicaState | None, after: Desired) -> bool:
-    return state is not None and state.revision >= after.revision
+def _serves(pod: Object, state: ReplicaState | None, after: Desired) -> bool:
+    """Whether clients of the pod get that run. What is said under its name may be of a pod of an
+    earlier server, which was further."""
+    if state is None or not is_ready(pod):
+        return False
+    return state.revision == after.revision and state.runs[:1] == (after.first.run,)
 
 
 def _wake(pods: Sequence[Object], revision: int, told: set[str], kube: Kube) -> None:

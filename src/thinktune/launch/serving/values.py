@@ -13,7 +13,7 @@ from thinktune.launch.values import access_of, endpoint_of, image_of, placement_
 from thinktune.schema.catalog import HardwareEntry
 from thinktune.schema.cluster import Cluster
 from thinktune.schema.errors import SpecInvalid
-from thinktune.schema.serve import ServeTask
+from thinktune.schema.serve import SLOW_TIMES, USUAL_TIMES, ServeTask, ServeTimes
 from thinktune.schema.serve_values import (
     AutoscalingValues,
     ExposeValues,
@@ -25,6 +25,7 @@ from thinktune.schema.serve_values import (
     Workload,
 )
 from thinktune.schema.served import SERVED_FILE, Desired
+from thinktune.schema.serving import ServeExecution
 from thinktune.schema.stages import Stage
 from thinktune.schema.values import ResourceValues, StorageValues
 
@@ -67,9 +68,15 @@ def key_secret_of(name: str, cluster: Cluster) -> str:
     return cluster.serve.key_secret or f"{server_release(name)}-key"
 
 
+def usual_times(execution: ServeExecution | None) -> ServeTimes:
+    """Those of a server for which nobody sets others."""
+    return SLOW_TIMES if execution is None else USUAL_TIMES
+
+
 def server_task(name: str, task: ServeTask, size: ServerSize, slots: int) -> ServeTask:
     """The task as the pod reads it: what is asked for, with what the chart and the plan decide."""
-    times = task.times.model_copy(update={"start_s": float(size.start_s)})
+    asked = {name: getattr(task.times, name) for name in task.times.model_fields_set}
+    times = usual_times(size.execution).model_copy(update=asked | {"start_s": float(size.start_s)})
     changes = {
         # Which runs it serves changes without a new pod, so no pod is told here.
         "run": name,
@@ -138,7 +145,7 @@ def serve_values(
         monitoring=ServeMonitoringValues(
             enabled=cluster.monitoring.enabled,
             labels=cluster.monitoring.labels,
-            stalled_after_seconds=settings.stalled_after_seconds,
+            stalled_after_seconds=_stalled_after(facts, cluster),
             waiting=settings.waiting,
         ),
         env=dict(sorted(env.items())),
@@ -157,6 +164,19 @@ def _client_namespaces(cluster: Cluster) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, monitoring.namespace)))
 
 
+def _stalled_after(facts: ServerFacts, cluster: Cluster) -> int:
+    """Seconds without a token after which the alert fires. Raises SpecInvalid for so many that the
+    engine is killed, and the count begins anew, before it can."""
+    asked, hung_s = cluster.serve.stalled_after_seconds, facts.task.times.hung_s
+    if asked is None:
+        return max(1, math.floor(hung_s / 2))
+    if cluster.monitoring.enabled and asked >= hung_s:
+        fault = f"the alert would never fire: after {hung_s:g} seconds the engine is killed"
+        remedy = f"set fewer than {hung_s:g}, leave it out, or raise --set times.hung_s"
+        raise SpecInvalid("serve.stalled_after_seconds", fault, remedy)
+    return asked
+
+
 def _rollout(facts: ServerFacts, cluster: Cluster) -> RolloutValues:
     """A new pod first where that costs no GPU, or where a single one serves: it would pause."""
     surge = cluster.serve.surge
@@ -166,9 +186,14 @@ def _rollout(facts: ServerFacts, cluster: Cluster) -> RolloutValues:
 
 
 def _autoscaling(facts: ServerFacts, cluster: Cluster) -> AutoscalingValues | None:
+    """Raises SpecInvalid for a server that cannot be scaled."""
     asked = cluster.serve.autoscaling
-    if asked is None or facts.workload == "statefulset":
+    if asked is None:
         return None
+    if facts.workload == "statefulset":
+        fault = "without LeaderWorkerSet, several nodes are one server, which nothing scales"
+        remedy = "install it (https://lws.sigs.k8s.io), or use a cluster file without autoscaling"
+        raise SpecInvalid("serve.autoscaling", fault, remedy)
     return AutoscalingValues(
         by=asked.by,
         min_replicas=facts.replicas,

@@ -19,6 +19,18 @@ PRECISIONS: tuple[Precision, ...] = ("fp8", "awq", "nf4", "16bit")
 
 
 @dataclass(frozen=True)
+class Changeable:
+    """What a change may set, which whoever asks can then ask for."""
+
+    precisions: tuple[Precision, ...] = PRECISIONS
+    kv_dtype: bool = True
+    """Whether the type of the KV cache can be asked for."""
+
+
+ANYTHING = Changeable()
+
+
+@dataclass(frozen=True)
 class ServeChange:
     """A change of the request that makes it fit."""
 
@@ -28,24 +40,29 @@ class ServeChange:
 
 
 def fitting_changes(
-    request: ServeRequest, model: ModelEntry, catalog: Mapping[str, HardwareEntry]
+    request: ServeRequest,
+    model: ModelEntry,
+    catalog: Mapping[str, HardwareEntry],
+    may: Changeable = ANYTHING,
 ) -> tuple[ServeChange, ...]:
     """One change on the same nodes first, then more nodes, then others. Where no single change
     would do: other hardware with another precision, a shorter window, or both."""
     found = [
         *_first_fitting(_shorter_windows(request, model), request, model, catalog),
-        *_fitting(_precisions(request), request, model, catalog),
-        *_fitting([replace(request, kv_dtype="fp8")], request, model, catalog),
+        *_fitting(_precisions(request, may), request, model, catalog),
+        *_fitting(
+            [replace(request, kv_dtype="fp8")] if may.kv_dtype else [], request, model, catalog
+        ),
         *_first_fitting(_other_nodes(request), request, model, catalog),
         *_other_hardware(request, request, model, catalog),
     ]
     if found:
         return tuple(found)
     windows = list(_shorter_windows(request, model))
-    both = [other for window in windows for other in _precisions(window)]
+    both = [other for window in windows for other in _precisions(window, may)]
     plain = replace(request, kv_dtype="auto", nodes=1)
     for nodes in (plain, *_other_nodes(plain)):
-        for changed in (nodes, *_precisions(nodes), *windows, *both):
+        for changed in (nodes, *_precisions(nodes, may), *windows, *both):
             one = replace(changed, nodes=nodes.nodes, kv_dtype="auto")
             if found := _other_hardware(one, request, model, catalog):
                 return tuple(found)
@@ -62,8 +79,8 @@ def _shorter_windows(request: ServeRequest, model: ModelEntry) -> Iterator[Serve
         yield replace(request, window=window)
 
 
-def _precisions(request: ServeRequest) -> list[ServeRequest]:
-    others = [name for name in PRECISIONS if name != request.precision]
+def _precisions(request: ServeRequest, may: Changeable) -> list[ServeRequest]:
+    others = [name for name in may.precisions if name != request.precision]
     return [replace(request, precision=name) for name in others]
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from thinktune.plan.serving import memory
-from thinktune.plan.serving.alternatives import by_size, fitting_changes
+from thinktune.plan.serving.alternatives import ANYTHING, Changeable, by_size, fitting_changes
 from thinktune.plan.serving.request import ServeRequest
 from thinktune.plan.serving.search import (
     ServeDecision,
@@ -106,9 +106,13 @@ class ServingPlan(Closed):
 
 
 def make_serving_plan(
-    request: ServeRequest, model: ModelEntry, catalog: Mapping[str, HardwareEntry]
+    request: ServeRequest,
+    model: ModelEntry,
+    catalog: Mapping[str, HardwareEntry],
+    may: Changeable = ANYTHING,
 ) -> ServingPlan:
-    """Plans a server of `model`, the catalog entry that the request names."""
+    """Plans a server of `model`, the catalog entry that the request names. `may`: which changes to
+    name where it does not fit, on hardware of the catalog."""
     hardware = catalog[request.hardware]
     decision = decide(request, model, hardware)
     fits, work = decision.fault is None, decision.work
@@ -118,7 +122,7 @@ def make_serving_plan(
     return ServingPlan(
         fits=fits,
         reason=_reason(request, decision),
-        alternatives=() if fits else _alternatives(request, model, catalog),
+        alternatives=() if fits else _alternatives(request, model, catalog, may),
         model=request.model,
         hardware=request.hardware,
         execution=execution,
@@ -208,10 +212,13 @@ def _ready_timeout(load_s: int, eager: bool) -> int:
 
 
 def _alternatives(
-    request: ServeRequest, model: ModelEntry, catalog: Mapping[str, HardwareEntry]
+    request: ServeRequest,
+    model: ModelEntry,
+    catalog: Mapping[str, HardwareEntry],
+    may: Changeable,
 ) -> tuple[ServeAlternative, ...]:
     found = []
-    for change in fitting_changes(request, model, catalog):
+    for change in fitting_changes(request, model, catalog, may):
         work = change.decision.work
         assert work is not None
         found.append(

@@ -32,7 +32,7 @@ def check_adapter(folder: Path, model: ModelEntry, engine: EngineName) -> None:
     if named not in (None, model.repo):
         fault = f"it is of another base model ({named}, not {model.repo})"
         raise SpecInvalid(str(path), fault, "serve the run that it was trained in")
-    fault_for_vllm = _fault(config, names) if engine == "vllm" else None
+    fault_for_vllm = _fault(config, names, model) if engine == "vllm" else None
     if fault_for_vllm is not None:
         raise SpecInvalid(str(path), fault_for_vllm, REMEDY)
 
@@ -52,7 +52,7 @@ def _broken(folder: Path, error: Exception) -> InputMissing:
     return InputMissing(str(folder), f"it is no adapter ({error})", "train it again")
 
 
-def _fault(config: dict[str, Any], names: list[str]) -> str | None:
+def _fault(config: dict[str, Any], names: list[str], model: ModelEntry) -> str | None:
     """Why vLLM cannot apply it."""
     if config.get("peft_type") != "LORA":
         return f"it is of type {config.get('peft_type')}, and vLLM takes LORA alone"
@@ -69,9 +69,18 @@ def _fault(config: dict[str, Any], names: list[str]) -> str | None:
     ):
         if any(part in name for name in names):
             return f"it adapts {part.strip('.')}, {why}"
+    unplaced = sorted({layer_of(name) for name in names} - set(model.lora_targets))
+    if unplaced:
+        return f"it adapts {', '.join(unplaced)}, for which vLLM has no place and which it ignores"
     if largest_rank(config) > LORA_RANKS[-1]:
         return f"its rank is {largest_rank(config)}, and vLLM takes {LORA_RANKS[-1]} at most"
     return None
+
+
+def layer_of(tensor: str) -> str:
+    """Name of the layer that a tensor of an adapter changes, as configurations name it: `q_proj` of
+    `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`."""
+    return tensor.partition(".lora_")[0].rpartition(".")[2]
 
 
 def largest_rank(config: dict[str, Any]) -> int:

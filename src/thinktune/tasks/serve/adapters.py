@@ -118,9 +118,10 @@ class Adapters:
         failed = 0
         while True:
             await asyncio.sleep(LOOK_S if not failed else AGAIN_S)
-            fault: str | None = None
+            fault, tried = None, None
             try:
                 desired = self._read()
+                tried = desired.revision
                 if desired != self._now or not self._has_all(desired):
                     await self._change(desired, models, client, encoder)
                 failed = 0
@@ -129,7 +130,7 @@ class Adapters:
                 failed += 1
             if fault is not None and failed == 1:
                 say(f"goes on with what it serves: {fault}")
-            await self._report(fault)
+            await self._report(fault, tried)
 
     async def end(self) -> None:
         """Takes back what it has said in the store."""
@@ -211,15 +212,22 @@ class Adapters:
             # The first folder has the base model of all others.
             shutil.rmtree(each.served.adapter, ignore_errors=True)
 
-    async def _report(self, fault: str | None) -> None:
-        """Says in the store how far it is, if that is news. A store that is away hears it later."""
+    async def _report(self, fault: str | None, tried: int | None = None) -> None:
+        """Says in the store how far it is, if that is news. A store that is away hears it later.
+        `tried`: the revision that a fault is of."""
+        tried = tried if fault is not None else None
         runs = tuple(each.desired.run for each in self._fetched)
         revision = self._now.revision if self._now is not None else 0
-        said = (revision, runs, fault)
+        said = (revision, runs, fault, tried)
         if said == self._said:
             return
         state = ReplicaState(
-            pod=self._pod, revision=revision, runs=runs, fault=fault, written=utc_now()
+            pod=self._pod,
+            revision=revision,
+            runs=runs,
+            fault=fault,
+            tried=tried,
+            written=utc_now(),
         )
         key = replica_key(self._server, self._pod)
         with suppress(ThinktuneError):

@@ -1,5 +1,6 @@
 """Names of models that change while requests run, and the engine's command that follows from it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,22 @@ def test_a_promotion_keeps_those_before_as_far_as_there_are_places() -> None:
     assert back.former.run == "three"
 
 
+EXECUTION = ServeExecution(
+    precision="nf4",
+    quantization="bitsandbytes",
+    dtype="bfloat16",
+    tensor_parallel=4,
+    max_model_len=32768,
+    gpu_memory_utilization=0.92,
+    max_num_seqs=128,
+    max_num_batched_tokens=8192,
+    max_loras=2,
+    max_lora_rank=32,
+    lora_targets=("q_proj",),
+    ready_timeout_s=900,
+)
+
+
 def the_command(folder: Path, **changes: Any) -> tuple[str, dict[str, str]]:
     task = ServeTask(run="shop", store="file:///s", **changes)
     adapters = {"one.1": folder / "one", "two.1": folder / "two"}
@@ -99,22 +116,8 @@ def the_command(folder: Path, **changes: Any) -> tuple[str, dict[str, str]]:
 
 
 def test_vllm_is_started_as_planned_with_all_adapters(tmp_path: Path) -> None:
-    execution = ServeExecution(
-        precision="nf4",
-        quantization="bitsandbytes",
-        dtype="bfloat16",
-        tensor_parallel=4,
-        max_model_len=32768,
-        gpu_memory_utilization=0.92,
-        max_num_seqs=128,
-        max_num_batched_tokens=8192,
-        max_loras=2,
-        max_lora_rank=32,
-        lora_targets=("q_proj",),
-        ready_timeout_s=900,
-    )
     told, environment = the_command(
-        tmp_path, execution=execution, adapters=2, server="shop", desired_file="/etc/served.json"
+        tmp_path, execution=EXECUTION, adapters=2, server="shop", desired_file="/etc/served.json"
     )
     for each in (
         "--tensor-parallel-size 4",
@@ -129,7 +132,30 @@ def test_vllm_is_started_as_planned_with_all_adapters(tmp_path: Path) -> None:
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
 
 
+def test_copies_of_the_model_have_one_front_end_where_adapters_change(tmp_path: Path) -> None:
+    """vLLM has one for each copy otherwise, and then refuses to start with adapters that change."""
+    copies = EXECUTION.model_copy(update={"tensor_parallel": 1, "data_parallel": 4})
+    changing: dict[str, Any] = {"server": "shop", "desired_file": "/etc/served.json"}
+    told, _ = the_command(tmp_path, execution=copies, **changing)
+    assert "--data-parallel-size 4" in told
+    assert "--api-server-count=1" in told
+    # A node without a front end refuses the option; there, a server is one copy.
+    assert "--api-server-count" not in the_command(tmp_path, execution=EXECUTION, **changing)[0]
+    assert "--api-server-count" not in the_command(tmp_path, execution=copies)[0]
+
+
+def write_rank(folder: Path, rank: int) -> None:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+
+
+def test_without_a_plan_the_widest_adapter_has_a_place(tmp_path: Path) -> None:
+    write_rank(tmp_path / "two", 64)
+    assert "--max-lora-rank=64" in the_command(tmp_path)[0]  # the first one's is 8
+
+
 def test_adapters_of_one_run_for_good_are_not_to_be_changed(tmp_path: Path) -> None:
+    write_rank(tmp_path / "two", 8)
     told, environment = the_command(tmp_path)
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in environment
     assert "--gpu-memory-utilization" in told

@@ -221,6 +221,8 @@ def test_a_window_beyond_the_models(made: Made) -> None:
         ({"rank_pattern": {"q_proj": 600}}, ("q_proj",), "its rank is 600"),
         ({}, ("layers.0.self_attn.kv_b_proj.lora_A.weight",), "kv_b_proj"),
         ({}, ("layers.0.mlp.experts.1.up_proj.lora_A.weight",), "experts"),
+        ({}, ("m.layers.0.q_proj.lora_A.weight", "m.lm_head.lora_A.weight"), "it adapts lm_head,"),
+        ({}, ("m.embed_tokens.lora_embedding_A",), "embed_tokens, for which vLLM has no place"),
     ],
 )
 def test_adapters_that_vllm_applies_wrongly(

@@ -20,7 +20,7 @@ from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.recipe import EngineChoice, EngineName
 from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.schema.serving import vllm_arguments, vllm_environment
-from thinktune.tasks.serve.adapter_check import rank_setting
+from thinktune.tasks.serve.adapter_check import rank_setting, read_config
 from thinktune.tasks.serve.inputs import Dtype, Served
 
 PYTHON_VARIABLE = "THINKTUNE_VLLM_PYTHON"
@@ -155,10 +155,11 @@ def command(
         f"--port={port}",
         # The release's own sampling settings would mix with the request's.
         "--generation-config=vllm",
-        *_engine_arguments(served, task, found),
+        *_engine_arguments(served, task, found, adapters),
         # One that is loaded has a place beside those that it replaces.
         f"--max-cpu-loras={task.adapters + 2}",
         *_lora_modules(adapters),
+        *_one_front_end(task, on_gpu),
         "--seed=0",
         "--disable-uvicorn-access-log",
         # Otherwise a small model fills its answer with the white space that JSON allows.
@@ -181,13 +182,22 @@ def command(
     return Command(tuple(arguments), environment)
 
 
+def _one_front_end(task: ServeTask, on_gpu: bool) -> list[str]:
+    """vLLM starts one for each copy of the model otherwise, and refuses to, because an adapter
+    that is loaded while it serves would reach one of them alone."""
+    copies = task.execution.data_parallel if task.execution is not None and on_gpu else 1
+    return ["--api-server-count=1"] if copies > 1 and task.desired_file is not None else []
+
+
 def _lora_modules(adapters: Mapping[str, Path]) -> list[str]:
     """One option: the second of two would replace the first."""
     words = [f"{name}={folder}" for name, folder in adapters.items()]
     return [f"--lora-modules={words[0]}"] if len(words) == 1 else ["--lora-modules", *words]
 
 
-def _engine_arguments(served: Served, task: ServeTask, found: Found) -> list[str]:
+def _engine_arguments(
+    served: Served, task: ServeTask, found: Found, adapters: Mapping[str, Path]
+) -> list[str]:
     """What decides memory, speed and precision: as planned, or as this machine allows."""
     on_gpu = found.capability is not None
     if task.execution is not None and on_gpu:
@@ -198,12 +208,18 @@ def _engine_arguments(served: Served, task: ServeTask, found: Found) -> list[str
         f"--max-num-seqs={min(MOST_SEQUENCES, task.limits.requests)}",
         "--enable-lora",
         f"--max-loras={task.adapters}",
-        f"--max-lora-rank={rank_setting(served.adapter_config)}",
+        f"--max-lora-rank={_rank_of_all(served, adapters)}",
     ]
     if served.base == "nf4":
         arguments.append("--quantization=bitsandbytes")
     arguments += [f"--gpu-memory-utilization={MEMORY_SHARE}"] if on_gpu else ["--enforce-eager"]
     return arguments
+
+
+def _rank_of_all(served: Served, adapters: Mapping[str, Path]) -> int:
+    """Each place for an adapter has the same rank: that of the widest one."""
+    others = [read_config(folder) for folder in adapters.values() if folder != served.adapter]
+    return max(map(rank_setting, [served.adapter_config, *others]))
 
 
 def _entry(found: Found) -> tuple[str, ...]:

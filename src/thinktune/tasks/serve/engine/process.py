@@ -18,9 +18,10 @@ from collections.abc import Callable
 
 import aiohttp
 
-from thinktune.schema.errors import InternalError
+from thinktune.schema.errors import InternalError, ThinktuneError
 from thinktune.schema.serve import ServeTimes
 from thinktune.tasks.serve.engine.choose import Command
+from thinktune.tasks.serve.engine.output import Output, out_of_memory
 from thinktune.tasks.serve.log import say
 
 LOOK_S = 0.25
@@ -49,6 +50,7 @@ class Supervisor:
         self._command_for = command_for
         self._times = times
         self._process: Process | None = None
+        self._output = Output()
         self._changed = asyncio.Condition()
         self._hung = False
         self._stopping = False
@@ -84,7 +86,8 @@ class Supervisor:
         return self.up
 
     async def run(self) -> None:
-        """Runs engines until `stop`. Raises InternalError where none stays up."""
+        """Runs engines until `stop`. Raises OutOfGpuMemory where none stays up for that reason,
+        InternalError where none does for another."""
         failed = 0
         while not self._stopping:
             began = time.monotonic()
@@ -95,12 +98,14 @@ class Supervisor:
             how = "was killed because it hung" if self._hung else f"ended with code {code}"
             say(f"the engine {how}")
             if not self.was_up:
-                fault = f"it ended with code {code} before it was up"
-                raise InternalError("engine", fault, "its own messages are above")
+                raise self._why(f"it ended with code {code} before it was up")
             if failed >= self._most_starts:
-                fault = f"it ended {failed} times in a row, the last time with code {code}"
-                raise InternalError("engine", fault, "its own messages are above")
+                raise self._why(f"it ended {failed} times in a row, the last time with code {code}")
             await asyncio.sleep(min(2.0 ** (failed - 1), 30.0))
+
+    def _why(self, fault: str) -> ThinktuneError:
+        known = out_of_memory(self._output.end)
+        return known or InternalError("engine", fault, "its own messages are above")
 
     def kill(self, why: str) -> None:
         """Ends an engine that hangs; `run` starts the next one."""
@@ -135,14 +140,20 @@ class Supervisor:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         environment = {**inherited, **command.environment, "HF_HUB_OFFLINE": "1"}
         environment |= {"VLLM_API_KEY": self.key, "THINKTUNE_ENGINE_KEY": self.key}
-        self._process = await asyncio.create_subprocess_exec(
-            *command.arguments,
-            env=environment,
-            stdin=DEVNULL,
-            stdout=sys.stderr,
-            start_new_session=True,  # its whole group is killed where it hangs
-            preexec_fn=_die_with_parent,
-        )
+        self._output = Output()
+        writing = await self._output.open()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command.arguments,
+                env=environment,
+                stdin=DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,  # its whole group is killed where it hangs
+                preexec_fn=_die_with_parent,
+            )
+        finally:
+            os.close(writing)
         ended = asyncio.create_task(self._process.wait())
         try:
             if await self._comes_up(ended):
@@ -152,6 +163,7 @@ class Supervisor:
             await self._set_up(False)
             ended.cancel()
             self._signal(signal.SIGKILL)  # what it started must not outlive it
+            await self._output.close()
 
     async def _comes_up(self, ended: "asyncio.Task[int]") -> bool:
         """Waits until the engine answers, or is no more."""
