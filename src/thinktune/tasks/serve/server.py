@@ -43,6 +43,9 @@ from thinktune.tasks.serve.nodes import as_first_node, node_count, shared_folder
 from thinktune.text.tokens import Encoder
 
 LOOK_S, LOST_S = 0.1, 1.0
+QUIET_S = 2.0
+"""Seconds without a request after which connections that clients keep open are closed at the end:
+one that asks again and again hears within that time that it must connect anew."""
 
 
 def run(task: ServeTask) -> None:
@@ -213,12 +216,18 @@ class Server:
                 await asyncio.sleep(LOOK_S)
 
     async def _drain(self, hurry: asyncio.Event) -> None:
-        """Unready at once; what is running ends, within the grace."""
+        """Unready at once; what is running ends, within the grace. Clients that keep connections
+        are told to close them, by the answer to their next request."""
         state = self.state
-        state.draining = True
+        state.draining = self._listener.draining = True
         if state.running:
             say(f"stops once {state.running} requests are answered; a second signal ends them")
-        deadline = time.monotonic() + self._task.times.grace_s
-        while state.running and not hurry.is_set() and time.monotonic() < deadline:
+        busy = time.monotonic()
+        deadline = busy + self._task.times.grace_s
+        while self._listener.connected and not hurry.is_set() and time.monotonic() < deadline:
+            if state.running:
+                busy = time.monotonic()
+            elif time.monotonic() - busy >= QUIET_S:
+                break
             await asyncio.sleep(LOOK_S)
         say("stops")
