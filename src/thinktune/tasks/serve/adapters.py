@@ -21,7 +21,7 @@ from pathlib import Path
 from thinktune.schema.errors import InputMissing, SpecInvalid, ThinktuneError
 from thinktune.schema.keys import replica_key, replica_prefix, stage_prefix
 from thinktune.schema.recipe import EngineName
-from thinktune.schema.serve import ServeTask
+from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.schema.served import Desired, DesiredRun, ReplicaState
 from thinktune.store import Store, manifest_digest, read_manifest
 from thinktune.tasks.runtime.progress import utc_now
@@ -151,6 +151,9 @@ class Adapters:
 
     def _fetch(self, run: DesiredRun) -> Fetched:
         """Brings a run's files here, to a folder that nothing was in. Raises ThinktuneError."""
+        if run.run in (BASE_MODEL, self._server):
+            fault = f"clients that ask for '{run.run}' mean another model of this server"
+            raise SpecInvalid(f"run {run.run}", fault, "run its recipe again under another id")
         train = read_manifest(self._store, stage_prefix(run.run, "train"))
         if train is not None and manifest_digest(train) != run.train_sha256:
             fault = "its adapter is another one than was promoted"
