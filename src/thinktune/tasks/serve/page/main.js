@@ -202,7 +202,7 @@ at("side-by-side").addEventListener("change", layout);
 
 async function addFiles(files) {
   for (const file of files) {
-    const size = state.documents.reduce((sum, each) => sum + each.text.length, 0);
+    const size = state.documents.reduce((sum, each) => sum + new Blob([each.text]).size, 0);
     if (size + file.size > MOST_BYTES) {
       notice(`${file.name} is left out: documents may have ${MOST_BYTES / 1e6} MB together.`);
       continue;
