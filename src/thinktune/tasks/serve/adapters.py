@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +60,8 @@ class Adapters:
         self._engine: EngineName | None = None
         self._numbers = itertools.count(1)
         self._fetched: list[Fetched] = []
+        self._leaving: dict[Fetched, asyncio.Task[None]] = {}
+        """What is unloaded once its last request is answered."""
         self._now: Desired | None = None
         """What is served, as it was asked for."""
         self._pod = os.environ.get("POD_NAME") or socket.gethostname()
@@ -119,12 +120,13 @@ class Adapters:
         while True:
             await asyncio.sleep(LOOK_S if not failed else AGAIN_S)
             fault: str | None = None
+            self._gone()
             try:
                 desired = self._read()
                 if desired != self._now or not self._has_all(desired):
                     await self._change(desired, models, client, encoder)
                 failed = 0
-            except (ThinktuneError, AdapterRefused, EngineUnavailable) as error:
+            except (ThinktuneError, AdapterRefused, EngineUnavailable, OSError) as error:
                 fault = str(error) or "the engine does not answer"
                 failed += 1
             if fault is not None and failed == 1:
@@ -133,6 +135,8 @@ class Adapters:
 
     async def end(self) -> None:
         """Takes back what it has said in the store."""
+        for task in self._leaving.values():
+            task.cancel()
         with suppress(ThinktuneError):
             prefix = replica_prefix(self._server, self._pod)
             await asyncio.to_thread(self._store.delete_prefix, prefix)
@@ -179,6 +183,9 @@ class Adapters:
         """Raises ThinktuneError, AdapterRefused or EngineUnavailable with nothing changed for
         clients where a run cannot be served."""
         here = {each.desired: each for each in self._fetched}
+        for run in desired.runs:  # those that are wanted again before they have gone
+            if run in here and here[run] in self._leaving:
+                self._leaving.pop(here[run]).cancel()
         wanted: list[Fetched] = []
         for run in desired.runs:
             fetched = here.get(run)
@@ -189,10 +196,12 @@ class Adapters:
         models.offer([model_of(each.served, each.engine_name, encoder) for each in wanted])
         self._now = desired
         say(f"{self._server} leads to {wanted[0].desired.run} (revision {desired.revision})")
-        await self._report(None)
         left = [each for each in self._fetched if each not in wanted]
         self._fetched = [*wanted, *left]
-        await self._unload(left, models, client)
+        await self._report(None)
+        for each in left:
+            if each not in self._leaving:
+                self._leaving[each] = asyncio.create_task(self._unload(each, models, client))
 
     async def _load(self, fetched: Fetched, client: EngineClient) -> None:
         # First, so that an engine that starts meanwhile has it.
@@ -204,15 +213,22 @@ class Adapters:
             await asyncio.to_thread(shutil.rmtree, fetched.folder, ignore_errors=True)
             raise
 
-    async def _unload(self, left: Sequence[Fetched], models: Models, client: EngineClient) -> None:
-        for each in left:
-            while models.in_use(each.engine_name):
-                await asyncio.sleep(LOOK_S)
-            self._fetched.remove(each)
-            with suppress(AdapterRefused, EngineUnavailable):  # a new engine does not have it
-                await client.unload_adapter(each.engine_name)
-            # The first folder has the base model of all others.
-            shutil.rmtree(each.served.adapter, ignore_errors=True)
+    async def _unload(self, left: Fetched, models: Models, client: EngineClient) -> None:
+        """Once its last request is answered, however long its client reads."""
+        while models.in_use(left.engine_name):
+            await asyncio.sleep(LOOK_S)
+        self._fetched.remove(left)
+        with suppress(AdapterRefused, EngineUnavailable):  # a new engine does not have it
+            await client.unload_adapter(left.engine_name)
+        # The first folder has the base model of all others.
+        shutil.rmtree(left.served.adapter, ignore_errors=True)
+
+    def _gone(self) -> None:
+        """Forgets what is unloaded. Raises what went wrong there."""
+        for each, task in list(self._leaving.items()):
+            if task.done():
+                del self._leaving[each]
+                task.result()
 
     async def _report(self, fault: str | None) -> None:
         """Says in the store how far it is, if that is news. A store that is away hears it later."""

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from thinktune.schema.errors import InternalError, SpecInvalid
 from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
@@ -101,6 +102,17 @@ async def _until_lost(peers: PeerWatch | None) -> None:
         await asyncio.sleep(LOST_S)
 
 
+async def _first(ends: "set[asyncio.Task[Any]]", jobs: "list[asyncio.Task[None]]") -> None:
+    """Until one of `ends` is done. A job may be done before; raises what one has raised: a server
+    that nobody watches, or that follows no promotion, must not look like one that is well."""
+    left = set(jobs)
+    while not any(each.done() for each in ends):
+        await asyncio.wait(ends | left, return_when=asyncio.FIRST_COMPLETED)
+        for job in [each for each in left if each.done()]:
+            left.discard(job)
+            job.result()
+
+
 class Server:
     """Engine and gateway of one run."""
 
@@ -185,7 +197,7 @@ class Server:
         asked = asyncio.create_task(stopped.wait())
         lost = asyncio.create_task(_until_lost(peers))
         try:
-            await asyncio.wait([engine, asked, lost], return_when=asyncio.FIRST_COMPLETED)
+            await _first({engine, asked, lost}, jobs)
             if lost.done():
                 raise InternalError("engine", "it has lost a node", "all nodes start again")
             if not engine.done():
