@@ -2,13 +2,20 @@
 adapters it is given: who waits for whom, and what goes wrong."""
 
 import json
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import pytest
+from command import environment
 from gateway import KEY, Gateway, gateway, template, wait_until
+from s3_server import BUCKET, S3Server
 from tiny_tokenizer import REPO, REVISION, commit_model
 
 from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
@@ -25,7 +32,9 @@ CONFIG = {"peft_type": "LORA", "r": 8, "base_model_name_or_path": REPO, "bias": 
 class Runs:
     """Runs of the tiny model in a store, and the file that says which of them are served."""
 
-    def __init__(self, folder: Path, tokenizer_file: Path, *names: str) -> None:
+    def __init__(
+        self, folder: Path, tokenizer_file: Path, *names: str, url: str | None = None
+    ) -> None:
         self._folder = folder
         self.file = folder / "served.json"
         self.revision = 0
@@ -33,7 +42,7 @@ class Runs:
         model.mkdir()
         (model / "config.json").write_text("{}")
         (model / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
-        self.url = f"file://{folder}/store"
+        self.url = url or f"file://{folder}/store"
         commit_model(self.url, model)
         self._sha256 = {name: self._run(name) for name in names}
 
@@ -102,10 +111,10 @@ def serving(folder: Path, tokenizer_file: Path, runs: Runs) -> Iterator[Gateway]
         yield running
 
 
-def leads_to(running: Gateway) -> str:
-    """The run behind the server's name."""
+def is_behind_the_name(running: Gateway, run: str) -> bool:
+    """Whether the server's name leads to that run."""
     _, found = running.request("GET", "/v1/models")
-    return str(found["data"][0]["thinktune"]["run"])
+    return bool(found["data"][0]["thinktune"]["run"] == run)
 
 
 def test_a_client_that_reads_slowly_holds_no_change_up(
@@ -126,7 +135,7 @@ def test_a_client_that_reads_slowly_holds_no_change_up(
         wait_until(lambda: running.server.state.running == 1)
         for name in ("two", "three", "one", "two"):
             runs.desire(name)
-            wait_until(lambda name=name: leads_to(running) == name)
+            wait_until(partial(is_behind_the_name, running, name))
         told = (tmp_path / "adapters.txt").read_text().split()
         assert not any("one" in name for verb, name in zip(told[::2], told[1::2], strict=True))
         slow.close()
@@ -142,3 +151,45 @@ def test_a_fault_that_nobody_foresaw_ends_the_server(tmp_path: Path, tokenizer_f
         runs.file.write_text("[" * 200_000)  # deeper than Python's parser of JSON goes
         wait_until(lambda: running.fault() is not None)
         assert isinstance(running.fault(), RecursionError)
+
+
+def test_a_container_that_starts_again_keeps_what_it_has(
+    tmp_path: Path, tokenizer_file: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{BUCKET}/again"
+    runs = Runs(tmp_path, tokenizer_file, "one", "two", url=url)
+    runs.desire("one", "two")
+    before = runs.adapters()
+    store = open_store(url)
+    for info in store.list(""):
+        if info.key.endswith((".safetensors", "tokenizer.json")):
+            store.delete_prefix(info.key)  # none of them can be fetched a second time
+    runs.desire("two")
+    after = runs.adapters()
+    assert after.first.weights == before.first.weights
+    assert list(after.loaded.values()) == list(before.loaded.values())[1:]
+    found = {path.name.split(".")[0] for path in (tmp_path / "fetched").iterdir()}
+    assert found == {"model", "two"}
+
+
+def test_a_stop_does_not_wait_for_files(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a store that says nothing
+        silent.settimeout(60)
+        store = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "k",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "TMPDIR": str(tmp_path),
+        }
+        task = tmp_path / "task.json"
+        task.write_text(ServeTask(run="one", store="s3://bucket/x", port=0).canonical())
+        command = [sys.executable, "-m", "thinktune.tasks.serve", "--task", str(task)]
+        with subprocess.Popen(command, env=environment(more=store)) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            connection.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["task.json"]

@@ -31,6 +31,8 @@ from thinktune.tasks.serve.log import say
 from thinktune.tasks.serve.models import Model, Models, model_of
 from thinktune.text.tokens import Encoder
 
+MODEL = "model"
+"""Folder of the base model, which all runs of a server have."""
 LOOK_S = 1.0
 AGAIN_S = 15.0
 """Seconds until what could not be served is tried again."""
@@ -83,7 +85,8 @@ class Adapters:
 
     def begin(self) -> None:
         """Fetches what is to be served from the start. Raises ThinktuneError where the first run
-        cannot be; without another one, the rest is served."""
+        cannot be; without another one, the rest is served. Files of an earlier start are kept where
+        they are right, and removed where no run has them."""
         desired = self._read()
         for number, run in enumerate(desired.runs):
             try:
@@ -92,6 +95,10 @@ class Adapters:
                 if number == 0:
                     raise
                 say(f"run {run.run} is not served: {error}")
+        kept = {MODEL, *(each.folder.name for each in self._fetched)}
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
         self._now = desired
 
     def check(self, engine: EngineName) -> None:
@@ -154,7 +161,8 @@ class Adapters:
         return {each.run for each in desired.runs} <= {each.desired.run for each in self._fetched}
 
     def _fetch(self, run: DesiredRun) -> Fetched:
-        """Brings a run's files here, to a folder that nothing was in. Raises ThinktuneError."""
+        """Brings a run's files here, to a folder that nothing was in since the start. Raises
+        ThinktuneError."""
         if run.run in (BASE_MODEL, self._server):
             fault = f"clients that ask for '{run.run}' mean another model of this server"
             raise SpecInvalid(f"run {run.run}", fault, "run its recipe again under another id")
@@ -163,12 +171,19 @@ class Adapters:
             fault = "its adapter is another one than was promoted"
             remedy = f"promote it again: thinktune promote {run.run} --to {self._server}"
             raise InputMissing(f"run {run.run}", fault, remedy)
-        name = f"{run.run}.{run.train_sha256[:8]}.{next(self._numbers)}"
+        # At the start all have the same number, and with it the folder of an earlier start.
+        number = next(self._numbers) if self._now is not None else 0
+        name = f"{run.run}.{run.train_sha256[:8]}.{number}"
         folder = self._folder / name
         task = self._task.model_copy(update={"run": run.run, "unpromoted": run.unpromoted})
         first = self._fetched[0].served if self._fetched else None
-        weights = first.weights if first is not None else None
-        served = read_served(task, self._store, folder, weights=weights)
+        served = read_served(
+            task,
+            self._store,
+            folder,
+            base=self._folder / MODEL,
+            weights=first.weights if first is not None else None,
+        )
         if self._engine is not None:
             check_adapter(served.adapter, served.template.model, self._engine)
         if first is not None and served.base_sha256 != first.base_sha256:
@@ -220,8 +235,7 @@ class Adapters:
         self._fetched.remove(left)
         with suppress(AdapterRefused, EngineUnavailable):  # a new engine does not have it
             await client.unload_adapter(left.engine_name)
-        # The first folder has the base model of all others.
-        shutil.rmtree(left.served.adapter, ignore_errors=True)
+        shutil.rmtree(left.folder, ignore_errors=True)
 
     def _gone(self) -> None:
         """Forgets what is unloaded. Raises what went wrong there."""

@@ -6,7 +6,6 @@ On SIGTERM it is unready at once, answers what is running, and ends within its g
 import asyncio
 import contextlib
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from thinktune.tasks.serve.engine.choose import (
 )
 from thinktune.tasks.serve.engine.client import EngineClient, Generation
 from thinktune.tasks.serve.engine.process import MOST_STARTS, Supervisor
+from thinktune.tasks.serve.fetching import brought, own_folder, pod_folder
 from thinktune.tasks.serve.gateway.answering import Answering
 from thinktune.tasks.serve.gateway.chat import Chat
 from thinktune.tasks.serve.gateway.connections import Listener
@@ -40,7 +40,7 @@ from thinktune.tasks.serve.gateway.static import page_files
 from thinktune.tasks.serve.inputs import Served, read_served
 from thinktune.tasks.serve.log import say
 from thinktune.tasks.serve.models import Models, model_of
-from thinktune.tasks.serve.nodes import as_first_node, node_count, shared_folder, watch_peers
+from thinktune.tasks.serve.nodes import as_first_node, node_count, watch_peers
 from thinktune.text.tokens import Encoder
 
 LOOK_S, LOST_S = 0.1, 1.0
@@ -63,17 +63,17 @@ async def _run(task: ServeTask) -> None:
         loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
     # Loading torch takes seconds; what is wrong with the run is known before.
     looking = asyncio.create_task(look())
-    with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
+    with contextlib.ExitStack() as stack:
         adapters = None
         try:
             store = open_store(task.store)
             if task.desired_file is not None:
-                where = shared_folder() if node_count() > 1 else Path(folder)
-                adapters = Adapters(task, store, where)
-                await asyncio.to_thread(adapters.begin)
+                adapters = Adapters(task, store, pod_folder())
+                await brought(adapters.begin, stopped)
                 served = adapters.first
             else:
-                served = await asyncio.to_thread(read_served, task, store, Path(folder))
+                own = stack.enter_context(own_folder())
+                served = await brought(lambda: read_served(task, store, own), stopped, leaves=own)
             chosen = choose(task.engine, await looking)
         finally:
             looking.cancel()
