@@ -180,6 +180,48 @@ def test_an_answer_is_stopped_by_escape(page: Browser, running: Gateway) -> None
     wait_until(lambda: running.server.state.running == 0)
 
 
+def start(page: Browser, running: Gateway, question: str) -> None:
+    """Asks what is answered for a long time."""
+    running.script(text="so it goes on " * 200, wait_s=0.05)
+    page.run("document.getElementById('question').focus()")
+    page.press(*question, "enter")
+    last = "[...document.querySelectorAll('article .content')].at(-1)"
+    page.wait(f"return {last}?.textContent.includes('so it')")
+
+
+STORED = "return JSON.parse(localStorage.getItem('thinktune.conversations') ?? '[]')"
+
+
+def test_an_answer_stays_in_its_conversation(page: Browser, running: Gateway) -> None:
+    start(page, running, "first")
+    page.run("document.getElementById('new').click()")
+    page.wait(DONE)
+    assert count(page, ".user") == 0
+    (kept,) = page.wait(STORED)
+    assert kept["title"] == "first" and len(kept["turns"]) == 1
+    assert kept["turns"][0]["answers"]["tuned"]["content"].startswith("so it")
+    running.script(text="Twelve.")
+    page.run("document.getElementById('question').focus()")
+    page.press(*"second", "enter")
+    page.wait(f"return {CONTENT}?.textContent.trim() === 'Twelve.'")
+    page.wait(DONE)
+    assert [each["title"] for each in page.run(STORED)] == ["second", "first"]
+    assert [len(each["turns"]) for each in page.run(STORED)] == [1, 1]
+    assert len(running.asked()[-1]["prompt"]) < 100  # nothing of the first one stands in it
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_is_gone(
+    page: Browser, running: Gateway
+) -> None:
+    running.script(text="Twelve.")
+    ask(page, "first")
+    start(page, running, "and then")
+    page.run("document.querySelector('#conversations .drop').click()")
+    page.wait(DONE)
+    wait_until(lambda: running.server.state.running == 0)
+    assert page.run(STORED) == [] and count(page, ".user") == 0
+
+
 def test_documents_are_drawn_on_and_shown(page: Browser, running: Gateway) -> None:
     page.run(
         "const files = new DataTransfer();"

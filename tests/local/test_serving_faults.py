@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,58 @@ def test_a_stop_lets_answers_end_and_is_unready_at_once(
         asking.join(20)
         assert asking.status == 200
         assert asking.found["choices"][0]["message"]["content"] == "Four and five."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_loses_no_request_of_clients_that_keep_their_connection(
+    tmp_path: Path, tokenizer_file: Path, stream: bool
+) -> None:
+    with gateway(tmp_path, tokenizer_file, times=TIMES) as running:
+        running.script(text="Four.", wait_s=0.02)
+        body = {"model": "base", "stream": stream, "messages": [{"role": "user", "content": "x"}]}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        found: list[int] = []
+        faults: list[Exception] = []
+
+        def ask(pause_s: float) -> None:
+            connection = HTTPConnection("127.0.0.1", running.port, timeout=20)
+            try:
+                while True:
+                    connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+                    answer = connection.getresponse()
+                    answer.read()
+                    found.append(answer.status)
+                    if answer.getheader("Connection") == "close":
+                        return
+                    time.sleep(pause_s)
+            except (OSError, HTTPException) as error:
+                faults.append(error)
+
+        threads = [threading.Thread(target=ask, args=(pause_s,)) for pause_s in (0, 0, 0.4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(found) > 6)
+        running.stop()
+        for thread in threads:
+            thread.join(20)
+        assert faults == []
+        assert set(found) == {200}
+
+
+def test_a_connection_that_asks_nothing_more_does_not_hold_a_stop_up(
+    tmp_path: Path, tokenizer_file: Path
+) -> None:
+    with (
+        gateway(tmp_path, tokenizer_file, times=TIMES) as running,
+        socket.create_connection(("127.0.0.1", running.port)) as idle,
+    ):
+        idle.settimeout(20)
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"200 OK" in idle.recv(1000)
+        began = time.monotonic()
+        running.stop()
+        assert idle.recv(1000) == b""
+        assert time.monotonic() - began < TIMES.grace_s
 
 
 def test_a_second_stop_does_not_wait(tmp_path: Path, tokenizer_file: Path) -> None:

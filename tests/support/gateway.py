@@ -18,6 +18,7 @@ from tiny_tokenizer import tiny_entry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.prompt import PromptTemplate
 from thinktune.schema.serve import ServeLimits, ServeTask, ServeTimes
+from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.choose import Chosen, Command, Found
 from thinktune.tasks.serve.gateway.keys import Keys
 from thinktune.tasks.serve.gateway.retrieval import Index
@@ -48,6 +49,8 @@ class Gateway:
     log: StringIO
     key: str | None = KEY
     send: Callable[[str], None] = field(repr=False, default=lambda name: None)
+    fault: Callable[[], BaseException | None] = field(repr=False, default=lambda: None)
+    """What its server has ended with."""
 
     def stop(self) -> None:
         """As a SIGTERM."""
@@ -128,29 +131,37 @@ def gateway(
     limits: ServeLimits | None = None,
     times: ServeTimes | None = None,
     window: int = 512,
+    server_name: str | None = None,
+    adapters: Adapters | None = None,
 ) -> Iterator[Gateway]:
-    """A gateway while the block runs."""
+    """A gateway while the block runs. `adapters`: those of a server whose runs change, which
+    have begun."""
     found = Found("", vllm=True, script=True, capability=None if apart else (9, 0), bfloat16=True)
     chosen = Chosen(kind, "a test", found)  # type: ignore[arg-type]
     task = ServeTask(
         run="tiny-run",
         store="file:///nowhere",
         port=0,
+        server=server_name,
         limits=limits or ServeLimits(),
         times=times or ServeTimes(retry_s=10, grace_s=5),
     )
-    served = Served(
-        run="tiny-run",
-        template=template(thinks=thinks),
-        stop_ids=(END,),
-        weights=tokenizer_file.parent,
-        adapter=folder,
-        adapter_config={"r": 1},
-        base="16bit",
-        dtype="float32",
-        window=window,
-        defaults=Defaults(0.0, 1.0, None),
-        judged="",
+    served = (
+        adapters.first
+        if adapters is not None
+        else Served(
+            run="tiny-run",
+            template=template(thinks=thinks),
+            stop_ids=(END,),
+            weights=tokenizer_file.parent,
+            adapter=folder,
+            adapter_config={"r": 1},
+            base="16bit",
+            dtype="float32",
+            window=window,
+            defaults=Defaults(0.0, 1.0, None),
+            judged="",
+        )
     )
     (folder / "script.json").write_text(json.dumps({"text": "<think>\nso\n</think>\n\nFour."}))
     log = StringIO()
@@ -168,6 +179,7 @@ def gateway(
             command_for=lambda port: Command(
                 (sys.executable, str(ENGINE), str(port), str(folder)), {}
             ),
+            adapters=adapters,
         )
         running.update(server=server, stopped=stopped, hurry=hurry, loop=asyncio.get_running_loop())
         serving = asyncio.create_task(server.serve(stopped, hurry))
@@ -179,6 +191,10 @@ def gateway(
     def work() -> None:
         try:
             asyncio.run(serve())
+        except BaseException as error:
+            running["fault"] = error
+            if adapters is None:
+                raise
         finally:
             ready.set()
 
@@ -192,6 +208,7 @@ def gateway(
             running["loop"].call_soon_threadsafe(running[name].set)
 
         made = Gateway(folder, server.port, server, log, key, send)
+        made.fault = lambda: running.get("fault")
         try:
             yield made
         finally:

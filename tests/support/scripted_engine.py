@@ -28,6 +28,13 @@ class Engine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    async def manage(self, request: web.Request) -> web.Response:
+        """An adapter comes or goes; kept, a line each, in `FOLDER/adapters.txt`."""
+        name = (await request.json())["lora_name"]
+        with (self._folder / "adapters.txt").open("a") as file:
+            file.write(f"{request.path.split('_')[0].rpartition('/')[2]} {name}\n")
+        return web.Response()
+
     async def completions(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {os.environ['VLLM_API_KEY']}":
             return web.json_response({"error": {"message": "key"}}, status=401)
@@ -78,7 +85,10 @@ class Engine:
 def main() -> None:
     app = web.Application(client_max_size=32 << 20)
     app.router.add_get("/health", health)
-    app.router.add_post("/v1/completions", Engine(Path(sys.argv[2])).completions)
+    engine = Engine(Path(sys.argv[2]))
+    app.router.add_post("/v1/completions", engine.completions)
+    app.router.add_post("/v1/load_lora_adapter", engine.manage)
+    app.router.add_post("/v1/unload_lora_adapter", engine.manage)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, handle_signals=False)
 
 

@@ -5,7 +5,8 @@
     python client.py ask URL MODEL             an answer
 
 The last line of its output is JSON. The key is in the file KEY. Each request has a connection of
-its own, as through a load balancer.
+its own, as through a load balancer; under load, every other client keeps its connection for as long
+as the server does.
 """
 
 import http.client
@@ -24,8 +25,11 @@ QUESTION = "A shop has 4 red hats and 5 blue hats. How many hats has it?"
 TIMEOUT_S = 90
 
 
-def ask(url: str, model: str, *, most: int = 8) -> tuple[int, dict[str, Any]]:
-    """Status and answer to one chat request. No second attempt."""
+def ask(
+    url: str, model: str, *, most: int = 8, kept: http.client.HTTPConnection | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Status and answer to one chat request. No second attempt. `kept`: the client's connection,
+    which is made where it is not there."""
     body = json.dumps(
         {
             "model": model,
@@ -35,22 +39,33 @@ def ask(url: str, model: str, *, most: int = 8) -> tuple[int, dict[str, Any]]:
         }
     )
     headers = {"Authorization": f"Bearer {KEY.read_text().strip()}"}
-    status, text = request(url, "POST", "/v1/chat/completions", body, headers)
+    status, text = request(url, "POST", "/v1/chat/completions", body, headers, kept)
     return status, json.loads(text)
 
 
 def request(
-    url: str, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+    url: str,
+    method: str,
+    path: str,
+    body: str | None = None,
+    headers: dict[str, str] | None = None,
+    kept: http.client.HTTPConnection | None = None,
 ) -> tuple[int, str]:
     """Status and text. The path is sent as it is."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, TIMEOUT_S)
+    connection = kept or connection_to(url)
     given = {"Content-Type": "application/json"} if body is not None else {}
     connection.request(method, path, body, given | (headers or {}))
     answer = connection.getresponse()
     text = answer.read().decode(errors="replace")
-    connection.close()
+    if kept is None:
+        connection.close()
     return answer.status, text
+
+
+def connection_to(url: str) -> http.client.HTTPConnection:
+    """One that connects at its first request, and anew after the server has said that it closes."""
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port or 80, TIMEOUT_S)
 
 
 def load(url: str, model: str, clients: int) -> dict[str, Any]:
@@ -60,18 +75,23 @@ def load(url: str, model: str, clients: int) -> dict[str, Any]:
     statuses: Counter[str] = Counter()
     faults: list[str] = []
 
-    def work() -> None:
+    def work(kept: http.client.HTTPConnection | None) -> None:
         while not stopped.is_set():
             try:
-                status, answer = ask(url, model)
+                status, answer = ask(url, model, kept=kept)
                 statuses[str(status)] += 1
                 if status != 200:
                     faults.append(f"{status} {json.dumps(answer)[:200]}")
             except (OSError, ValueError, http.client.HTTPException) as error:
                 statuses["failed"] += 1
                 faults.append(f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}")
+                if kept is not None:
+                    kept.close()
 
-    threads = [threading.Thread(target=work) for _ in range(clients)]
+    threads = [
+        threading.Thread(target=work, args=(connection_to(url) if number % 2 else None,))
+        for number in range(clients)
+    ]
     for thread in threads:
         thread.start()
     say("at work")

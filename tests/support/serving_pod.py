@@ -85,7 +85,7 @@ def serving_pod(
     path = folder / "task.json"
     path.write_text(task.canonical())
     command = [sys.executable, "-m", "thinktune.tasks.serve", "--task", str(path)]
-    with started(folder, command, up_s=up_s, POD_NAME="shop-0", **more) as made:
+    with started(folder, command, up_s=up_s, POD_NAME="shop-0", TMPDIR=str(folder), **more) as made:
         yield made
 
 

@@ -147,6 +147,11 @@ def read_cluster(given: Path | None) -> Cluster:
     return Cluster.parse(parse_yaml(text, str(path)), str(path))
 
 
+def cluster_described() -> bool:
+    """Whether there is a cluster file where commands look for one."""
+    return bool(os.environ.get(CLUSTER_VARIABLE)) or Path(CLUSTER_FILE).exists()
+
+
 def read_optional_cluster(given: Path | None) -> Cluster | None:
     """Reads the cluster file, for commands that do without one; None where none is named and there
     is none in the current folder. Raises SpecInvalid."""

@@ -11,6 +11,7 @@ import click
 import yaml
 
 from thinktune.cli.options import (
+    cluster_described,
     cluster_option,
     context_option,
     optional_run_argument,
@@ -108,6 +109,10 @@ def serve_on_cluster(
     unpromoted: bool,
 ) -> int:
     """Installs or changes a server, and follows it until it is ready."""
+    if asked.cluster_file is None and not cluster_described():
+        fault = "neither a cluster file nor --local says where"
+        remedy = "add --local to serve on this machine, or name a cluster file with --cluster"
+        raise SpecInvalid("thinktune serve", fault, remedy)
     cluster, catalog = read_cluster(asked.cluster_file), load_catalog(own_jobs())
     store = store_of(cluster)
     runs = [_run_of(name, store, click.echo) for name in names]

@@ -39,7 +39,7 @@ class ServeLimits(Closed):
     connections: Count = 2048
     """Most connections at a time."""
     document_bytes: Count = 4 << 20
-    """Most bytes of documents, of one request or of the server's own folder."""
+    """Most bytes of documents with their names, of one request or of the server's own folder."""
     passages: Count = 4
     """Passages of documents that stand in front of a question."""
 

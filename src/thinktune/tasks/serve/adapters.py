@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 from thinktune.schema.errors import InputMissing, SpecInvalid, ThinktuneError
 from thinktune.schema.keys import replica_key, replica_prefix, stage_prefix
 from thinktune.schema.recipe import EngineName
-from thinktune.schema.serve import ServeTask
+from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.schema.served import Desired, DesiredRun, ReplicaState
 from thinktune.store import Store, manifest_digest, read_manifest
 from thinktune.tasks.runtime.progress import utc_now
@@ -32,6 +31,8 @@ from thinktune.tasks.serve.log import say
 from thinktune.tasks.serve.models import Model, Models, model_of
 from thinktune.text.tokens import Encoder
 
+MODEL = "model"
+"""Folder of the base model, which all runs of a server have."""
 LOOK_S = 1.0
 AGAIN_S = 15.0
 """Seconds until what could not be served is tried again."""
@@ -61,6 +62,8 @@ class Adapters:
         self._engine: EngineName | None = None
         self._numbers = itertools.count(1)
         self._fetched: list[Fetched] = []
+        self._leaving: dict[Fetched, asyncio.Task[None]] = {}
+        """What is unloaded once its last request is answered."""
         self._now: Desired | None = None
         """What is served, as it was asked for."""
         self._pod = os.environ.get("POD_NAME") or socket.gethostname()
@@ -82,7 +85,8 @@ class Adapters:
 
     def begin(self) -> None:
         """Fetches what is to be served from the start. Raises ThinktuneError where the first run
-        cannot be; without another one, the rest is served."""
+        cannot be; without another one, the rest is served. Files of an earlier start are kept where
+        they are right, and removed where no run has them."""
         desired = self._read()
         for number, run in enumerate(desired.runs):
             try:
@@ -91,6 +95,10 @@ class Adapters:
                 if number == 0:
                     raise
                 say(f"run {run.run} is not served: {error}")
+        kept = {MODEL, *(each.folder.name for each in self._fetched)}
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
         self._now = desired
 
     def check(self, engine: EngineName) -> None:
@@ -118,14 +126,16 @@ class Adapters:
         failed = 0
         while True:
             await asyncio.sleep(LOOK_S if not failed else AGAIN_S)
-            fault, tried = None, None
+            fault: str | None = None
+            tried: int | None = None
+            self._gone()
             try:
                 desired = self._read()
                 tried = desired.revision
                 if desired != self._now or not self._has_all(desired):
                     await self._change(desired, models, client, encoder)
                 failed = 0
-            except (ThinktuneError, AdapterRefused, EngineUnavailable) as error:
+            except (ThinktuneError, AdapterRefused, EngineUnavailable, OSError) as error:
                 fault = str(error) or "the engine does not answer"
                 failed += 1
             if fault is not None and failed == 1:
@@ -134,6 +144,8 @@ class Adapters:
 
     async def end(self) -> None:
         """Takes back what it has said in the store."""
+        for task in self._leaving.values():
+            task.cancel()
         with suppress(ThinktuneError):
             prefix = replica_prefix(self._server, self._pod)
             await asyncio.to_thread(self._store.delete_prefix, prefix)
@@ -151,18 +163,29 @@ class Adapters:
         return {each.run for each in desired.runs} <= {each.desired.run for each in self._fetched}
 
     def _fetch(self, run: DesiredRun) -> Fetched:
-        """Brings a run's files here, to a folder that nothing was in. Raises ThinktuneError."""
+        """Brings a run's files here, to a folder that nothing was in since the start. Raises
+        ThinktuneError."""
+        if run.run in (BASE_MODEL, self._server):
+            fault = f"clients that ask for '{run.run}' mean another model of this server"
+            raise SpecInvalid(f"run {run.run}", fault, "run its recipe again under another id")
         train = read_manifest(self._store, stage_prefix(run.run, "train"))
         if train is not None and manifest_digest(train) != run.train_sha256:
             fault = "its adapter is another one than was promoted"
             remedy = f"promote it again: thinktune promote {run.run} --to {self._server}"
             raise InputMissing(f"run {run.run}", fault, remedy)
-        name = f"{run.run}.{run.train_sha256[:8]}.{next(self._numbers)}"
+        # At the start all have the same number, and with it the folder of an earlier start.
+        number = next(self._numbers) if self._now is not None else 0
+        name = f"{run.run}.{run.train_sha256[:8]}.{number}"
         folder = self._folder / name
         task = self._task.model_copy(update={"run": run.run, "unpromoted": run.unpromoted})
         first = self._fetched[0].served if self._fetched else None
-        weights = first.weights if first is not None else None
-        served = read_served(task, self._store, folder, weights=weights)
+        served = read_served(
+            task,
+            self._store,
+            folder,
+            base=self._folder / MODEL,
+            weights=first.weights if first is not None else None,
+        )
         if self._engine is not None:
             check_adapter(served.adapter, served.template.model, self._engine)
         if first is not None and served.base_sha256 != first.base_sha256:
@@ -177,6 +200,9 @@ class Adapters:
         """Raises ThinktuneError, AdapterRefused or EngineUnavailable with nothing changed for
         clients where a run cannot be served."""
         here = {each.desired: each for each in self._fetched}
+        for run in desired.runs:  # those that are wanted again before they have gone
+            if run in here and here[run] in self._leaving:
+                self._leaving.pop(here[run]).cancel()
         wanted: list[Fetched] = []
         for run in desired.runs:
             fetched = here.get(run)
@@ -187,10 +213,12 @@ class Adapters:
         models.offer([model_of(each.served, each.engine_name, encoder) for each in wanted])
         self._now = desired
         say(f"{self._server} leads to {wanted[0].desired.run} (revision {desired.revision})")
-        await self._report(None)
         left = [each for each in self._fetched if each not in wanted]
         self._fetched = [*wanted, *left]
-        await self._unload(left, models, client)
+        await self._report(None)
+        for each in left:
+            if each not in self._leaving:
+                self._leaving[each] = asyncio.create_task(self._unload(each, models, client))
 
     async def _load(self, fetched: Fetched, client: EngineClient) -> None:
         # First, so that an engine that starts meanwhile has it.
@@ -202,15 +230,21 @@ class Adapters:
             await asyncio.to_thread(shutil.rmtree, fetched.folder, ignore_errors=True)
             raise
 
-    async def _unload(self, left: Sequence[Fetched], models: Models, client: EngineClient) -> None:
-        for each in left:
-            while models.in_use(each.engine_name):
-                await asyncio.sleep(LOOK_S)
-            self._fetched.remove(each)
-            with suppress(AdapterRefused, EngineUnavailable):  # a new engine does not have it
-                await client.unload_adapter(each.engine_name)
-            # The first folder has the base model of all others.
-            shutil.rmtree(each.served.adapter, ignore_errors=True)
+    async def _unload(self, left: Fetched, models: Models, client: EngineClient) -> None:
+        """Once its last request is answered, however long its client reads."""
+        while models.in_use(left.engine_name):
+            await asyncio.sleep(LOOK_S)
+        self._fetched.remove(left)
+        with suppress(AdapterRefused, EngineUnavailable):  # a new engine does not have it
+            await client.unload_adapter(left.engine_name)
+        shutil.rmtree(left.folder, ignore_errors=True)
+
+    def _gone(self) -> None:
+        """Forgets what is unloaded. Raises what went wrong there."""
+        for each, task in list(self._leaving.items()):
+            if task.done():
+                del self._leaving[each]
+                task.result()
 
     async def _report(self, fault: str | None, tried: int | None = None) -> None:
         """Says in the store how far it is, if that is news. A store that is away hears it later.

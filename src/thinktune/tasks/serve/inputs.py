@@ -70,10 +70,15 @@ class Served:
 
 
 def read_served(
-    task: ServeTask, store: Store, folder: Path, *, weights: Path | None = None
+    task: ServeTask,
+    store: Store,
+    folder: Path,
+    *,
+    base: Path | None = None,
+    weights: Path | None = None,
 ) -> Served:
-    """Checks the run and brings its files to `folder`; `weights`: where its base model is already,
-    because another run has it too. Raises InputMissing or SpecInvalid."""
+    """Checks the run and brings its files to `folder`, its base model to `base`; `weights`: where
+    that is already, because another run has it too. Raises InputMissing or SpecInvalid."""
     prep = stage_manifest(store, task.run, "prep")
     train = stage_manifest(store, task.run, "train")
     evaluation = read_manifest(store, stage_prefix(task.run, "evaluate"))
@@ -85,10 +90,12 @@ def read_served(
         fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
         raise InputMissing(f"run {task.run}", fault, "run its recipe again under a new name")
     _check_template(task.run, facts.template, prep, train)
-    base, dtype = _precision(task.run, train.metrics)
+    precision, dtype = _precision(task.run, train.metrics)
     model, revision = facts.template.model, prep.revisions["model"]
     _check_base(store, model.repo, revision, train)
-    weights = weights or fetch_cached(model, revision, store, folder / "model", weights=True)
+    weights = weights or fetch_cached(
+        model, revision, store, base or folder / "model", weights=True
+    )
     names = [CONFIG_FILE, WEIGHTS_FILE]
     adapter = fetch(store, stage_prefix(task.run, "train"), train, folder / "adapter", names=names)
     return Served(
@@ -98,7 +105,7 @@ def read_served(
         weights=weights,
         adapter=adapter,
         adapter_config=read_config(adapter),
-        base=base,
+        base=precision,
         dtype=dtype,
         window=_window(task, model.context),
         defaults=_sampling(evaluation),

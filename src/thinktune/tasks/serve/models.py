@@ -60,7 +60,8 @@ class Models:
     def offer(self, models: Sequence[Model]) -> None:
         """From now on these, in one go."""
         named = {self._server: models[0]} if self._server is not None else {}
-        self._by_name = named | {each.served.run: each for each in models}
+        # The server's name once more: a run beside the first may have it as its id.
+        self._by_name = named | {each.served.run: each for each in models} | named
         self._first = models[0]
         self._offers += 1
 

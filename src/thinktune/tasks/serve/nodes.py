@@ -13,10 +13,8 @@ import secrets
 import signal
 import socket
 import sys
-import tempfile
 import time
 from asyncio.subprocess import DEVNULL
-from pathlib import Path
 
 from aiohttp import web
 
@@ -26,6 +24,7 @@ from thinktune.store import open_store
 from thinktune.tasks.runtime.nodes import PeerWatch
 from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.choose import Command, choose, command, look
+from thinktune.tasks.serve.fetching import brought, pod_folder
 from thinktune.tasks.serve.log import say
 
 NODES, RANK = "THINKTUNE_NODES", "THINKTUNE_NODE_RANK"
@@ -46,11 +45,6 @@ def node_count() -> int:
 def node_rank() -> int:
     """Number of this node, from 0."""
     return int(os.environ.get(RANK, "0"))
-
-
-def shared_folder() -> Path:
-    """Where every node has its files: vLLM passes paths of adapters on from the first one."""
-    return Path(tempfile.gettempdir()) / "thinktune-serve"
 
 
 def watch_peers() -> PeerWatch:
@@ -120,8 +114,8 @@ async def _run_worker(task: ServeTask) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     chosen = choose("vllm", await look())
-    adapters = Adapters(task, open_store(task.store), shared_folder())
-    await asyncio.to_thread(adapters.begin)
+    adapters = Adapters(task, open_store(task.store), pod_folder())
+    await brought(adapters.begin, stopped)
     adapters.check("vllm")
     leader = await asyncio.to_thread(resolve, leader_name())
     started = command(chosen, adapters.first, task, task.port + 1, adapters.loaded)

@@ -6,10 +6,10 @@ On SIGTERM it is unready at once, answers what is running, and ends within its g
 import asyncio
 import contextlib
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from thinktune.schema.errors import InternalError, SpecInvalid
 from thinktune.schema.serve import BASE_MODEL, READY_LINE, ServeTask
@@ -29,6 +29,7 @@ from thinktune.tasks.serve.engine.choose import (
 )
 from thinktune.tasks.serve.engine.client import EngineClient, Generation
 from thinktune.tasks.serve.engine.process import MOST_STARTS, Supervisor
+from thinktune.tasks.serve.fetching import brought, own_folder, pod_folder
 from thinktune.tasks.serve.gateway.answering import Answering
 from thinktune.tasks.serve.gateway.chat import Chat
 from thinktune.tasks.serve.gateway.connections import Listener
@@ -39,10 +40,13 @@ from thinktune.tasks.serve.gateway.static import page_files
 from thinktune.tasks.serve.inputs import Served, read_served
 from thinktune.tasks.serve.log import say
 from thinktune.tasks.serve.models import Models, model_of
-from thinktune.tasks.serve.nodes import as_first_node, node_count, shared_folder, watch_peers
+from thinktune.tasks.serve.nodes import as_first_node, node_count, watch_peers
 from thinktune.text.tokens import Encoder
 
 LOOK_S, LOST_S = 0.1, 1.0
+QUIET_S = 2.0
+"""Seconds without a request after which connections that clients keep open are closed at the end:
+one that asks again and again hears within that time that it must connect anew."""
 
 
 def run(task: ServeTask) -> None:
@@ -59,17 +63,17 @@ async def _run(task: ServeTask) -> None:
         loop.add_signal_handler(number, lambda: (hurry if stopped.is_set() else stopped).set())
     # Loading torch takes seconds; what is wrong with the run is known before.
     looking = asyncio.create_task(look())
-    with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
+    with contextlib.ExitStack() as stack:
         adapters = None
         try:
             store = open_store(task.store)
             if task.desired_file is not None:
-                where = shared_folder() if node_count() > 1 else Path(folder)
-                adapters = Adapters(task, store, where)
-                await asyncio.to_thread(adapters.begin)
+                adapters = Adapters(task, store, pod_folder())
+                await brought(adapters.begin, stopped)
                 served = adapters.first
             else:
-                served = await asyncio.to_thread(read_served, task, store, Path(folder))
+                own = stack.enter_context(own_folder())
+                served = await brought(lambda: read_served(task, store, own), stopped, leaves=own)
             chosen = choose(task.engine, await looking)
         finally:
             looking.cancel()
@@ -96,6 +100,17 @@ async def _until_lost(peers: PeerWatch | None) -> None:
     """Until another node of this server has ended; alone, for ever."""
     while peers is None or not peers.lost:
         await asyncio.sleep(LOST_S)
+
+
+async def _first(ends: "set[asyncio.Task[Any]]", jobs: "list[asyncio.Task[None]]") -> None:
+    """Until one of `ends` is done. A job may be done before; raises what one has raised: a server
+    that nobody watches, or that follows no promotion, must not look like one that is well."""
+    left = set(jobs)
+    while not any(each.done() for each in ends):
+        await asyncio.wait(ends | left, return_when=asyncio.FIRST_COMPLETED)
+        for job in [each for each in left if each.done()]:
+            left.discard(job)
+            job.result()
 
 
 class Server:
@@ -182,7 +197,7 @@ class Server:
         asked = asyncio.create_task(stopped.wait())
         lost = asyncio.create_task(_until_lost(peers))
         try:
-            await asyncio.wait([engine, asked, lost], return_when=asyncio.FIRST_COMPLETED)
+            await _first({engine, asked, lost}, jobs)
             if lost.done():
                 raise InternalError("engine", "it has lost a node", "all nodes start again")
             if not engine.done():
@@ -213,12 +228,18 @@ class Server:
                 await asyncio.sleep(LOOK_S)
 
     async def _drain(self, hurry: asyncio.Event) -> None:
-        """Unready at once; what is running ends, within the grace."""
+        """Unready at once; what is running ends, within the grace. Clients that keep connections
+        are told to close them, by the answer to their next request."""
         state = self.state
-        state.draining = True
+        state.draining = self._listener.draining = True
         if state.running:
             say(f"stops once {state.running} requests are answered; a second signal ends them")
-        deadline = time.monotonic() + self._task.times.grace_s
-        while state.running and not hurry.is_set() and time.monotonic() < deadline:
+        busy = time.monotonic()
+        deadline = busy + self._task.times.grace_s
+        while self._listener.connected and not hurry.is_set() and time.monotonic() < deadline:
+            if state.running:
+                busy = time.monotonic()
+            elif time.monotonic() - busy >= QUIET_S:
+                break
             await asyncio.sleep(LOOK_S)
         say("stops")

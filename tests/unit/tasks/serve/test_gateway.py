@@ -19,7 +19,7 @@ from thinktune.text.conversation import Query, Turn
 from thinktune.text.templates import Renderer
 from thinktune.text.tokens import Encoder
 
-LIMITS = ServeLimits(body_bytes=20_000, body_s=0.5, messages=20, requests=4)
+LIMITS = ServeLimits(body_bytes=40_000, body_s=0.5, messages=20, requests=4, document_bytes=10_000)
 SHOP = Document(name="shop.txt", text="The shop sells red hats.\n\nIt opens at nine.")
 
 
@@ -212,6 +212,10 @@ def test_passages_stand_before_the_question(running: Gateway) -> None:
         ({"messages": [{"role": "user", "content": "x"}] * 21}, 400, "20 are the limit"),
         ({"model": "gpt-4"}, 404, "there are tiny-run and base"),
         ({"response_format": {"type": "json_schema"}}, 400, "json_schema"),
+        ({"documents": [{"name": "n " * 200, "text": "x"}]}, 400, "documents.0.name: String"),
+        ({"documents": [{"name": "n", "text": "é" * 5_001}]}, 400, "have 10003 bytes, and 10000"),
+        ({"documents": [{"name": "n" * 200, "text": "x"}] * 50}, 400, "have 10050 bytes"),
+        ({"documents": [{"name": "", "text": ""}] * 1025}, 400, "documents"),
     ],
 )
 def test_what_is_not_supported_is_said(

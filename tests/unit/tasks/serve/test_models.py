@@ -57,6 +57,17 @@ def test_a_servers_name_leads_to_the_first_run(tmp_path: Path, encoder: Encoder)
         assert models.find("one", ticket) is None
 
 
+def test_a_run_with_the_servers_name_does_not_take_it(tmp_path: Path, encoder: Encoder) -> None:
+    models = Models("one")
+    one, two = (model_of(served(run, tmp_path), f"{run}.1", encoder) for run in ("one", "two"))
+    models.offer([one])
+    models.offer([two, one])
+    with models.ticket() as ticket:
+        assert models.find("one", ticket) is two
+        assert ticket.engine_name == "two.1"
+    assert list(models.tuned) == ["one", "two"]
+
+
 def test_an_adapter_is_in_use_until_its_last_request(tmp_path: Path, encoder: Encoder) -> None:
     models = Models("shop")
     one, two = (model_of(served(run, tmp_path), f"{run}.1", encoder) for run in ("one", "two"))

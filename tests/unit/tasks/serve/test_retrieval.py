@@ -58,6 +58,11 @@ def test_a_folder_of_documents(tmp_path: Path) -> None:
         ("c.txt", "\ufffd two"),
         ("more/a.md", "one"),
     ]
+    deep = tmp_path.joinpath(*["folder" * 20] * 3)
+    deep.mkdir(parents=True)
+    (deep / "d.txt").write_text("three")
+    name = next(each.name for each in read_folder(tmp_path, 100) if each.text == "three")
+    assert len(name) == 256 and name.endswith("/d.txt")
     with pytest.raises(SpecInvalid, match="more than 3 bytes"):
         read_folder(tmp_path, 3)
     with pytest.raises(SpecInvalid, match="no such folder"):

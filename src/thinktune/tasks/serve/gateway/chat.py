@@ -20,7 +20,7 @@ from thinktune.tasks.serve.gateway.chat_api import ChatRequest, read_request
 from thinktune.tasks.serve.gateway.errors import ApiError, unavailable
 from thinktune.tasks.serve.gateway.responses import DONE, Head, event
 from thinktune.tasks.serve.gateway.retrieval import Index
-from thinktune.tasks.serve.models import Models, Ticket
+from thinktune.tasks.serve.models import Model, Models, Ticket
 from thinktune.text.think_stream import Delta
 
 SEEDS = 2**63
@@ -46,33 +46,49 @@ class Chat:
         self._limits = limits
         self._answering = answering
         self._forms = forms
+        self._indexing = asyncio.Lock()
+        """One request's documents at a time: the largest take seconds and 200 MB."""
 
     async def reply(self, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
         """The answer to a request with that body. Raises ApiError."""
-        # Tokenizing a long prompt takes a while.
+        # Reading and tokenizing a long prompt takes a while.
         with self.models.ticket() as ticket:
-            asked, order, head = await asyncio.to_thread(self._prepared, body, ticket)
+            asked = await asyncio.to_thread(read_request, body, self._limits)
+            model, engine_name = self._found(asked.model, ticket)
+            index = await self._index(asked)
+            order, head = await asyncio.to_thread(self._prepared, asked, model, engine_name, index)
             return await self._answer(request, asked, order, head)
 
-    def _prepared(self, body: bytes, ticket: Ticket) -> tuple[ChatRequest, Order, Head]:
-        """The request, what the engine is asked for it, and what its answers have in common."""
-        limits = self._limits
-        asked = read_request(body, limits)
-        model = self.models.find(asked.model, ticket)
+    def _found(self, name: str, ticket: Ticket) -> tuple[Model, str]:
+        """The model of that name, and its adapter's name in the engine. Raises ApiError."""
+        model = self.models.find(name, ticket)
         if model is None or ticket.engine_name is None:
             known = f"{', '.join(self.models.tuned)} and {BASE_MODEL}"
             message = f"there is no such model; there are {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        served = model.served
-        index = [Index(asked.documents)] if asked.documents else []
+        return model, ticket.engine_name
+
+    async def _index(self, asked: ChatRequest) -> list[Index]:
+        """The documents that the answer may draw on."""
+        found = []
+        if asked.documents:
+            async with self._indexing:
+                found.append(await asyncio.to_thread(Index, asked.documents))
         if asked.use_server_documents and self.documents is not None:
-            index.append(self.documents)
+            found.append(self.documents)
+        return found
+
+    def _prepared(
+        self, asked: ChatRequest, model: Model, engine_name: str, index: list[Index]
+    ) -> tuple[Order, Head]:
+        """What the engine is asked for a request, and what its answers have in common."""
+        limits, served = self._limits, model.served
         prompt = model.prompts.render(asked, index, limits.passages)
         room = served.window - len(prompt.ids)
         defaults = served.defaults
         wanted = asked.max_completion_tokens or asked.max_tokens or defaults.max_tokens or room
         generation = Generation(
-            model=ticket.engine_name,
+            model=engine_name,
             prompt_ids=prompt.ids,
             max_tokens=min(wanted, room, limits.max_tokens or room),
             stop_ids=served.stop_ids,
@@ -96,7 +112,7 @@ class Chat:
             passages=prompt.passages,
             marker=served.template.final_answer,
         )
-        return asked, order, head
+        return order, head
 
     def _form(self, asked: ChatRequest) -> dict[str, object] | None:
         form = asked.response_format

@@ -17,6 +17,9 @@ from thinktune.text.visible import has_half_character
 DEEPEST = 32
 """Levels of nesting that the JSON of a request may have."""
 MOST_SEED = 2**63 - 1
+NAME_CHARS = 256
+"""Longest name of a document: it is searched with each of the document's passages."""
+MOST_DOCUMENTS = 1024
 SHOWN = 120
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -96,10 +99,15 @@ class ResponseFormat(Closed):
 class Document(Closed):
     """A text that the answer may draw on."""
 
-    name: str
+    name: Annotated[str, Field(max_length=NAME_CHARS)]
     """What passages of it are cited by."""
     text: str
     """The text."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of name and text in UTF-8."""
+        return sum(len(part.encode("utf-8", "surrogatepass")) for part in (self.name, self.text))
 
 
 class TemplateSettings(Closed):
@@ -150,7 +158,7 @@ class ChatRequest(Closed):
     """Most tokens of reasoning, after which the think part is closed for the model."""
     chat_template_kwargs: TemplateSettings | None = None
     """`enable_thinking`, as clients of vLLM send it."""
-    documents: tuple[Document, ...] = ()
+    documents: Annotated[tuple[Document, ...], Field(max_length=MOST_DOCUMENTS)] = ()
     """Texts that the answer may draw on: the passages nearest to the question stand before it."""
     use_server_documents: bool = False
     """Whether the server's own documents are drawn on as well."""
@@ -236,9 +244,9 @@ def _check(asked: ChatRequest, limits: ServeLimits, body: bytes) -> None:
         raise ApiError(400, "the last message must be of the role user", param="messages")
     if not asked.messages[-1].text().strip():
         raise ApiError(400, "the last message is empty", param="messages")
-    size = sum(len(document.text) for document in asked.documents)
+    size = sum(document.size for document in asked.documents)
     if size > limits.document_bytes:
-        fault = f"the documents have {size} characters, and {limits.document_bytes} are the limit"
+        fault = f"the documents have {size} bytes, and {limits.document_bytes} are the limit"
         raise ApiError(400, fault, param="documents")
     form = asked.response_format
     if form is not None and (form.type == "json_schema") != (form.json_schema is not None):

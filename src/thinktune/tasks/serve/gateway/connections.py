@@ -8,7 +8,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from thinktune.schema.serve import ServeLimits
@@ -24,6 +26,17 @@ What goes wrong in a handler is said by `http`."""
 SILENT.addHandler(logging.NullHandler())
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Request(web.BaseRequest):
+    """A request whose answer ends its connection while the server drains: the client's next request
+    then goes to a server that stays."""
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the client's next request may come on this connection."""
+        connection: Any = self.protocol
+        return super().keep_alive and not connection.draining
 
 
 class Connection(RequestHandler):
@@ -59,6 +72,11 @@ class Connection(RequestHandler):
         self.heard()
         super().connection_lost(exc)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the server drains."""
+        return self._listener.draining
+
     def heard(self) -> None:
         """The head of a request has come."""
         if self._deadline is not None:
@@ -75,8 +93,20 @@ class Listener:
             connection.heard()
             return await handle(request)
 
+        def made(
+            message: RawRequestMessage,
+            payload: StreamReader,
+            protocol: RequestHandler,
+            writer: AbstractStreamWriter,
+            task: "asyncio.Task[None]",
+        ) -> web.BaseRequest:
+            loop = asyncio.get_running_loop()
+            return Request(message, payload, protocol, writer, task, loop)
+
         self.limits = limits
-        self.server = web.Server(heard, handler_cancellation=True)
+        self.draining = False
+        """Whether each answer is the last one of its connection."""
+        self.server = web.Server(heard, request_factory=made, handler_cancellation=True)
         self._socket: asyncio.Server | None = None
 
     async def open(self, host: str, port: int) -> int:
@@ -87,6 +117,11 @@ class Listener:
         )
         found: int = self._socket.sockets[0].getsockname()[1]
         return found
+
+    @property
+    def connected(self) -> bool:
+        """Whether any client is connected."""
+        return bool(self.server.connections)
 
     def stop_listening(self) -> None:
         """Takes no new connection; those that are open stay."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import bm25s
 
 from thinktune.schema.errors import SpecInvalid
-from thinktune.tasks.serve.gateway.chat_api import Document
+from thinktune.tasks.serve.gateway.chat_api import NAME_CHARS, Document
 
 PASSAGE_CHARS = 900
 """Length at which a passage ends, at the next end of a line or sentence."""
@@ -31,9 +31,14 @@ class Index:
     """Passages that can be searched."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
-        self.passages = [each for document in documents for each in passages(document)]
+        self.passages: list[Passage] = []
         self._bm25 = bm25s.BM25()
-        words = [_words(f"{passage.name} {passage.text}") for passage in self.passages]
+        words: list[list[str]] = []
+        for document in documents:
+            name = _words(document.name)
+            found = passages(document)
+            self.passages += found
+            words += [name + _words(passage.text) for passage in found]
         self._usable = any(words)
         if self._usable:
             self._bm25.index(words, show_progress=False)
@@ -92,7 +97,8 @@ def read_folder(folder: Path, most_bytes: int) -> list[Document]:
             fault = f"its text files have more than {most_bytes:,} bytes"
             raise SpecInvalid(place, fault, "name a smaller folder")
         text = path.read_text(encoding="utf-8", errors="replace")
-        found.append(Document(name=path.relative_to(folder).as_posix(), text=text))
+        name = path.relative_to(folder).as_posix()[-NAME_CHARS:]
+        found.append(Document(name=name, text=text))
     if not found:
         fault = f"it has no text file ({', '.join(SUFFIXES)})"
         raise SpecInvalid(place, fault, "put text files into it, or name another folder")

@@ -99,10 +99,10 @@ function layout() {
   document.querySelector("main").classList.toggle("wide", Boolean(two));
 }
 
-function body(arm, question) {
+function body(conversation, arm, question) {
   return {
     model: state.models[arm].id,
-    messages: conversations.messages(state.now, arm, question),
+    messages: conversations.messages(conversation, arm, question),
     ...(at("think").checked ? {} : { thinking: false }),
     ...(state.documents.length ? { documents: state.documents } : {}),
     ...(!at("server-documents-label").hidden && at("server-documents").checked
@@ -111,11 +111,11 @@ function body(arm, question) {
   };
 }
 
-async function askOne(arm, question, view, signal) {
+async function askOne(conversation, arm, question, view, signal) {
   const said = { reasoning: "", content: "", tokens: 0, facts: undefined, reason: undefined };
   view.begin();
   try {
-    for await (const event of answer(body(arm, question), signal)) {
+    for await (const event of answer(body(conversation, arm, question), signal)) {
       for (const choice of event.choices) {
         view.add(choice.delta);
         said.reason = choice.finish_reason ?? said.reason;
@@ -138,6 +138,7 @@ async function askOne(arm, question, view, signal) {
 }
 
 async function ask(question) {
+  const conversation = state.now; // another one may be open once the answer ends
   const arms = at("side-by-side").checked && state.models.base ? ["base", "tuned"] : ["tuned"];
   const turn = { question, documents: state.documents.map((each) => each.name), answers: {} };
   at("welcome").hidden = true;
@@ -149,16 +150,17 @@ async function ask(question) {
   run(stopping);
   at("status").textContent = "The model is thinking.";
   const said = await Promise.all(
-    arms.map((arm, n) => askOne(arm, question, views[n], stopping.signal)),
+    arms.map((arm, n) => askOne(conversation, arm, question, views[n], stopping.signal)),
   );
   arms.forEach((arm, n) => (turn.answers[arm] = said[n]));
-  run(null);
+  if (state.running === stopping) run(null);
+  if (said.some((each) => each.content || each.reasoning)) keep(conversation, turn);
+  else if (state.now === conversation) at("question").value ||= question;
+  if (state.now !== conversation) return;
   const last = said.at(-1);
   at("status").textContent = last.facts?.final_answer
     ? `Answered. Final answer: ${last.facts.final_answer}`
     : last.content ? `Answered: ${last.content.slice(0, 300)}` : "No answer.";
-  if (said.some((each) => each.content || each.reasoning)) keep(turn);
-  else at("question").value ||= question;
 }
 
 function run(stopping) {
@@ -202,7 +204,7 @@ at("side-by-side").addEventListener("change", layout);
 
 async function addFiles(files) {
   for (const file of files) {
-    const size = state.documents.reduce((sum, each) => sum + each.text.length, 0);
+    const size = state.documents.reduce((sum, each) => sum + new Blob([each.text]).size, 0);
     if (size + file.size > MOST_BYTES) {
       notice(`${file.name} is left out: documents may have ${MOST_BYTES / 1e6} MB together.`);
       continue;
@@ -249,10 +251,12 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 
 // ---- conversations ------------------------------------------------------------------------------
 
-function keep(turn) {
-  state.now.turns.push(turn);
-  state.now.title ||= turn.question.slice(0, 80);
-  state.all = [state.now, ...state.all.filter((each) => each.id !== state.now.id)];
+function keep(conversation, turn) {
+  const known = state.all.some((each) => each.id === conversation.id);
+  if (conversation.turns.length && !known) return; // it was deleted meanwhile
+  conversation.turns.push(turn);
+  conversation.title ||= turn.question.slice(0, 80);
+  state.all = [conversation, ...state.all.filter((each) => each.id !== conversation.id)];
   conversations.save(state.all);
   drawHistory();
 }
