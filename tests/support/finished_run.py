@@ -50,6 +50,12 @@ SECRET_ROW = "How many violet teapots?"
 DATA = DataSpec(dataset="inventory-sums", prompt="Q: {question}", final_answer="Final Answer:")
 RENDERER = Renderer(tiny_entry(), DATA)
 TRAIN = TrainSpec(rank=4, alpha=32, targets="attention", lr=1e-3, batch_size=4)
+HOST = "gpu7.intern.example.com"
+ARMS = {
+    "base": ArmInfo("the base model", "transformers 5.17", "there is no GPU", "4-bit NF4 base"),
+    "tuned": ArmInfo("the tuned model", "transformers 5.17", "there is no GPU", "4-bit NF4 base"),
+    "rival": ArmInfo("rival", f"big-model at {HOST}", "the recipe names it", "as served"),
+}
 WHEN = "2026-01-01T00:00:00+00:00"
 SIZES = {"q_proj": HIDDEN, "k_proj": HIDDEN * KV_HEADS // HEADS}
 SIZES |= {"v_proj": SIZES["k_proj"], "o_proj": HIDDEN}
@@ -170,7 +176,7 @@ def _report(run: str, promoted: bool) -> Report:
     said = [
         sample(f"<think>so</think>\nFinal Answer: {n if arm == 'tuned' or n % 3 else 99}", str(n),
                arm=arm, question=f"q{n}")
-        for arm in ("base", "tuned") for n in range(40)
+        for arm in ARMS for n in range(40)
     ]  # fmt: skip
     require = {"accuracy": Requirement(at_least=0.9 if promoted else 1.1)}
     spec = EvaluateSpec(max_new_tokens=24, temperature=0.6, top_p=0.9, require=require)
@@ -181,9 +187,8 @@ def _report(run: str, promoted: bool) -> Report:
         run=run,
         model=REPO,
         setup=Setup(spec, marker, verifier, asked),
-        arms={arm: ArmInfo(f"the {arm} model", "transformers 5", "", "NF4") for arm in
-              ("base", "tuned")},
+        arms=ARMS,
         judged=judge_all(said, asked, rules),
         versions={},
         metrics=Registry.discover(),
-    )  # fmt: skip
+    )

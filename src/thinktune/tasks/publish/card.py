@@ -62,7 +62,7 @@ def _front(source: Source, merged: bool) -> dict[str, Any]:
 
 def _warning(source: Source) -> str:
     fault = source.judged.removeprefix("not promoted: ")
-    return f"> **Not promoted.** This model has not passed the evaluation of its run: {fault}."
+    return f"> **Not promoted.** {fault[:1].upper()}{fault[1:]}."
 
 
 def _introduction(source: Source, merged: bool) -> str:
@@ -148,7 +148,8 @@ def _training(source: Source) -> str:
 def _settings(task: TrainTask) -> list[tuple[str, str]]:
     train = task.train
     scaled = "α/√r (rsLoRA)" if train.rslora else "α/r"
-    length = f"{train.max_steps:,} steps" if train.max_steps else f"{train.epochs} epochs"
+    epochs = "1 epoch" if train.epochs == 1 else f"{train.epochs} epochs"
+    length = f"{train.max_steps:,} steps" if train.max_steps else epochs
     return [
         ("method", "LoRA, supervised fine-tuning"),
         ("rank, α", f"{train.rank}, {train.alpha:g}, scaled by {scaled}"),

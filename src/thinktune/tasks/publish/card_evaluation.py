@@ -8,6 +8,7 @@ from thinktune.schema.report import (
     PERPLEXITY,
     SHARE,
     TUNED,
+    ArmFacts,
     BenchmarkResult,
     MetricResult,
     PairedTest,
@@ -20,7 +21,7 @@ def evaluation(source: Source) -> str:
     """The section; it says so where there is no evaluation."""
     report = source.report
     if report is None:
-        return f"## Evaluation\n\nNone of this adapter: {source.judged.rpartition(': ')[2]}."
+        return "## Evaluation\n\nThis adapter has not been evaluated."
     parts = ["## Evaluation", _asked(report), _arms(report), _metrics(report)]
     if report.benchmarks:
         parts.append(_benchmarks(report))
@@ -44,10 +45,15 @@ def _asked(report: Report) -> str:
 
 def _arms(report: Report) -> str:
     rows = [
-        [arm, facts.label, facts.precision, facts.engine, f"{100 * (1 - facts.finished):.1f}%"]
+        # Behind " at " stands the host of an endpoint, which is nobody else's business.
+        [arm, facts.label, facts.precision, facts.engine.partition(" at ")[0], _cut_off(facts)]
         for arm, facts in report.arms.items()
     ]
     return _table(["arm", "who answers", "precision", "engine", "cut off"], rows)
+
+
+def _cut_off(facts: ArmFacts) -> str:
+    return _figure(1 - facts.finished, SHARE)
 
 
 def _metrics(report: Report) -> str:

@@ -14,8 +14,8 @@ from thinktune.schema.keys import stage_prefix, task_key
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
+from thinktune.schema.recipe import BasePrecision
 from thinktune.schema.report import Report
-from thinktune.schema.serve import BasePrecision
 from thinktune.schema.stages import PrepTask, TrainTask
 from thinktune.schema.task import StageTask
 from thinktune.store import ObjectMissing, Store, fetch, manifest_digest, read_manifest

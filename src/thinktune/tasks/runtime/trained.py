@@ -11,7 +11,7 @@ from thinktune.schema.errors import InputMissing
 from thinktune.schema.keys import cache_prefix
 from thinktune.schema.manifest import Manifest, MetricValue
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.serve import BasePrecision
+from thinktune.schema.recipe import BasePrecision
 from thinktune.store import Store, files_digest, manifest_digest, read_manifest
 from thinktune.text.templates import Renderer
 

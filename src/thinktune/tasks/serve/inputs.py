@@ -14,7 +14,8 @@ from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.serve import BasePrecision, ServeTask
+from thinktune.schema.recipe import BasePrecision
+from thinktune.schema.serve import ServeTask
 from thinktune.store import Store, fetch, manifest_digest, read_manifest
 from thinktune.tasks.runtime.cache import fetch_cached
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest

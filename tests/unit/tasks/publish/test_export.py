@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished_run import RENDERER, RUN, SECRET_ROW, finished_run
+from finished_run import HOST, RENDERER, RUN, SECRET_ROW, finished_run
 from tiny_tokenizer import REPO, REVISION
 
 from thinktune.schema.errors import DeviceUnusable, InputMissing, SpecInvalid
@@ -99,7 +99,7 @@ def test_the_card_says_what_the_manifests_say(run: Store, tmp_path: Path) -> Non
 
 def test_nothing_private_is_in_an_export(run: Store, tmp_path: Path) -> None:
     export(run, tmp_path / "out")
-    private = {run.url, str(tmp_path), "private-store", SECRET_ROW, "violet", str(Path.cwd())}
+    private = {run.url, str(tmp_path), "private-store", SECRET_ROW, "violet", HOST, str(Path.cwd())}
     private |= {socket.gethostname(), str(Path.home())} - {"/", "localhost"}
     for path in (tmp_path / "out").iterdir():
         if path.name not in ("tokenizer.json", "adapter_model.safetensors"):
