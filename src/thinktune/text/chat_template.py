@@ -71,7 +71,7 @@ def _read_messages() -> list[str]:
         "{%- set ns = namespace(system=[], asked=-1) -%}",
         "{%- for message in messages -%}",
         "{%- if message.role in ('system', 'developer') -%}",
-        "{%- if message.content | trim -%}",
+        "{%- if message.content and message.content | trim -%}",
         "{%- set ns.system = ns.system + [message.content] -%}",
         "{%- endif -%}",
         "{%- elif message.role == 'user' -%}{%- set ns.asked = loop.index0 -%}",
