@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,13 +14,17 @@ from command import thinktune
 from finished_run import RENDERER, RUN, finished_run
 from hub_stand_in import READER, WRITER, hub_stand_in
 from peft import PeftModel
-from tiny_tokenizer import REPO
+from tiny_tokenizer import REPO, tiny_entry
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from thinktune.schema.catalog import ChatTemplate
+from thinktune.schema.data import DataSpec
 from thinktune.schema.exit_codes import ExitCode
 from thinktune.store import Store
 from thinktune.tasks.model.base import load_base
-from thinktune.text.conversation import Query
+from thinktune.text.chat_template import chat_template
+from thinktune.text.conversation import Exchange, Query, Turn
+from thinktune.text.templates import Renderer
 
 QUESTION = "What is 17 + 25?"
 
@@ -107,3 +112,33 @@ def test_arguments_that_make_no_sense(store: Store, tmp_path: Path) -> None:
     ):
         ended = thinktune("publish", RUN, *arguments, "--store", store.url, cwd=tmp_path)
         assert ended.code == ExitCode.SPEC_INVALID and said in ended.err
+
+
+@pytest.mark.parametrize("layout", get_args(ChatTemplate))
+def test_transformers_renders_the_text_of_training(layout: str, tiny_folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
+    for thinks in (False, True):
+        entry = tiny_entry().model_copy(update={"chat_template": layout, "thinks": thinks})
+        renderer = Renderer(entry, DataSpec(dataset="some"))
+        exchange = Exchange(
+            question=QUESTION, system="Count.", reasoning="17 + 25 = 42", answer="42",
+            before=(Turn("user", "Hi"), Turn("assistant", "Hm")),
+        )  # fmt: skip
+        said = [
+            {"role": "system", "content": "Count."},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hm"},
+            {"role": "user", "content": QUESTION},
+        ]
+        answer = {"role": "assistant", "content": "<think>\n17 + 25 = 42\n</think>\n\n42"}
+        source = chat_template(renderer.template("tiny"))
+        rendered = renderer.render(exchange)
+        whole = rendered.prompt_text() + rendered.reasoning + rendered.answer + rendered.end
+        prompt = tokenizer.apply_chat_template(
+            said, chat_template=source, add_generation_prompt=True, tokenize=False
+        )
+        assert prompt == rendered.prompt_text()
+        learned = tokenizer.apply_chat_template(
+            [*said, answer], chat_template=source, tokenize=False
+        )
+        assert learned == whole

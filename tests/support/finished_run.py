@@ -23,6 +23,7 @@ from tiny_tokenizer import (
 )
 
 from thinktune.recipes.compose import load_catalog
+from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.data import DataSpec
 from thinktune.schema.keys import cache_prefix, stage_prefix, task_key
 from thinktune.schema.manifest import Manifest, MetricValue
@@ -46,6 +47,7 @@ from thinktune.text.templates import Renderer
 from thinktune.text.tokens import Encoder
 
 RUN = "sums-1"
+OWN_FILE = "/home/alice/ward-7/letters.jsonl"
 SECRET_ROW = "How many violet teapots?"
 DATA = DataSpec(dataset="inventory-sums", prompt="Q: {question}", final_answer="Final Answer:")
 RENDERER = Renderer(tiny_entry(), DATA)
@@ -71,6 +73,7 @@ def finished_run(
     base: str = "nf4",
     evaluated: bool = True,
     promoted: bool = True,
+    own_file: bool = False,
 ) -> Store:
     """The store with the run. `weights`: the tiny model in the hub's layout."""
     store = open_store(url)
@@ -81,17 +84,20 @@ def finished_run(
         write_tokenizer(weights)
         (weights / "config.json").write_text("{}")
     commit_model(url, weights)
-    prep = _prep(store, folder / "prep", run, weights / "tokenizer.json")
+    prep = _prep(store, folder / "prep", run, weights / "tokenizer.json", own_file)
     train = _train(store, folder / "train", run, prep, base)
     if evaluated:
         _evaluate(store, folder / "evaluate", run, train, promoted)
     return store
 
 
-def _prep(store: Store, folder: Path, run: str, tokenizer: Path) -> Manifest:
-    dataset = load_catalog().datasets["inventory-sums"]
+def _prep(store: Store, folder: Path, run: str, tokenizer: Path, own_file: bool) -> Manifest:
+    dataset, data = load_catalog().datasets["inventory-sums"], DATA
+    if own_file:
+        data = DATA.model_copy(update={"dataset": "file", "path": OWN_FILE})
+        dataset = DatasetEntry(license="own", format="columns", description="a file of one's own")
     task = PrepTask(
-        run=run, store=store.url, model_name="tiny", model=tiny_entry(), dataset=dataset, data=DATA
+        run=run, store=store.url, model_name="tiny", model=tiny_entry(), dataset=dataset, data=data
     )
     folder.mkdir()
     facts = PromptFacts(

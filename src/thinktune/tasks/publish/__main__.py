@@ -6,7 +6,7 @@ torch.
 
 import sys
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from pathlib import Path
 
 from thinktune.schema.exit_codes import ExitCode
@@ -35,16 +35,14 @@ def publish(request: PublishRequest) -> PublishReport:
     on_hub = where.startswith(HUB_SCHEME)
     in_folder = not on_hub and not where.startswith(S3_SCHEME)
     name = hub_repo(where) if on_hub else "."
-    scratch: AbstractContextManager[Path | str] = (
-        beside(Path(where))
-        if in_folder and not request.dry_run
-        else tempfile.TemporaryDirectory(prefix="thinktune-publish-")
-    )
-    with scratch as opened:
-        folder = Path(opened)
+    in_place = in_folder and not request.dry_run
+    with tempfile.TemporaryDirectory(prefix="thinktune-publish-") as temporary:
+        folder = Path(temporary)
         store = open_store(request.store)
         source = read_source(store, request.run, folder, unpromoted=request.unpromoted)
-        files, sent = _bring(request, source, folder, name)
+        # What becomes a folder is made on its disk, so that a rename puts it there.
+        with beside(Path(where)) if in_place else nullcontext(folder) as scratch:
+            files, sent = _bring(request, source, scratch, name)
     outcome = "dry run" if request.dry_run else "written" if sent else "unchanged"
     return PublishReport(
         destination=where,

@@ -54,9 +54,15 @@ def place(made: Path, target: Path, files: tuple[FileEntry, ...]) -> list[str]:
             return []
         fault = "part of the same export is there"
         raise SpecInvalid(str(target), fault, "remove that folder and run the command again")
-    if target.exists():
-        target.rmdir()
-    made.rename(target)
+    try:
+        if target.exists():
+            target.rmdir()
+        made.rename(target)
+    except OSError as error:
+        fault = f"the files could not be put there ({error.strerror})"
+        raise DeviceUnusable(
+            str(target), fault, "run the command again, or name another folder"
+        ) from None
     return [entry.name for entry in files]
 
 

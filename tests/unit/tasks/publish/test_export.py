@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished_run import HOST, RENDERER, RUN, SECRET_ROW, finished_run
+from finished_run import HOST, OWN_FILE, RENDERER, RUN, SECRET_ROW, finished_run
 from tiny_tokenizer import REPO, REVISION
 
 from thinktune.schema.errors import DeviceUnusable, InputMissing, SpecInvalid
@@ -105,6 +105,14 @@ def test_nothing_private_is_in_an_export(run: Store, tmp_path: Path) -> None:
         if path.name not in ("tokenizer.json", "adapter_model.safetensors"):
             text = path.read_text()
             assert not [word for word in private if word in text], path.name
+
+
+def test_a_file_of_one_s_own_stays_one_s_own(tmp_path: Path) -> None:
+    store = finished_run(f"file://{tmp_path}/store", tmp_path / "made", own_file=True)
+    export(store, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "a file of its author's own, which is not published" in text
+    assert not [part for part in Path(OWN_FILE).parts[1:] if part in text]
 
 
 @pytest.mark.parametrize("evaluated", [True, False])
