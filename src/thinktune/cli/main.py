@@ -29,6 +29,8 @@ COMMANDS = {
     "logs": ("logs", "Show the log of a stage, even after its pods are gone."),
     "why": ("status", "Explain the state of a run or of a server in one paragraph."),
     "fetch": ("fetch", "Download the artifact of a stage and verify its checksums."),
+    "export": ("publish", "Write a run as a folder that transformers, PEFT and vLLM load."),
+    "publish": ("publish", "Push a run to the Hugging Face hub, to a bucket or into a folder."),
     "cancel": ("cancel", "Stop a run after it has saved its progress, or end a server."),
     "delete": ("cancel", "Delete a run: its Jobs, artifacts and checkpoints; or end a server."),
     "completion": ("completion", "Print the completion script for a shell."),

@@ -60,6 +60,9 @@ COMPARISON = Needs("review", ("jinja2", "statsmodels"))
 ANSWERING = Needs(
     "evaluate", ("peft", "pyarrow", "statsmodels", "tokenizers", "torch"), offline=True
 )
+NOTHING_MORE = Needs("launch", ())
+HUB_CLIENT = Needs("prep", ("huggingface_hub",))
+MERGING = Needs("evaluate", ("bitsandbytes", "huggingface_hub", "peft", "torch", "transformers"))
 
 
 def run_local(

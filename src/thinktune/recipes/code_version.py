@@ -16,14 +16,15 @@ LAUNCHER_ONLY = (
     "kube_names.py",
     "pipeline.py",
     "prices.py",
+    "publish.py",
     "serve.py",
     "serve_values.py",
     "values.py",
 )
 """Modules of `schema` that no stage imports: how a cluster is described to the launcher, what it
-costs, and what a server is told."""
-SERVING = "tasks/serve"
-"""Makes no artifact: a server changes no result of a run."""
+costs, and what a server or an export is told."""
+MAKE_NO_ARTIFACT = ("tasks/publish", "tasks/serve")
+"""What is done with a finished run changes no result of it."""
 RESOURCES = ("*.j2", "*.json")
 """Files of these packages that decide results as well, such as the report's page."""
 IGNORED_FIELDS = {"kind", "type_comment", "type_ignores", "ctx"}
@@ -65,7 +66,8 @@ def _deciding_files(package: Path) -> Iterator[Path]:
 
 def _decides_nothing(path: Path, package: Path) -> bool:
     launcher_only = path.parent.name == "schema" and path.name in LAUNCHER_ONLY
-    return launcher_only or path.is_relative_to(package / SERVING)
+    without = any(path.is_relative_to(package / name) for name in MAKE_NO_ARTIFACT)
+    return launcher_only or without
 
 
 def _write(value: object, parts: list[str]) -> None:

@@ -23,6 +23,6 @@ def check_promoted(
     else:
         return "promoted by its evaluation"
     if not unpromoted:
-        remedy = f"{remedy}, or serve it all the same with --unpromoted"
+        remedy = f"{remedy}, or take it all the same with --unpromoted"
         raise SpecInvalid(f"run {run}", fault, remedy)
     return f"not promoted: {fault}"

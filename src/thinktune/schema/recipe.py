@@ -17,6 +17,8 @@ from thinktune.schema.llm import LlmSpec
 
 EngineName = Literal["vllm", "transformers"]
 EngineChoice = Literal["auto", "vllm", "transformers"]
+BasePrecision = Literal["nf4", "16bit"]
+"""Precisions of a base model that an adapter is trained and judged on."""
 Precision = Literal["nf4", "16bit", "merged", "fp8"]
 """Weights as they are served: the adapter beside a base of 4 or 16 bits; merged into it, in 16
 bits; merged and then rounded to FP8."""

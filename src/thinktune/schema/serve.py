@@ -1,6 +1,6 @@
 """What a server is told: which run it serves, where it listens, and its limits."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,6 @@ KEY_VARIABLE: Final = "THINKTUNE_API_KEY"
 READY_LINE: Final = "serves"
 """First word of the line that a server prints when it answers."""
 
-BasePrecision = Literal["nf4", "16bit"]
-"""Precisions of a base model that an adapter is trained and judged on."""
 Seconds = Annotated[float, Field(gt=0)]
 
 

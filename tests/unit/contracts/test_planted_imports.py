@@ -14,6 +14,7 @@ PACKAGE = Path(thinktune.__file__).parent
 ROOT = Path(__file__).parents[3]
 PLANTED = [
     ("tasks/prep/sheet.py", "import openpyxl", "sheets of Excel"),
+    ("tasks/publish/files.py", "import huggingface_hub", "the hub's client"),
     ("store/commit.py", "import boto3", "boto3: store.s3"),
     ("store/s3_store.py", "import botocore", "boto3: store.s3"),
     ("launch/status/why.py", "from kubernetes import client", "the Kubernetes client"),

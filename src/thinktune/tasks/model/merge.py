@@ -46,6 +46,8 @@ def merge(
     rounded = _linear_layers(weights) if base == "nf4" else frozenset[str]()
     output.mkdir()
     for file in sorted(weights.iterdir()):
+        if file.is_dir():  # what some releases have for other programs
+            continue
         if file.suffix != ".safetensors":
             shutil.copy2(file, output / file.name)
             continue

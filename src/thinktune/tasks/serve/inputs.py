@@ -7,34 +7,31 @@ that the evaluation promoted the run.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 from thinktune.schema.errors import InputMissing, SpecInvalid
-from thinktune.schema.keys import cache_prefix, stage_prefix
-from thinktune.schema.manifest import Manifest, MetricValue
+from thinktune.schema.keys import stage_prefix
+from thinktune.schema.manifest import Manifest
 from thinktune.schema.promotion import check_promoted
 from thinktune.schema.prompt import PromptTemplate
-from thinktune.schema.serve import BasePrecision, ServeTask
-from thinktune.store import (
-    Store,
-    fetch,
-    files_digest,
-    manifest_digest,
-    read_manifest,
-)
+from thinktune.schema.recipe import BasePrecision
+from thinktune.schema.serve import ServeTask
+from thinktune.store import Store, fetch, manifest_digest, read_manifest
 from thinktune.tasks.runtime.cache import fetch_cached
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
+from thinktune.tasks.runtime.trained import (
+    Dtype,
+    check_base,
+    check_template,
+    judged_sampling,
+    trained_precision,
+)
 from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, read_config
-from thinktune.text.templates import Renderer
 
 DEFAULT_WINDOW = 8192
-TEMPERATURE, TOP_P = 0.6, 0.95
-"""How answers are drawn for a run that has no evaluation: as DeepSeek advises for R1 models."""
 TIMES_AS_LONG = 2
 """An answer may have this many times the tokens that the judged ones might, unless its request
 says otherwise: a model that repeats itself would go on to the end of the window."""
-
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -89,10 +86,10 @@ def read_served(
     if facts.template is None:
         fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
         raise InputMissing(f"run {task.run}", fault, "run its recipe again under a new name")
-    _check_template(task.run, facts.template, prep, train)
-    precision, dtype = _precision(task.run, train.metrics)
+    check_template(task.run, facts.template, prep, train)
+    precision, dtype = trained_precision(task.run, train.metrics)
     model, revision = facts.template.model, prep.revisions["model"]
-    _check_base(store, model.repo, revision, train)
+    check_base(store, model.repo, revision, train)
     weights = weights or fetch_cached(
         model, revision, store, base or folder / "model", weights=True
     )
@@ -114,53 +111,11 @@ def read_served(
     )
 
 
-def _check_template(run: str, template: PromptTemplate, prep: Manifest, train: Manifest) -> None:
-    """Raises InputMissing unless this code renders prompts as the run learned them."""
-    ours = Renderer.of(template).digest()
-    for stage, digest in (("prep", prep.template_sha256), ("train", train.template_sha256)):
-        if digest != ours:
-            fault = (
-                f"{stage} rendered its prompts in another way ({digest}) than this code ({ours})"
-            )
-            remedy = "serve it with the version of thinktune that trained it, or train it again"
-            raise InputMissing(f"run {run}", fault, remedy)
-    if train.inputs.get("prep") != manifest_digest(prep):
-        fault = "its adapter was trained on another artifact of prep"
-        raise InputMissing(f"run {run}", fault, "train again, or name a new run")
-
-
-def _precision(run: str, figures: dict[str, MetricValue]) -> tuple[BasePrecision, Dtype]:
-    base, dtype = figures.get("base"), figures.get("dtype")
-    if base not in get_args(BasePrecision) or dtype not in get_args(Dtype):
-        fault = "its adapter does not say at which precision it was trained"
-        raise InputMissing(f"run {run}", fault, "an earlier version trained it, train it again")
-    return cast(BasePrecision, base), cast(Dtype, dtype)
-
-
-def _check_base(store: Store, repo: str, revision: str, train: Manifest) -> None:
-    """Raises InputMissing where the cached base model is not the one that was trained on."""
-    prefix = cache_prefix("models", repo, revision)
-    manifest = read_manifest(store, prefix)
-    place = store.location(prefix)
-    if manifest is None:
-        raise InputMissing(place, "the base model is not in the store's cache", "run prep again")
-    if files_digest(manifest) != train.metrics.get("base_model_sha256"):
-        fault = "its files are not those that the adapter was trained on"
-        raise InputMissing(place, fault, "delete that artifact and run prep again")
-
-
 def _sampling(evaluation: Manifest | None) -> Defaults:
-    """How the answers were drawn that were judged."""
-    figures = evaluation.metrics if evaluation is not None else {}
-    temperature, top_p = figures.get("temperature"), figures.get("top_p")
-    longest = figures.get("max_new_tokens")
-    if (
-        isinstance(temperature, int | float)
-        and isinstance(top_p, int | float)
-        and isinstance(longest, int)
-    ):
-        return Defaults(float(temperature), float(top_p), TIMES_AS_LONG * longest)
-    return Defaults(TEMPERATURE, TOP_P, None)
+    judged = judged_sampling(evaluation)
+    longest = judged.max_new_tokens
+    most = TIMES_AS_LONG * longest if longest is not None else None
+    return Defaults(judged.temperature, judged.top_p, most)
 
 
 def _window(task: ServeTask, context: int) -> int:

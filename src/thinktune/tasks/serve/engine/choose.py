@@ -20,8 +20,9 @@ from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.recipe import EngineChoice, EngineName
 from thinktune.schema.serve import BASE_MODEL, ServeTask
 from thinktune.schema.serving import vllm_arguments, vllm_environment
+from thinktune.tasks.runtime.trained import Dtype
 from thinktune.tasks.serve.adapter_check import rank_setting, read_config
-from thinktune.tasks.serve.inputs import Dtype, Served
+from thinktune.tasks.serve.inputs import Served
 
 PYTHON_VARIABLE = "THINKTUNE_VLLM_PYTHON"
 PROBE = """

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from thinktune.schema.closed import Closed
-from thinktune.schema.serve import BASE_MODEL, BasePrecision
+from thinktune.schema.recipe import BasePrecision
+from thinktune.schema.serve import BASE_MODEL
 from thinktune.tasks.generate.drawing import Drawing
 from thinktune.tasks.model.base import Dtype
 from thinktune.tasks.runtime.entry import quiet_libraries
