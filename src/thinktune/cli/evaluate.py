@@ -33,7 +33,7 @@ VERIFIERS = [name for name in get_args(Verifier) if name != "none"]
 
 @click.group()
 def evaluate() -> None:
-    """Judge answers that a model, a person or another service gave."""
+    """Judge answers of any origin, with people or without, and look closer at a run's own."""
 
 
 evaluate.add_command(checkpoints)

@@ -71,7 +71,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(thinktune.__version__, prog_name="thinktune")
 def cli() -> None:
-    """Fine-tune reasoning models: plan a training, run it here or on a cluster, and evaluate it.
+    """Fine-tune reasoning models: plan a training, run it here or on a cluster, judge and serve it.
 
     \b
     Examples:
