@@ -75,6 +75,7 @@ def test_a_merged_model_answers_as_the_run_does(
     assert torch.allclose(found, expected, atol=2e-4)
     assert (plain - expected).abs().max() > 0.1  # the adapter does something
 
+    assert "Merged, the model has not been judged." in (folder / "README.md").read_text()
     run_snippet(folder, monkeypatch)
     assert capsys.readouterr().out
 

@@ -21,6 +21,9 @@ WRITER, READER = "hf_writer_0123456789", "hf_reader_0123456789"
 """Tokens: one that may write, and one that may only read."""
 
 
+INVALID_TOKEN = "Invalid credentials in Authorization header"
+
+
 @dataclass
 class HubRepo:
     private: bool = False
@@ -80,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, {})
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token not in (WRITER, READER):
-            return self._send(401, {"error": "Invalid credentials"})
+            return self._send(401, {"error": INVALID_TOKEN})
         if self.command == "POST" and token == READER:
             return self._send(403, {"error": f"You do not have the rights, {token}"})
         for pattern, answer in _PATHS.items():
@@ -179,6 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         if code:
             self.send_header("X-Error-Code", code)
+        if status == 401:  # otherwise the client takes it for a repository that is not there
+            self.send_header("X-Error-Message", INVALID_TOKEN)
         self.end_headers()
         self.wfile.write(data)
 

@@ -10,6 +10,7 @@ import yaml
 
 from thinktune.schema.catalog import DatasetEntry
 from thinktune.schema.lora_targets import target_names
+from thinktune.schema.report import TUNED
 from thinktune.schema.stages import PrepTask, TrainTask
 from thinktune.tasks.publish.card_evaluation import evaluation
 from thinktune.tasks.publish.source import Source
@@ -20,6 +21,7 @@ HUB_LICENSES = (
     *("cc-by-nc-4.0", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "openrail"),
 )
 """Licenses that the hub knows by that name."""
+MERGED_ARM = f"{TUNED}-merged"
 PRECISIONS = {"nf4": "NF4, double quantization (QLoRA)", "16bit": "16 bits"}
 
 
@@ -181,6 +183,9 @@ def _limits(source: Source, merged: bool) -> str:
             else "The adapter has learned on a base model of 4 bits. On one of 16 bits it answers "
             "differently."
         )
+    if merged and source.report is not None and MERGED_ARM not in source.report.arms:
+        found.insert(0, "The figures are those of the adapter beside its base model. Merged, the "
+                        "model has not been judged.")  # fmt: skip
     if source.report is None:
         found.insert(0, "This model has not been evaluated.")
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in found)

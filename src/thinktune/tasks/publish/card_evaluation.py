@@ -45,7 +45,7 @@ def _asked(report: Report) -> str:
 
 def _arms(report: Report) -> str:
     rows = [
-        # Behind " at " stands the host of an endpoint, which is nobody else's business.
+        # Behind " at " stands the host of an endpoint, which stays private.
         [arm, facts.label, facts.precision, facts.engine.partition(" at ")[0], _cut_off(facts)]
         for arm, facts in report.arms.items()
     ]
