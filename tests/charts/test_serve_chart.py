@@ -13,7 +13,7 @@ from charts_of import CATALOG, CLUSTER, Manifest, of_kind
 from serving_of import SERVER, a_server, rendered
 from test_settings import all_of, check_every_object
 
-from thinktune.launch.cluster.charts import chart_folder, manifests, values_text
+from thinktune.launch.cluster.charts import HelmRefused, chart_folder, manifests, values_text
 from thinktune.launch.cluster.kube import OWNED, WORKLOADS
 from thinktune.schema.cluster import Cluster, Egress, Monitoring, Network
 from thinktune.schema.cluster_serve import Autoscaling, Expose, Serving
@@ -378,6 +378,61 @@ def exported() -> set[str]:
     """Metrics that the gateway has of its own."""
     text = (Path(next(iter(gateway.__path__))) / "http.py").read_text()
     return set(re.findall(r'"(thinktune_gateway_\w+)"', text))
+
+
+AUTOSCALING = {
+    "by": "hpa", "minReplicas": 5, "maxReplicas": 2, "requests": 1, "waiting": 1,
+    "kvUsePercent": 1, "prometheus": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "fault"),
+    [
+        ("rollout", {"maxSurge": 0, "maxUnavailable": 0}, "rollout: with maxSurge 0"),
+        ("autoscaling", AUTOSCALING, "minReplicas 5 is more than maxReplicas 2"),
+        ("seconds", {"grace": 100}, "seconds.grace: 100 seconds are fewer than preStop (15)"),
+        ("access", {"podLabels": {"app.kubernetes.io/name": "mine"}}, "by which pods are found"),
+        ("placement", {"queue": "team"}, "placement.queue: a queue admits what ends"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(
+    section: str, changes: dict[str, Any], fault: str
+) -> None:
+    """As somebody may have changed them by hand; the models do not make them."""
+    values = yaml.safe_load(values_text(a_server()))
+    values[section] = {**(values[section] or {}), **changes}
+    with pytest.raises(HelmRefused, match=re.escape(fault)):
+        manifests(RELEASE, "jobs", yaml.safe_dump(values), chart="serve")
+
+
+def test_a_stateful_set_with_a_scaler_is_refused() -> None:
+    values = yaml.safe_load(values_text(a_server(**TWO, workload="statefulset")))
+    values["autoscaling"] = AUTOSCALING | {"maxReplicas": 5}
+    with pytest.raises(HelmRefused, match="which nothing scales"):
+        manifests(RELEASE, "jobs", yaml.safe_dump(values), chart="serve")
+
+
+def test_no_range_of_addresses_leads_to_the_metadata_service() -> None:
+    ranges = {
+        "0.0.0.0/0": "169.254.169.254/32",
+        "128.0.0.0/1": "169.254.169.254/32",
+        "169.254.0.0/16": "169.254.169.254/32",
+        "::/0": "fd00:ec2::254/128",
+        "0.0.0.0/1": None,  # ends at 127.255.255.255
+        "10.0.0.0/8": None,
+        "2001:db8::/32": None,
+    }
+    asked = on(network=Network(store_cidrs=tuple(ranges)), store_endpoint=None)
+    policy = of_kind(rendered(a_server(cluster=asked)), "NetworkPolicy")["spec"]
+    blocks = [each["ipBlock"] for each in policy["egress"][1]["to"]]
+    found = {each["cidr"]: (each.get("except") or [None])[0] for each in blocks}
+    assert found == ranges
+
+
+def test_the_address_from_outside_has_tls_where_there_is_a_certificate() -> None:
+    plain = Expose(host="chat.example.com")
+    assert [each.scheme for each in (plain, INGRESS, ROUTE)] == ["http", "https", "https"]
 
 
 def test_what_is_watched_is_exported(every: Every) -> None:

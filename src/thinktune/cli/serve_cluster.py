@@ -235,8 +235,9 @@ def _say_how(name: str, cluster: Cluster, say: Callable[[str], None]) -> None:
         " | base64 -d"
     )
     say(f"from pods of the cluster: http://{release}.{namespace}.svc/v1, model {name}")
-    if cluster.serve.expose is not None:
-        say(f"from elsewhere: https://{cluster.serve.expose.host}/")
+    expose = cluster.serve.expose
+    if expose is not None:
+        say(f"from elsewhere: {expose.scheme}://{expose.host}/")
     say(f"another run behind it: thinktune promote RUN --to {name}")
 
 

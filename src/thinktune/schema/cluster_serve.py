@@ -38,6 +38,12 @@ class Expose(Closed):
             raise ValueError("a Gateway has its own class and TLS; remove what is of an Ingress")
         return self
 
+    @property
+    def scheme(self) -> Literal["http", "https"]:
+        """By which clients come. What a Gateway's listener has is its own matter, and TLS is what
+        they usually have."""
+        return "https" if self.gateway or self.tls_secret else "http"
+
 
 class Autoscaling(Closed):
     """How many replicas a server has, by load."""

@@ -17,10 +17,11 @@ _KEY = rf"((?=.{{1,253}}/){_SUBDOMAIN}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za
 _HOST = r"[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[0-9]+)?"
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 _OURS = re.compile(
-    r"(app\.kubernetes\.io|helm\.sh|thinktune\.dev|batch\.kubernetes\.io|kueue\.x-k8s\.io)/.*"
+    r"(apps?\.kubernetes\.io|helm\.sh|thinktune\.dev|batch\.kubernetes\.io|kueue\.x-k8s\.io"
+    r"|leaderworkerset\.sigs\.k8s\.io)/.*"
     r"|job-name|controller-uid"
 )
-"""Labels by which the charts, Kubernetes and Kueue find pods."""
+"""Labels by which the charts, Kubernetes, Kueue and LeaderWorkerSet find pods."""
 
 
 def _matches(pattern: str, rule: str, longest: int) -> Callable[[str], str]:
