@@ -87,7 +87,7 @@ function redraw() {
     drawAnswers(arms).forEach((view, n) => {
       const said = turn.answers[arms[n]];
       view.said = { reasoning: String(said.reasoning ?? ""), content: String(said.content ?? "") };
-      view.end(said.facts ?? { reasoning_tokens: said.tokens ?? 0, final_answer: null }, said.reason);
+      view.end(said.facts ?? { reasoning_tokens: said.tokens, final_answer: null }, said.reason);
     });
   }
   at("welcome").hidden = state.now.turns.length > 0;
@@ -112,7 +112,7 @@ function body(conversation, arm, question) {
 }
 
 async function askOne(conversation, arm, question, view, signal) {
-  const said = { reasoning: "", content: "", tokens: 0, facts: undefined, reason: undefined };
+  const said = { reasoning: "", content: "", tokens: undefined, facts: undefined, reason: undefined };
   view.begin();
   try {
     for await (const event of answer(body(conversation, arm, question), signal)) {
@@ -133,7 +133,7 @@ async function askOne(conversation, arm, question, view, signal) {
       if (error.status === 401) askForKey();
     }
   }
-  said.tokens = said.facts?.reasoning_tokens ?? view.pieces;
+  said.tokens = said.facts?.reasoning_tokens;
   return { ...said, ...view.said };
 }
 
