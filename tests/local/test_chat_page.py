@@ -273,6 +273,18 @@ def test_documents_are_drawn_on_and_shown(page: Browser, running: Gateway) -> No
     assert "<b>shop</b>.txt, passage 1" in shown and "12 coins" in shown
 
 
+def test_documents_are_limited_by_their_bytes(page: Browser) -> None:
+    page.run(
+        "const files = new DataTransfer();"
+        "for (const name of ['a.txt', 'b.txt'])"
+        " files.items.add(new File(['東'.repeat(400_000)], name));"
+        "document.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true}))"
+    )
+    notice = page.wait("return document.getElementById('notice').textContent")
+    assert notice == "b.txt is left out: documents may have 2 MB together."
+    assert count(page, "#documents li") == 1
+
+
 def test_an_error_is_said_and_the_question_comes_back(page: Browser, running: Gateway) -> None:
     running.script(status=400, message="the engine <b>refuses</b>")
     page.run("document.getElementById('question').focus()")
