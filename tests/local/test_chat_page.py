@@ -222,6 +222,44 @@ def test_a_conversation_that_is_deleted_while_it_is_answered_is_gone(
     assert page.run(STORED) == [] and count(page, ".user") == 0
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\\(x " * 20_000,
+        "$$ x\n" * 20_001,
+        "\\[ x\n" * 20_000,
+        "\\[ x\n" * 20_000 + "\\] y",
+        "[" + "\\(x " * 20_000 + "](https://example.org) \\)",
+        "[a](" * 20_000,
+    ],
+)
+def test_text_full_of_marks_does_not_freeze_the_page(page: Browser, text: str) -> None:
+    took_ms = page.run(
+        "return import('/page/render.js').then(({ show }) => {"
+        f" const text = {json.dumps(text)}, began = performance.now();"
+        " show(document.createElement('div'), text); return performance.now() - began })"
+    )
+    assert took_ms < 1000, took_ms
+
+
+def test_tokens_are_those_that_the_server_counts(page: Browser, running: Gateway) -> None:
+    running.script(text="<think>\n" + "so on " * 200, wait_s=0.05)
+    page.run("document.getElementById('question').focus()")
+    page.press(*"go", "enter")
+    summary = "document.querySelector('article summary')"
+    page.wait(f"return {summary}?.textContent === 'Thinking'")
+    page.press("escape")
+    page.wait(DONE)
+    assert page.run(f"return {summary}.textContent") == "Thought"
+    running.script(text="<think>\none two\n</think>\n\nFour.")
+    said = running.chat()["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    ask(page)
+    last = "[...document.querySelectorAll('article summary')].at(-1)"
+    assert page.wait(f"return {last}?.textContent.includes('token') && {last}.textContent") == (
+        f"Thought for {said} tokens"
+    )
+
+
 def test_documents_are_drawn_on_and_shown(page: Browser, running: Gateway) -> None:
     page.run(
         "const files = new DataTransfer();"
@@ -233,6 +271,18 @@ def test_documents_are_drawn_on_and_shown(page: Browser, running: Gateway) -> No
     assert count(page, ".passages li") == 1
     shown = page.run("return document.querySelector('.passages').textContent")
     assert "<b>shop</b>.txt, passage 1" in shown and "12 coins" in shown
+
+
+def test_documents_are_limited_by_their_bytes(page: Browser) -> None:
+    page.run(
+        "const files = new DataTransfer();"
+        "for (const name of ['a.txt', 'b.txt'])"
+        " files.items.add(new File(['東'.repeat(400_000)], name));"
+        "document.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true}))"
+    )
+    notice = page.wait("return document.getElementById('notice').textContent")
+    assert notice == "b.txt is left out: documents may have 2 MB together."
+    assert count(page, "#documents li") == 1
 
 
 def test_an_error_is_said_and_the_question_comes_back(page: Browser, running: Gateway) -> None:

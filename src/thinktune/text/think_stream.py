@@ -1,8 +1,9 @@
 """The think part of a text that is still being written: `think.split_generated`, piece by piece.
 
 Called by serving. What comes out, put together, is what `split_generated` says of the whole text,
-with one exception that nobody can see coming: where a think part is closed that was never opened,
-what stood before it has been given out as the answer.
+with two exceptions that nobody can see coming: where a think part is closed that was never opened,
+what stood before it has been given out as the answer; and where one behind an answer never ends,
+the answer has been given out that `split_generated` leaves out.
 """
 
 import re

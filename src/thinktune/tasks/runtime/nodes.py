@@ -25,6 +25,7 @@ class PeerWatch:
 
     def __init__(self, nodes: int, node_rank: int, environment: Mapping[str, str]) -> None:
         self._lost = threading.Event()
+        self._left = threading.Event()
         self._over = threading.Event()
         self._peers: list[socket.socket] = []
         if nodes == 1:
@@ -41,6 +42,11 @@ class PeerWatch:
     def lost(self) -> bool:
         """Whether another node's ranks have ended before their time."""
         return self._lost.is_set()
+
+    @property
+    def left(self) -> bool:
+        """Whether another node has said that all went well, and gone."""
+        return self._left.is_set()
 
     def leave(self, *, done: bool) -> None:
         """Ends the connections; with `done`, nobody else is to end because of it."""
@@ -82,8 +88,8 @@ class PeerWatch:
         with contextlib.suppress(OSError):
             while piece := peer.recv(len(DONE)):
                 said += piece
-        if said != DONE and not self._over.is_set():
-            self._lost.set()
+        if not self._over.is_set():
+            (self._left if said == DONE else self._lost).set()
 
     def _start(self, work: Callable[[], None]) -> None:
         threading.Thread(target=work, daemon=True).start()

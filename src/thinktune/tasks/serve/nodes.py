@@ -24,6 +24,7 @@ from thinktune.store import open_store
 from thinktune.tasks.runtime.nodes import PeerWatch
 from thinktune.tasks.serve.adapters import Adapters
 from thinktune.tasks.serve.engine.choose import Command, choose, command, look
+from thinktune.tasks.serve.engine.process import engine_environment
 from thinktune.tasks.serve.fetching import brought, pod_folder
 from thinktune.tasks.serve.log import say
 
@@ -104,7 +105,8 @@ def own_address(leader: str) -> str:
 
 
 def run_worker(task: ServeTask) -> None:
-    """Computes for the first node until SIGTERM, or until a node ends. Raises ThinktuneError."""
+    """Computes for the first node until that has ended, or another node has. Raises
+    ThinktuneError."""
     asyncio.run(_run_worker(task))
 
 
@@ -126,24 +128,42 @@ async def _run_worker(task: ServeTask) -> None:
     say(f"node {node_rank()} of {node_count()} computes for {leader}")
     answering = await _answer(task)
     try:
-        while process.returncode is None and not stopped.is_set() and not peers.lost:
-            await asyncio.sleep(LOOK_S)
-        if stopped.is_set():
+        if await computed(process, peers, stopped, task.times.grace_s):
             return
         how = f"ended with code {process.returncode}" if not peers.lost else "has lost a node"
         raise InternalError("engine", f"it {how}", "all nodes start again")
     finally:
-        peers.leave(done=stopped.is_set())
+        peers.leave(done=stopped.is_set() or peers.left)
         await _end(process)
         await answering.cleanup()
 
 
+async def computed(
+    process: asyncio.subprocess.Process,
+    peers: PeerWatch,
+    stopped: asyncio.Event,
+    grace_s: float,
+) -> bool:
+    """Until nobody needs this node; False where it has failed, or another node.
+
+    All nodes are asked to stop at once, and the first one still answers: it says when it is done.
+    """
+    stop_at: float | None = None
+    while process.returncode is None and not peers.lost and not peers.left:
+        if stopped.is_set() and stop_at is None:
+            say("goes on until the first node has answered")
+            stop_at = time.monotonic() + grace_s
+        if stop_at is not None and time.monotonic() > stop_at:
+            break
+        await asyncio.sleep(LOOK_S)
+    return stopped.is_set() or peers.left
+
+
 async def _start(started: Command) -> asyncio.subprocess.Process:
-    environment = {**os.environ, **started.environment, "HF_HUB_OFFLINE": "1"}
-    environment["VLLM_API_KEY"] = secrets.token_urlsafe(24)  # which nobody asks for here
+    key = secrets.token_urlsafe(24)  # which nobody asks for here
     return await asyncio.create_subprocess_exec(
         *started.arguments,
-        env=environment,
+        env=engine_environment(started, key),
         stdin=DEVNULL,
         stdout=sys.stderr,
         start_new_session=True,

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import aiohttp
 
 from thinktune.schema.errors import InternalError, ThinktuneError
-from thinktune.schema.serve import ServeTimes
+from thinktune.schema.serve import KEY_VARIABLE, ServeTimes
 from thinktune.tasks.serve.engine.choose import Command
 from thinktune.tasks.serve.engine.output import Output, out_of_memory
 from thinktune.tasks.serve.log import say
@@ -32,6 +32,10 @@ STEADY_S = 300.0
 MOST_STARTS = 5
 """Starts in a row, none of them steady, after which the server gives up."""
 STOP_S = 10.0
+SECRET = ("AWS_", "HF_TOKEN")
+"""Beginnings of the names of variables that no engine gets."""
+SECRETS = (KEY_VARIABLE, "HUGGING_FACE_HUB_TOKEN")
+"""Names of such variables."""
 
 
 class Supervisor:
@@ -136,16 +140,12 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{port}"
         self._hung = False
         self.starts += 1
-        # Its files are here: it needs no credentials of the store.
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
-        environment = {**inherited, **command.environment, "HF_HUB_OFFLINE": "1"}
-        environment |= {"VLLM_API_KEY": self.key, "THINKTUNE_ENGINE_KEY": self.key}
         self._output = Output()
         writing = await self._output.open()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command.arguments,
-                env=environment,
+                env=engine_environment(command, self.key),
                 stdin=DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -191,6 +191,20 @@ class Supervisor:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
+
+
+def engine_environment(command: Command, key: str) -> dict[str, str]:
+    """What an engine finds in its environment, on every node. `key`: what it asks of its clients.
+
+    Its files are here: it needs no credentials of the store, and no key of the server's clients.
+    """
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(SECRET) and name not in SECRETS
+    }
+    own = {"HF_HUB_OFFLINE": "1", "VLLM_API_KEY": key, "THINKTUNE_ENGINE_KEY": key}
+    return {**inherited, **command.environment, **own}
 
 
 def _free_port() -> int:

@@ -2,6 +2,9 @@
 
 import { show } from "./render.js";
 
+const FRAME_MS = 16;
+const TIMES_IDLE = 4; // a long text is drawn less often, so that the page stays usable
+
 const element = (name, className, text) => {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -40,8 +43,8 @@ export class AnswerView {
     this.foot.hidden = true;
     this.root.append(this.details, this.content, this.final, this.foot);
     this.said = { reasoning: "", content: "" };
-    this.pieces = 0;
     this.drawing = 0;
+    this.cost = 0; // of the last drawing, in milliseconds
   }
 
   begin() {
@@ -52,26 +55,24 @@ export class AnswerView {
 
   add(delta) {
     this.foot.hidden = true;
-    if (delta.reasoning) {
-      this.said.reasoning += delta.reasoning;
-      this.pieces += 1;
-    }
+    this.said.reasoning += delta.reasoning ?? "";
     this.said.content += delta.content ?? "";
-    this.drawing ||= requestAnimationFrame(() => this.draw());
+    this.drawing ||= setTimeout(() => this.draw(), Math.max(FRAME_MS, TIMES_IDLE * this.cost));
   }
 
   /** Draws what there is; `facts` once the answer is whole. */
   draw(facts) {
-    cancelAnimationFrame(this.drawing);
+    clearTimeout(this.drawing);
     this.drawing = 0;
+    const began = performance.now();
     const { reasoning, content } = this.said;
     this.details.hidden = !reasoning;
     const thinks = !facts && !content;
     this.details.classList.toggle("thinking", thinks);
-    const tokens = facts?.reasoning_tokens ?? this.pieces;
-    this.summary.textContent = thinks
-      ? `Thinking, ${tokens} tokens`
-      : `Thought for ${tokens} ${tokens === 1 ? "token" : "tokens"}`;
+    // Only the end of an answer says how many tokens there were.
+    const tokens = facts?.reasoning_tokens;
+    const length = tokens === undefined ? "" : ` for ${tokens} ${tokens === 1 ? "token" : "tokens"}`;
+    this.summary.textContent = thinks ? "Thinking" : `Thought${length}`;
     if (this.details.open || facts) this.thoughts.replaceChildren();
     if (this.details.open || facts) show(this.thoughts, reasoning);
     const final = facts?.final_answer ?? null;
@@ -82,11 +83,12 @@ export class AnswerView {
       show(value, final);
       this.final.replaceChildren(element("small", "", "Final answer"), value);
     }
+    this.cost = performance.now() - began;
   }
 
   end(facts, reason) {
     this.root.removeAttribute("aria-busy");
-    this.draw(facts ?? { reasoning_tokens: this.pieces, final_answer: null, passages: [] });
+    this.draw(facts ?? { final_answer: null, passages: [] });
     const notes = { length: "Cut off at the token limit.", stopped: "Stopped." };
     const empty = this.said.content ? "" : "The model gave no answer after its reasoning.";
     const note = notes[reason] ?? empty;

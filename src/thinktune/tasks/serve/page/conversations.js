@@ -48,8 +48,9 @@ export function asMarkdown(conversation, names) {
   for (const turn of conversation.turns) {
     parts.push(`## Question\n\n${turn.question}`);
     for (const [arm, said] of Object.entries(turn.answers)) {
+      const length = Number.isInteger(said.tokens) ? `, ${said.tokens} tokens` : "";
       const thought = said.reasoning
-        ? `<details><summary>Reasoning, ${said.tokens ?? "?"} tokens</summary>\n\n${said.reasoning}\n\n</details>\n\n`
+        ? `<details><summary>Reasoning${length}</summary>\n\n${said.reasoning}\n\n</details>\n\n`
         : "";
       parts.push(`## ${names[arm] ?? arm}\n\n${thought}${said.content}`);
     }

@@ -3,14 +3,13 @@
 import { AnswerView, element } from "./answer.js";
 import { answer, ApiError, models, ready, setKey } from "./api.js";
 import * as conversations from "./conversations.js";
+import * as documents from "./documents.js";
 
-const MOST_BYTES = 2_000_000;
 const at = (id) => document.getElementById(id);
 const state = {
   models: {}, // arm → model
   all: conversations.load(),
   now: conversations.begin(),
-  documents: [],
   running: null,
 };
 
@@ -87,7 +86,7 @@ function redraw() {
     drawAnswers(arms).forEach((view, n) => {
       const said = turn.answers[arms[n]];
       view.said = { reasoning: String(said.reasoning ?? ""), content: String(said.content ?? "") };
-      view.end(said.facts ?? { reasoning_tokens: said.tokens ?? 0, final_answer: null }, said.reason);
+      view.end(said.facts ?? { reasoning_tokens: said.tokens, final_answer: null }, said.reason);
     });
   }
   at("welcome").hidden = state.now.turns.length > 0;
@@ -104,7 +103,7 @@ function body(conversation, arm, question) {
     model: state.models[arm].id,
     messages: conversations.messages(conversation, arm, question),
     ...(at("think").checked ? {} : { thinking: false }),
-    ...(state.documents.length ? { documents: state.documents } : {}),
+    ...(documents.attached().length ? { documents: documents.attached() } : {}),
     ...(!at("server-documents-label").hidden && at("server-documents").checked
       ? { use_server_documents: true }
       : {}),
@@ -112,7 +111,7 @@ function body(conversation, arm, question) {
 }
 
 async function askOne(conversation, arm, question, view, signal) {
-  const said = { reasoning: "", content: "", tokens: 0, facts: undefined, reason: undefined };
+  const said = { reasoning: "", content: "", tokens: undefined, facts: undefined, reason: undefined };
   view.begin();
   try {
     for await (const event of answer(body(conversation, arm, question), signal)) {
@@ -133,14 +132,14 @@ async function askOne(conversation, arm, question, view, signal) {
       if (error.status === 401) askForKey();
     }
   }
-  said.tokens = said.facts?.reasoning_tokens ?? view.pieces;
+  said.tokens = said.facts?.reasoning_tokens;
   return { ...said, ...view.said };
 }
 
 async function ask(question) {
   const conversation = state.now; // another one may be open once the answer ends
   const arms = at("side-by-side").checked && state.models.base ? ["base", "tuned"] : ["tuned"];
-  const turn = { question, documents: state.documents.map((each) => each.name), answers: {} };
+  const turn = { question, documents: documents.attached().map((each) => each.name), answers: {} };
   at("welcome").hidden = true;
   drawQuestion(turn);
   const views = drawAnswers(arms);
@@ -199,55 +198,6 @@ document.addEventListener("keydown", (event) => {
   }
 });
 at("side-by-side").addEventListener("change", layout);
-
-// ---- documents ----------------------------------------------------------------------------------
-
-async function addFiles(files) {
-  for (const file of files) {
-    const size = state.documents.reduce((sum, each) => sum + new Blob([each.text]).size, 0);
-    if (size + file.size > MOST_BYTES) {
-      notice(`${file.name} is left out: documents may have ${MOST_BYTES / 1e6} MB together.`);
-      continue;
-    }
-    const text = await file.text();
-    if (text.includes("\u0000")) {
-      notice(`${file.name} is left out: it is no text file.`);
-      continue;
-    }
-    const others = state.documents.filter((each) => each.name !== file.name);
-    state.documents = [...others, { name: file.name, text }];
-  }
-  drawDocuments();
-}
-
-function drawDocuments() {
-  const items = state.documents.map((document_) => {
-    const item = element("li", "", document_.name);
-    const drop = element("button", "", "×");
-    drop.type = "button";
-    drop.setAttribute("aria-label", `Remove ${document_.name}`);
-    drop.addEventListener("click", () => {
-      state.documents = state.documents.filter((each) => each !== document_);
-      drawDocuments();
-    });
-    item.append(drop);
-    return item;
-  });
-  at("documents").replaceChildren(...items);
-}
-
-at("attach").addEventListener("click", () => at("files").click());
-at("files").addEventListener("change", () => {
-  addFiles([...at("files").files]);
-  at("files").value = "";
-});
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  document.addEventListener(kind, (event) => {
-    event.preventDefault();
-    at("form").classList.toggle("over", kind === "dragover");
-    if (kind === "drop") addFiles([...event.dataTransfer.files]);
-  });
-}
 
 // ---- conversations ------------------------------------------------------------------------------
 
@@ -312,6 +262,7 @@ at("export-json").addEventListener("click", () => {
   conversations.download("conversation.json", text, "application/json");
 });
 
+documents.listen(notice);
 redraw();
 drawHistory();
 connect();

@@ -43,13 +43,24 @@ const PAIRS = [
   ["$$", "$$", true],
 ];
 
+/** Where a mark comes next, or -1: looked for once for all places before it, because a text may be
+ * full of opening marks that nothing closes. `state.src` is one text for a state's whole life. */
+function nextMark(state, mark, from) {
+  const known = (state.nextMarks ??= {});
+  const last = known[mark];
+  if (last && last.from <= from && (last.at < 0 || from <= last.at)) return last.at;
+  const at = state.src.indexOf(mark, from);
+  known[mark] = { from, at };
+  return at;
+}
+
 function mathRule(state, silent) {
   const { src, pos, posMax } = state;
   const first = src.charCodeAt(pos);
   if (first !== 0x5c && first !== 0x24) return false;
   for (const [open, close, display] of PAIRS) {
     if (!src.startsWith(open, pos)) continue;
-    const end = src.indexOf(close, pos + open.length);
+    const end = nextMark(state, close, pos + open.length);
     if (end < 0 || end >= posMax) return false;
     return push(state, silent, src.slice(pos + open.length, end), end + close.length, display);
   }
@@ -75,10 +86,9 @@ function mathBlock(state, startLine, endLine, silent) {
   const open = state.src.slice(begin, begin + 2);
   if (open !== "$$" && open !== "\\[") return false;
   const close = open === "$$" ? "$$" : "\\]";
-  const end = state.src.indexOf(close, begin + 2);
+  const end = nextMark(state, close, begin + 2);
   if (end < 0) return false;
-  let line = startLine;
-  while (line < endLine && state.eMarks[line] < end + 2) line += 1;
+  const line = lineOf(state, end + 2, endLine);
   if (line >= endLine || state.src.slice(end + 2, state.eMarks[line]).trim()) return false;
   if (silent) return true;
   const token = state.push("math", "span", 0);
@@ -86,6 +96,17 @@ function mathBlock(state, startLine, endLine, silent) {
   token.meta = { display: true };
   state.line = line + 1;
   return true;
+}
+
+/** The first line that ends at a place or behind it; lines end in order. */
+function lineOf(state, place, endLine) {
+  let [low, high] = [0, endLine];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (state.eMarks[middle] < place) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 markdown.inline.ruler.before("escape", "math", mathRule);
