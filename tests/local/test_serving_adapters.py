@@ -94,6 +94,7 @@ def test_what_cannot_be_served_changes_nothing(running: Serving, cluster: Pod) -
         state = cluster.state()
         time.sleep(0.1)
     assert "its adapter is another one than was promoted" in str(state["fault"])
+    assert state["tried"] == cluster.revision
     assert answer(running, SERVER) == before
     cluster.desire("one", "two")
     cluster.wait_for_state(revision=cluster.revision, fault=None)
