@@ -86,12 +86,9 @@ def read_served(
         task.run, manifest_digest(train), evaluation, unpromoted=task.unpromoted
     )
     facts = prompt_facts(store, task.run, prep, folder / "prep")
-    if facts.template is None:
-        fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
-        raise InputMissing(f"run {task.run}", fault, "run its recipe again under a new name")
-    _check_template(task.run, facts.template, prep, train)
+    template = _template(task.run, facts.template, prep, train)
     precision, dtype = _precision(task.run, train.metrics)
-    model, revision = facts.template.model, prep.revisions["model"]
+    model, revision = template.model, prep.revisions["model"]
     _check_base(store, model.repo, revision, train)
     weights = weights or fetch_cached(
         model, revision, store, base or folder / "model", weights=True
@@ -100,7 +97,7 @@ def read_served(
     adapter = fetch(store, stage_prefix(task.run, "train"), train, folder / "adapter", names=names)
     return Served(
         run=task.run,
-        template=facts.template,
+        template=template,
         stop_ids=facts.stop_ids,
         weights=weights,
         adapter=adapter,
@@ -114,8 +111,13 @@ def read_served(
     )
 
 
-def _check_template(run: str, template: PromptTemplate, prep: Manifest, train: Manifest) -> None:
+def _template(
+    run: str, template: PromptTemplate | None, prep: Manifest, train: Manifest
+) -> PromptTemplate:
     """Raises InputMissing unless this code renders prompts as the run learned them."""
+    if template is None:
+        fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
+        raise InputMissing(f"run {run}", fault, "run its recipe again under a new name")
     ours = Renderer.of(template).digest()
     for stage, digest in (("prep", prep.template_sha256), ("train", train.template_sha256)):
         if digest != ours:
@@ -127,6 +129,7 @@ def _check_template(run: str, template: PromptTemplate, prep: Manifest, train: M
     if train.inputs.get("prep") != manifest_digest(prep):
         fault = "its adapter was trained on another artifact of prep"
         raise InputMissing(f"run {run}", fault, "train again, or name a new run")
+    return template
 
 
 def _precision(run: str, figures: dict[str, MetricValue]) -> tuple[BasePrecision, Dtype]:
