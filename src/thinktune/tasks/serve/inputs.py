@@ -83,12 +83,9 @@ def read_served(
         task.run, manifest_digest(train), evaluation, unpromoted=task.unpromoted
     )
     facts = prompt_facts(store, task.run, prep, folder / "prep")
-    if facts.template is None:
-        fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
-        raise InputMissing(f"run {task.run}", fault, "run its recipe again under a new name")
-    check_template(task.run, facts.template, prep, train)
+    template = _template(task.run, facts.template, prep, train)
     precision, dtype = trained_precision(task.run, train.metrics)
-    model, revision = facts.template.model, prep.revisions["model"]
+    model, revision = template.model, prep.revisions["model"]
     check_base(store, model.repo, revision, train)
     weights = weights or fetch_cached(
         model, revision, store, base or folder / "model", weights=True
@@ -97,7 +94,7 @@ def read_served(
     adapter = fetch(store, stage_prefix(task.run, "train"), train, folder / "adapter", names=names)
     return Served(
         run=task.run,
-        template=facts.template,
+        template=template,
         stop_ids=facts.stop_ids,
         weights=weights,
         adapter=adapter,
@@ -109,6 +106,17 @@ def read_served(
         judged=judged,
         base_sha256=str(train.metrics["base_model_sha256"]),
     )
+
+
+def _template(
+    run: str, template: PromptTemplate | None, prep: Manifest, train: Manifest
+) -> PromptTemplate:
+    """Raises InputMissing unless this code renders prompts as the run learned them."""
+    if template is None:
+        fault = "an earlier version prepared it, and it does not say how its prompts are rendered"
+        raise InputMissing(f"run {run}", fault, "run its recipe again under a new name")
+    check_template(run, template, prep, train)
+    return template
 
 
 def _sampling(evaluation: Manifest | None) -> Defaults:

@@ -165,34 +165,10 @@ class Server:
 
     async def serve(self, stopped: asyncio.Event, hurry: asyncio.Event) -> None:
         """Until it is stopped, or no engine stays up. `hurry` ends running answers as well."""
-        task = self._task
         await self.client.open()
-        try:
-            self.port = await self._listener.open(task.host, task.port)
-        except OSError as error:
-            fault = f"it cannot be listened on ({error.strerror})"
-            place = f"--host {task.host} --port {task.port}"
-            raise SpecInvalid(place, fault, "name another port, or 0 for a free one") from None
-        canary = Generation(
-            model=BASE_MODEL,  # which every engine has, whatever adapters come and go
-            prompt_ids=self._served.stop_ids[:1],
-            max_tokens=1,
-            stop_ids=self._served.stop_ids,
-            temperature=0.0,
-            top_p=1.0,
-        )
+        await self._listen()
         engine = asyncio.create_task(self.supervisor.run())
-        jobs = [
-            asyncio.create_task(
-                watch(self.supervisor, self.client, self._arms, task.times, canary)
-            ),
-            asyncio.create_task(self._announce()),
-        ]
-        if self._adapters is not None:
-            following = self._adapters.follow(
-                self._models, self.client, self._encoder, changes=node_count() == 1
-            )
-            jobs.append(asyncio.create_task(following))
+        jobs = self._jobs()
         peers = watch_peers() if node_count() > 1 else None
         asked = asyncio.create_task(stopped.wait())
         lost = asyncio.create_task(_until_lost(peers))
@@ -215,6 +191,36 @@ class Server:
             await self.client.close()
             with contextlib.suppress(asyncio.CancelledError):
                 await engine
+
+    async def _listen(self) -> None:
+        """Raises SpecInvalid where the port is taken."""
+        task = self._task
+        try:
+            self.port = await self._listener.open(task.host, task.port)
+        except OSError as error:
+            fault = f"it cannot be listened on ({error.strerror})"
+            place = f"--host {task.host} --port {task.port}"
+            raise SpecInvalid(place, fault, "name another port, or 0 for a free one") from None
+
+    def _jobs(self) -> list[asyncio.Task[None]]:
+        """What goes on beside engine and requests."""
+        canary = Generation(
+            model=BASE_MODEL,  # which every engine has, whatever adapters come and go
+            prompt_ids=self._served.stop_ids[:1],
+            max_tokens=1,
+            stop_ids=self._served.stop_ids,
+            temperature=0.0,
+            top_p=1.0,
+        )
+        times = self._task.times
+        watching = watch(self.supervisor, self.client, self._arms, times, canary)
+        jobs = [watching, self._announce()]
+        if self._adapters is not None:
+            following = self._adapters.follow(
+                self._models, self.client, self._encoder, changes=node_count() == 1
+            )
+            jobs.append(following)
+        return [asyncio.create_task(job) for job in jobs]
 
     async def _announce(self) -> None:
         """Says when the engine is up, each time."""
