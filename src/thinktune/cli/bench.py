@@ -113,9 +113,9 @@ def serve(
         models = client.models()
         model = model_of(models, arm)
         questions = given or _held_out(name or _served_run(models), store)
+        settings = {"max_tokens": max_tokens}
         bodies = [
-            chat_body(model, [{"role": "user", "content": each}], {"max_tokens": max_tokens})
-            for each in questions
+            chat_body(model, [{"role": "user", "content": each}], settings) for each in questions
         ]
         say(f"{client.url}: {model}, {len(questions)} questions")
         _warm(client, bodies[0])
@@ -147,8 +147,10 @@ def _drive(
     say: Callable[[str], None],
 ) -> tuple[list[LoadLevel], bool]:
     from thinktune.launch.load.drive import Load, drive
+    from thinktune.launch.load.timing import streamed
 
-    load = Load(client.url + CHAT_PATH, client.key, bodies, concurrency, requests, silent_s)
+    asked = [streamed(body) for body in bodies]
+    load = Load(client.url + CHAT_PATH, client.key, asked, concurrency, requests, silent_s)
     say(HEAD)
     return drive(load, lambda level: say(row(level)))
 

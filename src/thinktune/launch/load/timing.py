@@ -50,13 +50,10 @@ class Asker:
         self._clock = clock
 
     async def ask(self, body: dict[str, Any]) -> Timing:
-        """The request's times; one that fails says how."""
-        streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
+        """The times of a request for a stream; one that fails says how."""
         timing = Timing(self._clock())
         try:
-            async with self._session.post(
-                self._url, json=streamed, headers=self._headers
-            ) as answer:
+            async with self._session.post(self._url, json=body, headers=self._headers) as answer:
                 if answer.status != 200:
                     raise _Broken(f"status {answer.status}")
                 await self._read(answer, timing)
@@ -74,22 +71,29 @@ class Asker:
         return timing
 
     async def _read(self, answer: aiohttp.ClientResponse, timing: Timing) -> None:
-        held, events = b"", 0
+        held, events, numbered = b"", 0, 0
         while data := await answer.content.readany():
             now = self._clock()
             *lines, held = (held + data).split(b"\n")
             for plain in _events(lines):
                 if plain is None:
                     timing.ended = now
-                    timing.tokens = timing.tokens or events
+                    timing.tokens = timing.tokens or numbered or events
                     return
-                if any(_texts(plain)):
+                ids, has_text = _ids_and_text(plain)
+                if has_text:
                     timing.texts.append(now)
                     events += 1
+                numbered += ids
                 timing.tokens = _counted(plain) or timing.tokens
             if len(held) > LINE_BYTES:
                 raise _Broken("a line too long")
         raise _Broken("broke off")
+
+
+def streamed(body: dict[str, Any]) -> dict[str, Any]:
+    """The body of a request for a stream that ends with the number of its tokens."""
+    return body | {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def open_session(silent_s: float) -> aiohttp.ClientSession:
@@ -120,10 +124,14 @@ def _events(lines: list[bytes]) -> Iterator[dict[str, Any] | None]:
         yield plain
 
 
-def _texts(plain: dict[str, Any]) -> Iterator[bool]:
+def _ids_and_text(plain: dict[str, Any]) -> tuple[int, bool]:
+    """How many token ids an event has, and whether it has any text."""
+    ids, has_text = 0, False
     for choice in plain.get("choices") or ():
         said = choice.get("delta") or choice
-        yield any(said.get(name) for name in TEXTS)
+        has_text = has_text or any(said.get(name) for name in TEXTS)
+        ids += len(choice.get("token_ids") or ())
+    return ids, has_text
 
 
 def _counted(plain: dict[str, Any]) -> int:

@@ -6,7 +6,7 @@ import pytest
 from scripted_stream import DONE, FIRST, Answer, Piece, SetClock, event, said, stream_server, usage
 
 from thinktune.launch.load.figures import level_of
-from thinktune.launch.load.timing import Asker, Timing, open_session
+from thinktune.launch.load.timing import Asker, Timing, open_session, streamed
 
 KEY = "a-key"
 
@@ -18,11 +18,9 @@ def asked(*answers: Answer, silent_s: float = 30.0, started: float = 0.0) -> lis
         clock = SetClock(started)
         async with stream_server(clock, list(answers)) as server, open_session(silent_s) as session:
             asker = Asker(session, server.url, KEY, clock)
-            found = [await asker.ask({"messages": []}) for _ in answers]
+            found = [await asker.ask(streamed({"messages": []})) for _ in answers]
         assert server.keys == [f"Bearer {KEY}"] * len(answers)
-        assert all(
-            each["stream"] and each["stream_options"]["include_usage"] for each in server.asked
-        )
+        assert all(each["stream"] for each in server.asked)
         return found
 
     return asyncio.run(work())
@@ -79,6 +77,13 @@ def test_figures_of_a_scripted_timeline_by_hand() -> None:
 def test_a_server_that_does_not_count_tokens() -> None:
     [timing] = asked(Answer([Piece(1.0, said("a") + said("b") + DONE)]))
     assert timing.tokens == 2
+
+
+def test_a_server_that_gives_token_ids() -> None:
+    choices = [{"index": 0, "text": "a", "token_ids": [1]}], [{"text": "", "token_ids": [2, 3]}]
+    data = b"".join(event({"choices": each}) for each in choices)
+    [timing] = asked(Answer([Piece(1.0, data + DONE)]))
+    assert timing.tokens == 3 and timing.texts == [1.0]
 
 
 @pytest.mark.parametrize(
