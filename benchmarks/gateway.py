@@ -81,7 +81,7 @@ def _questions(path: Path | None) -> Sequence[str]:
     if path is not None:
         return read_questions(path)
     step = (LONGEST - SHORTEST) // QUESTIONS
-    words = "a shop has red hats and blue ones so how many are left when some are sold".split(" ")
+    words = ["a", "shop", "has", "red", "hats", "and", "blue", "ones", "how", "many", "are", "left"]
     return [
         f"{number}. " + " ".join(words[n % len(words)] for n in range(SHORTEST + number * step))
         for number in range(QUESTIONS)
