@@ -6,8 +6,9 @@ serves a run as `thinktune serve RUN --local` does, and asks the gateway for cha
 for completions of the very prompts that the gateway makes of them, in turns, so that what else the
 machine does meets both. THINKTUNE_VLLM_PYTHON names a Python with vLLM. Prints one JSON line for
 each number of clients: what both gave, the gateway's share of the engine's tokens per second (the
-median of all rounds, and each of them), and by how many milliseconds the gateway's medians are
-longer. `--questions` is a text file; without one, prompts of 10 to 200 words are made up.
+median of all rounds, and each of them), by how many milliseconds the gateway's medians are
+longer, and the processor time of the gateway's own process, which other work on the machine hardly
+changes. `--questions` is a text file; without one, prompts of 10 to 200 words are made up.
 """
 
 import argparse
@@ -71,10 +72,18 @@ def main() -> None:
             given.concurrency.split(","), given.requests.split(","), strict=True
         ):
             before = os.getloadavg()[0]
+            cpu_s = _cpu_s(said["pid"])
             rounds = [
                 _measure(said, bodies, int(clients), int(requests)) for _ in range(given.rounds)
             ]
-            _say({"load_before": round(before, 1), **_figures(int(clients), rounds)})
+            cpu_s = _cpu_s(said["pid"]) - cpu_s
+            _say({"load_before": round(before, 1), **_figures(int(clients), rounds, cpu_s)})
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process has computed, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _questions(path: Path | None) -> Sequence[str]:
@@ -151,6 +160,7 @@ async def _serve(given: argparse.Namespace) -> None:
         made = [prompts.render(ChatRequest.model_validate(chat), [], 0).ids for chat in chats]
         supervisor = server.supervisor
         said = {
+            "pid": os.getpid(),
             "chosen": f"{chosen.kind} ({chosen.reason})",
             "gateway": {
                 "url": f"http://127.0.0.1:{server.port}/v1/chat/completions",
@@ -186,7 +196,7 @@ def _measure(
     return found
 
 
-def _figures(clients: int, rounds: list[dict[str, LoadLevel]]) -> dict[str, Any]:
+def _figures(clients: int, rounds: list[dict[str, LoadLevel]], cpu_s: float) -> dict[str, Any]:
     ratios = [each["gateway"].tokens_per_s / each["engine"].tokens_per_s for each in rounds]
     figures: dict[str, Any] = {
         "clients": clients,
@@ -199,6 +209,11 @@ def _figures(clients: int, rounds: list[dict[str, LoadLevel]]) -> dict[str, Any]
             "first_token_ms": round(_median(each[way].first_token for each in rounds), 2),
             "latency_ms": round(_median(each[way].latency for each in rounds), 2),
         }
+    answers = sum(each["gateway"].answered for each in rounds)
+    figures["gateway_cpu_ms"] = {
+        "answer": round(1000 * cpu_s / answers, 2),
+        "token": round(1000 * cpu_s / figures["gateway"]["tokens"], 3),
+    }
     figures["throughput_ratio"] = round(statistics.median(ratios), 4)
     figures["ratios"] = [round(ratio, 4) for ratio in ratios]
     for name in ("first_token", "latency"):
