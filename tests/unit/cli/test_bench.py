@@ -10,15 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from gateway import KEY, Gateway, gateway
+from tokenizers import Tokenizer
 
 from thinktune.cli import bench
 from thinktune.cli.bench_output import duration, row
 from thinktune.cli.main import cli
-from thinktune.schema.errors import ServiceUnavailable, SpecInvalid, ThinktuneError
+from thinktune.schema.errors import InputMissing, ServiceUnavailable, SpecInvalid, ThinktuneError
 from thinktune.schema.exit_codes import ExitCode
-from thinktune.schema.load import LoadReport
+from thinktune.schema.load import HeldOutRequest, LoadReport
 from thinktune.schema.serve import ServeLimits
 from thinktune.store import commit, open_store
+from thinktune.tasks.prep import held_out
 from thinktune.tasks.prep.shards import QUESTIONS
 
 
@@ -74,7 +76,14 @@ def test_figures_of_every_level(running: Gateway, questions: Path, tmp_path: Pat
     assert KEY not in result.output + page.read_text()
 
 
-def test_the_questions_of_the_run_that_is_served(running: Gateway, tmp_path: Path) -> None:
+def test_the_questions_of_the_run_that_is_served(
+    running: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_this_process(module: str, request: HeldOutRequest) -> str:
+        assert module == held_out.__name__
+        return held_out.held_out(request).model_dump_json()
+
+    monkeypatch.setattr(bench, "ask_module", in_this_process)
     running.script(text="Four.")
     url = f"file://{tmp_path}/store"
     made = tmp_path / "prep"
@@ -96,6 +105,15 @@ def test_the_questions_of_the_run_that_is_served(running: Gateway, tmp_path: Pat
     result = called(running, "--store", url, "--concurrency", "2", "--requests", "2")
     assert result.return_value == ExitCode.DONE
     assert "tiny-run, 1 questions" in result.stdout and "no knee up to here" in result.stdout
+    assert "red hats" in json.dumps(prompts_of(running)[-1])
+    with pytest.raises(InputMissing, match="stage prep of run other has committed nothing"):
+        called(running, "--store", url, "--run", "other")
+
+
+def prompts_of(running: Gateway) -> list[str]:
+    """What the engine was asked."""
+    tokenizer = Tokenizer.from_file(str(running.server._served.weights / "tokenizer.json"))
+    return [tokenizer.decode(each["prompt"]) for each in running.asked()]
 
 
 @pytest.mark.parametrize(
