@@ -19,6 +19,8 @@ from thinktune.cli.options import (
 )
 from thinktune.cli.serve import engine_option, unpromoted_option
 from thinktune.launch.chat_client import ChatClient, chat_body
+from thinktune.launch.load.figures import clients, knee
+from thinktune.launch.load.page import write_page
 from thinktune.launch.load.questions import read_questions
 from thinktune.launch.local import ask_module, check_packages
 from thinktune.schema.errors import ServiceUnavailable, SpecInvalid
@@ -117,15 +119,13 @@ def serve(
         bodies = [
             chat_body(model, [{"role": "user", "content": each}], settings) for each in questions
         ]
-        say(f"{client.url}: {model}, {len(questions)} questions")
+        say(f"{client.url}: {model}, {len(questions):,} different questions")
         _warm(client, bodies[0])
         levels, stopped = _drive(client, bodies, concurrency, requests, silent_s, say)
     if not levels:
         raise KeyboardInterrupt
     report = _report(client.url, model, len(questions), max_tokens, levels)
     if page is not None:
-        from thinktune.launch.load.page import write_page
-
         write_page(page, report)
     say(knee_line(report))
     if output == "json":
@@ -146,6 +146,7 @@ def _drive(
     silent_s: float,
     say: Callable[[str], None],
 ) -> tuple[list[LoadLevel], bool]:
+    # They load aiohttp, which not everybody has who asks for help.
     from thinktune.launch.load.drive import Load, drive
     from thinktune.launch.load.timing import streamed
 
@@ -158,8 +159,6 @@ def _drive(
 def _report(
     url: str, model: str, questions: int, max_tokens: int | None, levels: list[LoadLevel]
 ) -> LoadReport:
-    from thinktune.launch.load.figures import knee
-
     return LoadReport(
         server=url,
         model=model,
@@ -177,7 +176,7 @@ def _code(client: ChatClient, report: LoadReport, stopped: bool) -> int:
     last = report.levels[-1]
     if not last.answered:
         kinds = ", ".join(f"{count} × {kind}" for kind, count in last.failures.items())
-        fault = f"no request of {last.concurrency} clients was answered ({kinds})"
+        fault = f"no request of {clients(last.concurrency)} was answered ({kinds})"
         remedy = "see the server's log, or ask with fewer clients"
         raise ServiceUnavailable(client.url, fault, remedy)
     return int(ExitCode.DONE)

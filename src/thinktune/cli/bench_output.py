@@ -1,5 +1,6 @@
 """How `thinktune bench serve` shows its figures in the terminal."""
 
+from thinktune.launch.load.figures import clients
 from thinktune.schema.load import LoadLevel, LoadReport, Spread
 
 WIDTHS = (8, 9, 8, 9, 11, 16, 16, 16)
@@ -56,6 +57,6 @@ def knee_line(report: LoadReport) -> str:
     if report.knee is None:
         return "no knee up to here: more clients still gave more, or did not wait longer"
     return (
-        f"the knee is at {report.knee} clients: beyond it, answers take over 20% longer and tokens "
-        "per second rise by less than 10%"
+        f"the knee is at {clients(report.knee)}: beyond it, answers take over 20% longer and "
+        "tokens per second rise by less than 10%"
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
-from thinktune.launch.load.figures import level_of
-from thinktune.launch.load.timing import Asker, Clock, Timing, open_session
+from thinktune.launch.load.figures import Timing, level_of
+from thinktune.launch.load.timing import Asker, Clock, open_session
 from thinktune.schema.load import LoadLevel
 
 LEAST_REQUESTS = 16

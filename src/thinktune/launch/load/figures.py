@@ -2,16 +2,29 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median, quantiles
 
-from thinktune.launch.load.timing import Timing
 from thinktune.schema.load import LoadLevel, Spread
 
 GAIN = 0.10
 """A level must give this share more tokens per second than the one before, …"""
 LONGER = 0.20
 """… where its median latency is longer by over this share."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """One request and the times of its answer, in seconds of the clock."""
+
+    began: float
+    texts: list[float] = field(default_factory=list)
+    """When each text came."""
+    ended: float = 0.0
+    tokens: int = 0
+    failure: str | None = None
+    """What kind of failure it was; None for a whole answer."""
 
 
 def level_of(concurrency: int, timings: Sequence[Timing], *, whole: bool = True) -> LoadLevel:
@@ -55,6 +68,11 @@ def knee(levels: Sequence[LoadLevel]) -> int | None:
         if waits and more < GAIN * before.tokens_per_s:
             return before.concurrency
     return None
+
+
+def clients(count: int) -> str:
+    """So many clients, in words."""
+    return f"{count} client" + ("" if count == 1 else "s")
 
 
 def _spread(values: Sequence[float]) -> Spread | None:

@@ -5,6 +5,7 @@ from html import escape
 from math import ceil, log10
 from pathlib import Path
 
+from thinktune.launch.load.figures import clients
 from thinktune.schema.load import LoadLevel, LoadReport, Spread
 
 WIDTH, HEIGHT = 480, 240
@@ -78,10 +79,10 @@ def _page(report: LoadReport) -> str:
 
 def _headline(report: LoadReport) -> str:
     if report.knee is not None:
-        return f"the knee is at {report.knee} clients"
+        return f"the knee is at {clients(report.knee)}"
     most = max(report.levels, key=lambda each: each.tokens_per_s)
     return (
-        f"{most.tokens_per_s:,.1f} tokens per second with {most.concurrency} clients, and no knee"
+        f"{most.tokens_per_s:,.1f} tokens per second with {clients(most.concurrency)}, and no knee"
     )
 
 
@@ -91,16 +92,16 @@ def _curve(report: LoadReport, value: Callable[[LoadLevel], float]) -> Curve:
 
 def _times(report: LoadReport, spread: Callable[[LoadLevel], Spread | None]) -> list[Curve]:
     found = [(each.concurrency, spread(each)) for each in report.levels]
-    known = [(clients, each) for clients, each in found if each is not None]
+    known = [(count, each) for count, each in found if each is not None]
     return [
-        [(clients, each.median_s) for clients, each in known],
-        [(clients, each.p95_s) for clients, each in known],
+        [(count, each.median_s) for count, each in known],
+        [(count, each.p95_s) for count, each in known],
     ]
 
 
 def _figure(title: str, report: LoadReport, curves: Sequence[Curve]) -> str:
-    clients = [each.concurrency for each in report.levels]
-    low, high = log10(clients[0]), log10(clients[-1])
+    counts = [each.concurrency for each in report.levels]
+    low, high = log10(counts[0]), log10(counts[-1])
     top = _round_up(max((value for curve in curves for _, value in curve), default=1.0))
 
     def x(count: int) -> float:
@@ -120,7 +121,7 @@ def _figure(title: str, report: LoadReport, curves: Sequence[Curve]) -> str:
         )
     parts += [
         f'<text x="{x(count):.1f}" y="{HEIGHT - 10}" text-anchor="middle">{count}</text>'
-        for count in clients
+        for count in counts
     ]
     if report.knee is not None:
         at = f"{x(report.knee):.1f}"

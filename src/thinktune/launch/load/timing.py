@@ -6,10 +6,11 @@ together have one time.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+
+from thinktune.launch.load.figures import Timing
 
 CONNECT_S = 10.0
 LINE_BYTES = 4 << 20
@@ -18,19 +19,6 @@ TEXTS = ("text", "content", "reasoning", "reasoning_content")
 """Fields with text of an answer, in the events of one API or another."""
 
 Clock = Callable[[], float]
-
-
-@dataclass(slots=True)
-class Timing:
-    """One request and the times of its answer, in seconds of the clock."""
-
-    began: float
-    texts: list[float] = field(default_factory=list)
-    """When each text came."""
-    ended: float = 0.0
-    tokens: int = 0
-    failure: str | None = None
-    """What kind of failure it was; None for a whole answer."""
 
 
 class _Broken(Exception):

@@ -61,5 +61,5 @@ def test_curves_and_figures(tmp_path: Path) -> None:
 def test_a_test_of_one_level_without_an_answer(tmp_path: Path) -> None:
     write_page(tmp_path / "load.html", report(level(1, 0, None), knee=None))
     text = (tmp_path / "load.html").read_text()
-    assert "0.0 tokens per second with 1 clients" in text
+    assert "0.0 tokens per second with 1 client," in text
     assert len(re.findall(r"<svg.*?</svg>", text)) == 4

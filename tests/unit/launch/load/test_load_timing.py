@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from scripted_stream import DONE, FIRST, Answer, Piece, SetClock, event, said, stream_server, usage
 
-from thinktune.launch.load.figures import level_of
-from thinktune.launch.load.timing import Asker, Timing, open_session, streamed
+from thinktune.launch.load.figures import Timing, level_of
+from thinktune.launch.load.timing import Asker, open_session, streamed
 
 KEY = "a-key"
 
