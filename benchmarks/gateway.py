@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -64,6 +65,8 @@ def main() -> None:
     if given.part:
         asyncio.run(_serve(given))
         return
+    # So that a `timeout` ends the server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _server() as said:
         bodies = {way: said[way]["bodies"] for way in WAYS}
         _say({"machine": platform.platform(), "cores": os.cpu_count(), "chosen": said["chosen"]})
@@ -138,7 +141,7 @@ async def _serve(given: argparse.Namespace) -> None:
         times=ServeTimes(unready_s=60, hung_s=900),
     )
     stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(15, stopped.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     with TemporaryDirectory(prefix="gateway-weights-") as folder:
         served = read_served(task, open_store(task.store), Path(folder))
         chosen = choose(task.engine, await look())
