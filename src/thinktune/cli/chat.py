@@ -30,6 +30,11 @@ HELP = """\
 /exit     end, as Ctrl-D does; Ctrl-C ends an answer"""
 COMMANDS = ("/new", "/think", "/no-think", "/base", "/tuned", "/exit", "/help")
 
+key_file_option = click.option(
+    "--key-file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    help=f"File with the server's key.  [default: ${KEY_VARIABLE}]",
+)  # fmt: skip
+
 
 @click.command()
 @click.argument("run_or_url", metavar="RUN|URL", shell_complete=complete_runs)
@@ -47,8 +52,7 @@ COMMANDS = ("/new", "/think", "/no-think", "/base", "/tuned", "/exit", "/help")
     help="Longest answer, reasoning included.")  # fmt: skip
 @click.option("--temperature", type=click.FloatRange(0, 2),
     help="Temperature of sampling.  [default: what the run was judged at]")  # fmt: skip
-@click.option("--key-file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help=f"File with the server's key.  [default: ${KEY_VARIABLE}]")  # fmt: skip
+@key_file_option
 @unpromoted_option
 @engine_option
 @store_option
@@ -85,7 +89,7 @@ def chat(
         "temperature": temperature,
         "documents": _documents(documents),
     }
-    with _server(run_or_url, store, unpromoted, engine, key_file) as client:
+    with server_of(run_or_url, store, unpromoted, engine, key_file) as client:
         talk = _Talk(client, Screen(show_thinking=show_thinking), settings)
         talk.choose(arm)
         talk.thinks = not no_think
@@ -109,12 +113,7 @@ class _Talk:
 
     def choose(self, arm: str) -> None:
         """Asks that arm from now on. Raises SpecInvalid where the server has none."""
-        models = self.client.models()
-        found = [name for name, facts in models.items() if facts.get("arm", "tuned") == arm]
-        if not found:
-            fault = f"the server has no {arm} model"
-            raise SpecInvalid("--arm", fault, near_misses(arm, models))
-        self.model = found[0]
+        self.model = model_of(self.client.models(), arm)
 
     def ask(self, question: str) -> None:
         """One question and its answer, which stay in the conversation."""
@@ -167,8 +166,16 @@ class _Talk:
         self.screen.note(f"{self.model}{thinking}, {len(self.messages) // 2} answers before")
 
 
+def model_of(models: dict[str, dict[str, Any]], arm: str) -> str:
+    """The name of that arm's first model. Raises SpecInvalid where the server has none."""
+    found = [name for name, facts in models.items() if facts.get("arm", "tuned") == arm]
+    if not found:
+        raise SpecInvalid("--arm", f"the server has no {arm} model", near_misses(arm, models))
+    return found[0]
+
+
 @contextlib.contextmanager
-def _server(
+def server_of(
     run_or_url: str,
     store: str | None,
     unpromoted: bool,

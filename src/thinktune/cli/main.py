@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
     "serve": ("serve", "Serve runs: a chat page and an API like OpenAI's."),
     "chat": ("chat", "Talk to a run, or to a server, in the terminal."),
+    "bench": ("bench", "Measure how much load a server carries."),
     "promote": ("serve_cluster", "Put a run behind the name of a server while it serves."),
     "doctor": ("doctor", "Check whether a cluster can run a recipe."),
     "render": ("render", "Write the chart values and manifests of a recipe's stages."),

@@ -91,7 +91,7 @@ cluster_option = click.option(
 )
 
 
-def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """The name of a run, which becomes part of keys and labels. Raises SpecInvalid."""
     del ctx
     if value is not None and not is_name(value):
@@ -100,20 +100,18 @@ def _run_name(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
-run_argument = click.argument(
-    "run", metavar="RUN", shell_complete=complete_runs, callback=_run_name
-)
+run_argument = click.argument("run", metavar="RUN", shell_complete=complete_runs, callback=run_name)
 """Id of a run, as `thinktune status` lists it."""
 
 optional_run_argument = click.argument(
-    "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=_run_name
+    "run", metavar="[RUN]", required=False, shell_complete=complete_runs, callback=run_name
 )
 
 name_option = click.option(
     "--run",
     "name",
     metavar="NAME",
-    callback=_run_name,
+    callback=run_name,
     help="Id of the run.  [default: the recipe's name and a digest]",
 )
 

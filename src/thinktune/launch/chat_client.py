@@ -1,4 +1,5 @@
-"""Asks a server of ours for an answer and reads it while it is written. Called by `thinktune chat`.
+"""Asks a server of ours for an answer and reads it while it is written. Called by `thinktune chat`,
+and by `thinktune bench serve` before it begins.
 
 The standard library's HTTP is enough for it, so that a laptop needs no client library.
 """
@@ -42,6 +43,16 @@ class ChatClient:
         self._url = f"{parts.scheme}://{parts.netloc}"
         self._parts = parts
         self._key = key
+
+    @property
+    def url(self) -> str:
+        """Address of the server, before the path of any request."""
+        return self._url + self._parts.path.rstrip("/")
+
+    @property
+    def key(self) -> str | None:
+        """What the server is shown."""
+        return self._key
 
     def models(self) -> dict[str, dict[str, Any]]:
         """The models by their names, with what the server says of them."""

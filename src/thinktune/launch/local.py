@@ -96,10 +96,7 @@ def ask_module(module: str, request: Closed, needs: Needs = PREP) -> str:
     """What a module of the tasks answers on stdout to a request on stdin, in a process of its own;
     its errors go to stderr as they are. Raises StageFailed with its exit code, InputMissing where
     one of the packages that it `needs` is not installed."""
-    missing = [name for name in needs.packages if find_spec(name) is None]
-    if missing:
-        fault = f"the package {missing[0]}, which it needs, is not installed"
-        raise InputMissing(module, fault, f"pip install 'thinktune[{needs.extra}]', or make setup")
+    check_packages(module, needs.packages, needs.extra)
     environment = dict(os.environ)
     if needs.offline:
         environment["HF_HUB_OFFLINE"] = "1"
@@ -120,7 +117,7 @@ def ask_module(module: str, request: Closed, needs: Needs = PREP) -> str:
 def serve_local(task: ServeTask, say: Say, *, up: Callable[[str], None] | None) -> None:
     """Serves until Ctrl-C or SIGTERM, which lets running answers end; `say` gets each line of the
     server, and `up` its address once it answers. Raises StageFailed."""
-    _check_packages("thinktune serve", SERVER_PACKAGES, "serve")
+    check_packages("thinktune serve", SERVER_PACKAGES, "serve")
     with (
         _server(task, subprocess.PIPE) as process,
         _passing_on_signals(process) as interrupted,
@@ -142,7 +139,7 @@ def serve_local(task: ServeTask, say: Say, *, up: Callable[[str], None] | None) 
 def local_server(task: ServeTask, log: Path) -> Iterator[str]:
     """A server while the block runs; gives its address once it answers. What it prints goes to
     `log`. Raises StageFailed where it does not start."""
-    _check_packages("thinktune chat", SERVER_PACKAGES, "serve")
+    check_packages("thinktune chat", SERVER_PACKAGES, "serve")
     with log.open("wb") as file, _server(task, file) as process:
         try:
             while (url := _said_address(log)) is None:
@@ -188,7 +185,7 @@ def _server(task: ServeTask, output: IO[bytes] | int) -> Iterator["subprocess.Po
         )
 
 
-def _check_packages(place: str, packages: tuple[str, ...], extra: str) -> None:
+def check_packages(place: str, packages: tuple[str, ...], extra: str) -> None:
     """Raises InputMissing where one is not installed."""
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
