@@ -15,7 +15,10 @@ from thinktune.schema.exit_codes import ExitCode
 COMMANDS = {
     "recipes": ("recipes", "List the recipes with their models and hardware."),
     "data": ("data", "Look at a dataset before a run, or at what a run has learned from."),
-    "evaluate": ("evaluate", "Judge answers that a model, a person or another service gave."),
+    "evaluate": (
+        "evaluate",
+        "Judge answers of any origin, with people or without, and look closer at a run's own.",
+    ),
     "compare": ("evaluate", "Compare the evaluations of several runs."),
     "plan": ("plan", "Show the memory, time and money that a recipe needs, before anything runs."),
     "run": ("run", "Prepare, train and evaluate a recipe on this machine."),
