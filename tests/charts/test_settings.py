@@ -94,10 +94,11 @@ def test_each_recipe_in_each_way(name: str, way: str, own_file: Path) -> None:
 
 def check_job(spec: dict[str, Any], stage: Stage, cluster: Cluster, nodes: int) -> None:
     assert spec["podReplacementPolicy"] == "Failed"
-    assert spec["backoffLimit"] == 3 * nodes
+    shards = "backoffLimitPerIndex" in spec
+    assert (spec["backoffLimitPerIndex"] if shards else spec["backoffLimit"]) == 3 * nodes
     assert spec["activeDeadlineSeconds"] == 3600 * cluster.deadline_hours
     assert spec["ttlSecondsAfterFinished"] == 3600 * cluster.keep_finished_hours
-    assert ("completionMode" in spec) == (nodes > 1)
+    assert ("completionMode" in spec) == (nodes > 1 or shards)
     assert len(spec["podFailurePolicy"]["rules"]) == 3
     annotations = spec["template"]["metadata"]["annotations"]
     assert annotations["karpenter.sh/do-not-disrupt"] == "true"
