@@ -23,6 +23,9 @@ from thinktune.tasks.generate.timings import Timings
 from thinktune.tasks.runtime.entry import Context
 from thinktune.text.tokens import Encoder
 
+Measured = dict[tuple[str, str], Likelihood]
+"""Of reference completions, by arm and question."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -30,8 +33,8 @@ class Asked:
 
     samples: dict[str | None, list[Sample]]
     """Answers to the held-out questions (None) and to those of each benchmark, by its name."""
-    likelihoods: dict[tuple[str, str], Likelihood]
-    """Of reference completions, by arm and question; empty unless the recipe asks for them."""
+    likelihoods: Measured
+    """Empty unless the recipe asks for them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def ask_all(
     questions: dict[str | None, Inputs] = {None: inputs}
     questions.update(inputs.benchmarks)
     all_asked: list[tuple[str | None, _Requests, list[Answer] | None]] = []
-    measured: list[tuple[Engine, Arm]] = []
+    measured: list[tuple[Engine, Arm, Measured | None]] = []
     arms = arms_of(task.evaluate, task.base)
     for precision, some in groupby(arms, key=lambda arm: arm.precision):
         with engines.open(precision) as engine:
@@ -69,9 +72,9 @@ def ask_all(
                     found = _answers(engine, asked, context, phase, timings, shard)
                     all_asked.append((name, asked, found))
                 if encoder is not None and measures(task, arm):
-                    measured.append((engine, arm))
-                    if shard.index == 0:
-                        measure(task, context, inputs, engine, arm, encoder)
+                    first = shard.index == 0
+                    said = measure(task, context, inputs, engine, arm, encoder, compute=first)
+                    measured.append((engine, arm, said))
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     samples: dict[str | None, list[Sample]] = {name: [] for name in questions}
     for name, asked, found in all_asked:
@@ -80,13 +83,13 @@ def ask_all(
         if answers is None:
             return None
         samples[name] += _samples(task, questions[name], asked.arm, answers, tokenizer)
-    likelihoods: dict[tuple[str, str], Likelihood] = {}
-    for engine, arm in measured:
+    likelihoods: Measured = {}
+    for engine, arm, said in measured:
         assert encoder is not None, "it is made where something is measured"
-        kept = measure(task, context, inputs, engine, arm, encoder, compute=False)
-        if kept is None:
+        said = said or measure(task, context, inputs, engine, arm, encoder, compute=False)
+        if said is None:
             return None
-        likelihoods |= kept
+        likelihoods |= said
     return Asked(samples, likelihoods)
 
 
