@@ -4,7 +4,8 @@ The plan makes it, the launcher puts it into chart values, and the container sta
 that all of them mean the same server.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -20,6 +21,11 @@ KvDtype = Literal["auto", "fp8"]
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values that vLLM takes as max_lora_rank."""
+
+
+def adapter_rank(config: Mapping[str, Any]) -> int:
+    """The highest rank of any layer, of PEFT's configuration of an adapter."""
+    return max(int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values()), 0)
 
 
 def lora_rank_setting(rank: int, place: str, remedy: str) -> int:

@@ -20,8 +20,7 @@ from thinktune.schema.prompt import PROMPT_FILE, PromptFacts
 from thinktune.schema.served import DesiredRun
 from thinktune.schema.stages import Stage
 from thinktune.store import Store, fetch, manifest_digest, read_manifest
-
-ADAPTER_CONFIG = "adapter_config.json"
+from thinktune.store.adapters import CONFIG_FILE
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def read_servable(
     judged = check_promoted(run, digest, evaluation, unpromoted=unpromoted)
     with tempfile.TemporaryDirectory(prefix="thinktune-serve-") as folder:
         facts = _json(store, run, "prep", prep, PROMPT_FILE, Path(folder))
-        adapter = _json(store, run, "train", train, ADAPTER_CONFIG, Path(folder))
+        adapter = _json(store, run, "train", train, CONFIG_FILE, Path(folder))
     template = PromptFacts.parse(facts, f"{PROMPT_FILE} of {run}").template
     base, base_sha256 = train.metrics.get("base"), train.metrics.get("base_model_sha256")
     if template is None or base not in ("nf4", "16bit") or not isinstance(base_sha256, str):

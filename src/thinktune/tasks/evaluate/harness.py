@@ -22,6 +22,7 @@ from thinktune.schema.harness import LmEvalFigure, LmEvalReport, LmEvalRequest, 
 from thinktune.schema.keys import stage_prefix
 from thinktune.schema.manifest import Manifest
 from thinktune.store import Store, fetch, open_store
+from thinktune.store.adapters import CONFIG_FILE
 from thinktune.tasks.runtime.cache import fetch_repository
 from thinktune.tasks.runtime.inputs import stage_manifest
 
@@ -81,7 +82,7 @@ def _model_files(
 ) -> tuple[Path, Path, str]:
     """Folders of the base's weights and of the adapter, and the base's repository."""
     adapter = fetch(store, stage_prefix(request.run, "train"), train, folder / "adapter")
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     repo = str(config["base_model_name_or_path"])
     revision = train.revisions["model"]
     weights = fetch_repository(repo, revision, store, folder / "model", weights=True)

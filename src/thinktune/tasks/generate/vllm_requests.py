@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from thinktune.schema.serving import lora_rank_setting
+from thinktune.schema.serving import adapter_rank, lora_rank_setting
+from thinktune.store.adapters import CONFIG_FILE
 from thinktune.tasks.generate.protocol import Answer, Completion, Likelihood, Request, Sampling
 
 
@@ -58,12 +59,11 @@ def likelihood_of(output: Any, completion: Completion) -> Likelihood:
 
 def targets_of(adapter: Path) -> list[str]:
     """Names of the layers that the adapter is on."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     return sorted(config["target_modules"])
 
 
 def rank_setting(adapter: Path) -> int:
     """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max([config["r"], *config.get("rank_pattern", {}).values()])
-    return lora_rank_setting(rank, "train.rank", "set evaluate.engine=transformers")
+    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
+    return lora_rank_setting(adapter_rank(config), "train.rank", "set evaluate.engine=transformers")

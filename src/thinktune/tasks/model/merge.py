@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from thinktune.schema.errors import DataInvalid
+from thinktune.store.adapters import CONFIG_FILE, WEIGHTS_FILE
 from thinktune.tasks.model.base import Base
 
 ADAPTER_PREFIX = "base_model.model."
@@ -68,13 +69,13 @@ class _Added:
 
     def __init__(self, adapter: Path) -> None:
         self._adapter = adapter
-        config: Mapping[str, Any] = json.loads((adapter / "adapter_config.json").read_text())
+        config: Mapping[str, Any] = json.loads((adapter / CONFIG_FILE).read_text())
         if strange := [name for name in NOT_MERGED if config.get(name)]:
             raise self._fault(f"it has {strange[0]}", "merge it with PEFT, which made it")
         self._alpha: float = config["lora_alpha"]
         self._root: bool = bool(config.get("use_rslora"))
         try:
-            self._weights = load_file(adapter / "adapter_model.safetensors")
+            self._weights = load_file(adapter / WEIGHTS_FILE)
         except (SafetensorError, OSError) as error:
             raise self._fault(f"it cannot be read ({error})", "fetch it again") from error
         names = [name.removeprefix(ADAPTER_PREFIX) for name in self._weights]

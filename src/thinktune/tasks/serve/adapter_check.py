@@ -11,9 +11,9 @@ from typing import Any
 from thinktune.schema.catalog import ModelEntry
 from thinktune.schema.errors import InputMissing, SpecInvalid
 from thinktune.schema.recipe import EngineName
-from thinktune.schema.serving import LORA_RANKS
+from thinktune.schema.serving import LORA_RANKS, adapter_rank, lora_rank_setting
+from thinktune.store.adapters import CONFIG_FILE, WEIGHTS_FILE
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 REMEDY = "serve it by transformers (--engine transformers), or merge it into its base model"
 PLAIN_INIT = (True, False, "gaussian", None)
 """Ways to initialize an adapter that leave the base's weights as they are. PiSSA, OLoRA and LoftQ
@@ -72,8 +72,8 @@ def _fault(config: dict[str, Any], names: list[str], model: ModelEntry) -> str |
     unplaced = sorted({layer_of(name) for name in names} - set(model.lora_targets))
     if unplaced:
         return f"it adapts {', '.join(unplaced)}, for which vLLM has no place and which it ignores"
-    if largest_rank(config) > LORA_RANKS[-1]:
-        return f"its rank is {largest_rank(config)}, and vLLM takes {LORA_RANKS[-1]} at most"
+    if adapter_rank(config) > LORA_RANKS[-1]:
+        return f"its rank is {adapter_rank(config)}, and vLLM takes {LORA_RANKS[-1]} at most"
     return None
 
 
@@ -83,15 +83,9 @@ def layer_of(tensor: str) -> str:
     return tensor.partition(".lora_")[0].rpartition(".")[2]
 
 
-def largest_rank(config: dict[str, Any]) -> int:
-    """The highest rank of any of its layers."""
-    ranks = [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
-    return max(ranks)
-
-
 def rank_setting(config: dict[str, Any]) -> int:
-    """The adapter's rank, rounded up to a value that vLLM takes."""
-    return next(setting for setting in LORA_RANKS if setting >= largest_rank(config))
+    """The adapter's rank, rounded up to a value that vLLM takes. Raises SpecInvalid."""
+    return lora_rank_setting(adapter_rank(config), "adapter", REMEDY)
 
 
 def tensor_names(path: Path) -> list[str]:

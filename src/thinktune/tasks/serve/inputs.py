@@ -17,6 +17,7 @@ from thinktune.schema.prompt import PromptTemplate
 from thinktune.schema.recipe import BasePrecision
 from thinktune.schema.serve import ServeTask
 from thinktune.store import Store, fetch, manifest_digest, read_manifest
+from thinktune.store.adapters import CONFIG_FILE, WEIGHTS_FILE
 from thinktune.tasks.runtime.cache import fetch_cached
 from thinktune.tasks.runtime.inputs import prompt_facts, stage_manifest
 from thinktune.tasks.runtime.trained import (
@@ -26,7 +27,7 @@ from thinktune.tasks.runtime.trained import (
     judged_sampling,
     trained_precision,
 )
-from thinktune.tasks.serve.adapter_check import CONFIG_FILE, WEIGHTS_FILE, read_config
+from thinktune.tasks.serve.adapter_check import read_config
 
 DEFAULT_WINDOW = 8192
 TIMES_AS_LONG = 2
